@@ -1,0 +1,1 @@
+from . import editors, generators, heads  # noqa: F401

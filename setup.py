@@ -1,0 +1,81 @@
+"""Installs mmpd, with configs and tools under ``mmpd/.mim`` as OpenMMLab's mim expects."""
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+MIM_PATHS = ('configs', 'tools', 'model-index.yml')
+
+
+def version():
+    scope = {}
+    exec((ROOT / 'mmpd' / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+def requirements(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def add_mim_extension():
+    """Fill ``mmpd/.mim``: links for an editable install, copies for a wheel or sdist.
+
+    OpenMMLab's own version looks for ``develop`` only; a PEP 660 editable
+    install passes ``editable_wheel``.
+    """
+    if {'develop', 'editable_wheel'} & set(sys.argv):
+        link = True
+    elif {'sdist', 'bdist_wheel', 'install', 'build', 'build_py'} & set(sys.argv):
+        link = False
+    else:
+        return
+    mim = ROOT / 'mmpd' / '.mim'
+    shutil.rmtree(mim, ignore_errors=True)
+    mim.mkdir()
+    for name in MIM_PATHS:
+        source, target = ROOT / name, mim / name
+        if not source.exists():
+            continue
+        if link:
+            target.symlink_to(Path('..', '..', name))
+        elif source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copyfile(source, target)
+
+
+if __name__ == '__main__':
+    add_mim_extension()
+    setup(
+        name='mmpd',
+        version=version(),
+        description='Consistent GAN-prior super-resolution for MMagic: '
+        'pooling-based decomposition (AAAI 2023)',
+        long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+        long_description_content_type='text/markdown',
+        keywords='super-resolution, GAN prior, null space, consistency, MMagic, OpenMMLab',
+        packages=find_packages(include=['mmpd', 'mmpd.*']),
+        package_data={'mmpd': ['.mim/*', '.mim/**/*']},
+        python_requires='>=3.10,<3.13',
+        install_requires=requirements('runtime'),
+        extras_require={
+            'lite': ['mmcv-lite==2.1.0'],  # not required: it would overwrite compiled mmcv
+            'tests': requirements('tests'),
+            'optional': requirements('optional'),
+            'mim': ['openmim'],
+            'all': requirements('tests') + requirements('optional'),
+        },
+        license='Apache-2.0',
+        classifiers=[
+            'Development Status :: 4 - Beta',
+            'Intended Audience :: Science/Research',
+            'Operating System :: OS Independent',
+            'Programming Language :: Python :: 3.10',
+            'Programming Language :: Python :: 3.11',
+            'Programming Language :: Python :: 3.12',
+            'Topic :: Scientific/Engineering :: Image Processing',
+        ],
+        zip_safe=False)

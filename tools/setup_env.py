@@ -1,0 +1,97 @@
+"""Create or repair ``.venv`` from ``requirements/lock.txt`` (standard library only).
+
+``make demo`` and ``make test`` call this first.  A stamp with the hash of the
+lock file is written last, so an interrupted install is recognised and redone,
+and a finished one is reused at once.
+"""
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / '.venv'
+LOCK = ROOT / 'requirements' / 'lock.txt'
+STAMP = VENV / 'mmpd-lock.sha256'
+PYTHONS = ((3, 10), (3, 11), (3, 12))
+FREE_GB = 10  # torch with its CUDA libraries unpacks to about 6 GB, wheels on top
+
+
+def fail(message):
+    print(f'setup: {message}', file=sys.stderr)
+    raise SystemExit(2)
+
+
+def version_of(python):
+    """(major, minor) of an interpreter, or None if it does not run."""
+    code = 'import sys; print(*sys.version_info[:2])'
+    try:
+        out = subprocess.run([python, '-c', code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return tuple(int(part) for part in out.stdout.split())
+
+
+def find_python():
+    """The interpreter to build with: ``$PYTHON`` if set, else the first that fits."""
+    wanted = os.environ.get('PYTHON')
+    candidates = [wanted] if wanted else [sys.executable, 'python3.11', 'python3.12', 'python3.10']
+    seen = []
+    for python in candidates:
+        version = version_of(python)
+        if version in PYTHONS:
+            return python
+        if version:
+            seen.append(f'{python} is {version[0]}.{version[1]}')
+        else:
+            seen.append(f'{python} does not run')
+    fail('mmpd needs Python 3.10, 3.11 or 3.12; found: ' + '; '.join(seen) +
+         '. Install one of them, or name it: make PYTHON=/path/to/python3.11 ...')
+
+
+def check_disk():
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < FREE_GB:
+        fail(f'{free:.1f} GB free at {ROOT}, {FREE_GB} GB are needed for PyTorch and the '
+             'rest of requirements/lock.txt. Free some space and run the same command again.')
+
+
+def run(*command):
+    try:
+        subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+    except subprocess.CalledProcessError as error:
+        free = shutil.disk_usage(ROOT).free / 2**30
+        hint = (f'only {free:.2f} GB are free on the disk' if free < 1 else
+                'see the message above (no network, or a package index that cannot be reached?)')
+        fail(f'"{" ".join(map(str, command))}" ended with {error.returncode}: {hint}. '
+             'The half-built .venv is rebuilt by the next run.')
+
+
+def main():
+    fingerprint = hashlib.sha256(
+        LOCK.read_bytes() + (ROOT / 'setup.py').read_bytes() + str(ROOT).encode()).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == fingerprint:
+        return
+    python = find_python()
+    check_disk()
+    if VENV.exists():
+        print('setup: .venv is unfinished or older than the lock file, building it anew', flush=True)
+        shutil.rmtree(VENV)
+    print(f'setup: creating .venv with {python} (a few minutes the first time)', flush=True)
+    run(python, '-m', 'venv', VENV)
+    inside = VENV / 'bin' / 'python'
+    run(inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'uv>=0.5')
+    uv = [inside, '-m', 'uv', 'pip', 'install', '--quiet', '--python', inside]
+    run(*uv, '--require-hashes', '-r', LOCK)
+    run(*uv, '--no-deps', '--no-build-isolation', '--editable', ROOT)
+    STAMP.write_text(fingerprint)
+    print('setup: done', flush=True)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail('interrupted; the next run starts the set-up again.')
