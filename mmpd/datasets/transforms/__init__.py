@@ -1,0 +1,3 @@
+from .lr_synthesis import LRSynthesis
+
+__all__ = ['LRSynthesis']

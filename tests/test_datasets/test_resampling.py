@@ -1,0 +1,132 @@
+"""The downsampler against PIL, torch and OpenCV."""
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmpd.datasets.resampling import downsample
+
+SIZES = [(64, 48), (32, 32), (24, 80)]
+SCALES = [2, 3, 4, 8]
+PIL_KERNELS = dict(bicubic=Image.BICUBIC, bilinear=Image.BILINEAR, lanczos=Image.LANCZOS,
+                   box=Image.BOX)
+CV2_KERNELS = dict(bicubic=cv2.INTER_CUBIC, bilinear=cv2.INTER_LINEAR, lanczos=cv2.INTER_LANCZOS4)
+
+
+def image_of(size, scale, seed=0, dtype=np.uint8):
+    h, w = (side // scale * scale for side in size)
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3)).astype(dtype)
+
+
+def with_torch(image, scale, mode, antialias):
+    x = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
+    y = F.interpolate(x, (image.shape[0] // scale, image.shape[1] // scale), mode=mode,
+                      antialias=antialias, **({} if 'nearest' in mode else
+                                              dict(align_corners=False)))
+    return y[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('kernel', PIL_KERNELS)
+def test_antialias_equals_pil(kernel, size, scale):
+    image = image_of(size, scale)
+    ours = downsample(image, scale, kernel, quantize=False)
+    theirs = np.stack([np.asarray(Image.fromarray(channel.astype(np.float32)).resize(
+        (image.shape[1] // scale, image.shape[0] // scale), PIL_KERNELS[kernel]))
+        for channel in image.transpose(2, 0, 1)], 2)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    saved = downsample(image, scale, kernel)
+    pil = np.asarray(Image.fromarray(image).resize(saved.shape[1::-1], PIL_KERNELS[kernel]))
+    smooth = kernel in ('box', 'bilinear')  # PIL clips between its passes: the others may overshoot
+    assert np.abs(saved.astype(int) - pil).max() <= (1 if smooth else 6)
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('kernel', ['bicubic', 'bilinear'])
+@pytest.mark.parametrize('antialias', [True, False])
+def test_equals_torch(kernel, antialias, scale):
+    image = image_of((48, 72), scale, dtype=np.float64)
+    ours = downsample(image, scale, kernel, antialias, quantize=False)
+    np.testing.assert_allclose(ours, with_torch(image, scale, kernel, antialias), atol=1e-9)
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('kernel', CV2_KERNELS)
+def test_alias_equals_opencv(kernel, scale):
+    image = image_of((48, 72), scale, dtype=np.float32)
+    ours = downsample(image, scale, kernel, antialias=False, quantize=False)
+    theirs = cv2.resize(image, ours.shape[1::-1], interpolation=CV2_KERNELS[kernel])
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize('scale', SCALES)
+def test_box_without_antialias_is_the_nearest_pixel(scale):
+    image = image_of((48, 72), scale)
+    ours = downsample(image, scale, 'box', antialias=False)
+    np.testing.assert_array_equal(ours, with_torch(image, scale, 'nearest-exact', False))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_average_pooling_rounds_half_up_exactly(scale, h, w, seed):
+    image = image_of((h * scale, w * scale), scale, seed)
+    sums = image.reshape(h, scale, w, scale, 3).astype(object).sum((1, 3))
+    want = np.vectorize(lambda s: (2 * s + scale**2) // (2 * scale**2))(sums)
+    np.testing.assert_array_equal(downsample(image, scale, 'average_pooling'), want)
+    mean = downsample(image, scale, 'average_pooling', quantize=False)
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(mean, (sums / scale**2).astype(float), rtol=1e-6)
+    box = downsample(image, scale, 'box', quantize=False)
+    np.testing.assert_allclose(mean, box, atol=1e-4)
+
+
+def test_average_pooling_of_halves_and_of_large_scales():
+    checker = np.array([[0, 1], [1, 0]], np.uint8)
+    assert downsample(checker, 2, 'average_pooling')[0, 0] == 1  # 0.5 goes up
+    white = np.full((600, 600), 255, np.uint8)
+    assert downsample(white, 300, 'average_pooling').tolist() == [[255, 255], [255, 255]]
+
+
+@pytest.mark.parametrize('kernel', ['bicubic', 'bilinear', 'lanczos', 'box'])
+@pytest.mark.parametrize('antialias', [True, False])
+def test_constants_and_scale_one_are_kept(kernel, antialias):
+    grey = np.full((32, 16, 3), 137, np.uint8)
+    assert (downsample(grey, 4, kernel, antialias) == 137).all()
+    noise = image_of((9, 7), 1)
+    np.testing.assert_array_equal(downsample(noise, 1, kernel, antialias), noise)
+
+
+def test_quantize_and_antialias_change_the_result():
+    image = image_of((32, 32), 4)
+    plain = downsample(image, 4, 'bicubic', quantize=False)
+    np.testing.assert_array_equal(downsample(image, 4), np.floor(np.clip(plain, 0, 255) + .5))
+    assert np.abs(plain - downsample(image, 4, antialias=False, quantize=False)).max() > 10
+
+
+def test_overshoot_is_clipped_only_when_quantised():
+    edge = np.zeros((32, 32), np.uint8)
+    edge[:, 16:] = 255
+    plain = downsample(edge, 4, 'lanczos', quantize=False)
+    assert plain.min() < -1 and plain.max() > 256
+    saved = downsample(edge, 4, 'lanczos')
+    assert saved.min() == 0 and saved.max() == 255
+
+
+@pytest.mark.parametrize('args, message', [
+    ((np.zeros((30, 32, 3), np.uint8), 8), '30 x 32.*scale 8'),
+    ((np.zeros((32, 32), np.uint8), 0), 'positive integer'),
+    ((np.zeros((32, 32), np.uint8), 2.5), 'positive integer'),
+    ((np.zeros((32, 32), np.uint8), 2, 'cubic'), 'bicubic.*cubic'),
+    ((np.zeros((32, 32), np.uint8), 2, 'average_pooling', False), 'antialiasing'),
+    ((np.zeros((4, 32, 32, 3), np.uint8), 2), r'\(4, 32, 32, 3\)'),
+    ((np.zeros((32, 32), np.int32), 2), 'int32'),
+    ((np.zeros((0, 32), np.uint8), 2), '0 x 32'),
+])
+def test_bad_input_is_named(args, message):
+    with pytest.raises(ValueError, match=message):
+        downsample(*args)
