@@ -1,0 +1,3 @@
+_base_ = '../glean/glean_x16_1xb4-300k_church.py'
+
+model = dict(type='PDGLEAN', gan_loss=dict(loss_weight=1e-3))
