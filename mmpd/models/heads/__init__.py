@@ -1,0 +1,3 @@
+from .pd_head import PDHead
+
+__all__ = ['PDHead']

@@ -1,0 +1,166 @@
+"""The contract of every degradation operator."""
+import torch
+from torch import nn
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def compute_dtype(*tensors):
+    """The dtype that operators compute in: float64 if any tensor has it, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def check_batch(tensor, name):
+    """Raise ValueError unless ``tensor`` is a non-empty floating point (N, C, H, W) batch."""
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f'{name}: expected a torch.Tensor, got {type(tensor).__name__}')
+    if tensor.dim() != 4:
+        raise ValueError(f'{name}: expected shape (N, C, H, W), got {tuple(tensor.shape)}')
+    if tensor.numel() == 0:
+        raise ValueError(f'{name}: expected a non-empty batch, got shape {tuple(tensor.shape)}')
+    if not tensor.is_floating_point():
+        raise ValueError(f'{name}: expected a floating point tensor, got {tensor.dtype}')
+
+
+def check_finite(error, image, measurement):
+    """Raise ValueError naming the culprit if y - A x holds NaN or inf.
+
+    The difference is as small as the measurement and is not finite whenever a
+    pixel that it depends on is not, so the check costs next to nothing.
+    """
+    if torch.isfinite(error).all():
+        return
+    for tensor, name in ((image, 'image'), (measurement, 'measurement')):
+        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if bad:
+            raise ValueError(f'{name}: expected finite values, got {bad} NaN or inf '
+                             f'among {tensor.numel()} values')
+    raise ValueError('y - A x is not finite: the values are too large for '
+                     f'{error.dtype} (largest |x| {image.abs().max().item():g})')
+
+
+class LinearOperator(nn.Module):
+    """A linear degradation ``A`` with its pseudo-inverse ``A†``.
+
+    The method names are deepinv's.  A subclass writes five short methods,
+    which may take shapes, dtypes (float32 or float64) and devices as checked:
+    ``measurement_shape``, ``image_shape``, ``_A``, ``_A_dagger`` and
+    ``_A_adjoint``.  It has no parameters, and its buffers are not persistent,
+    so that checkpoints of a model holding one never change.
+
+    Attributes:
+        scale (int | None): Ratio of image to measurement size, where there is one.
+        unit_range (bool): The operator does not map constants to constants
+            (A 1 ≠ 1), so ``A(2 x - 1) ≠ 2 A x - 1`` and it has to be applied
+            to images in [0, 1] rather than [-1, 1].
+        is_exact (bool): ``A_dagger`` is the Moore-Penrose pseudo-inverse
+            up to rounding.
+        tight (bool): A Aᵀ = c I, the rows are orthogonal and equally long.
+        axes (frozenset[str]): What the operator mixes: 'channel', 'space' or both.
+        noise_gain (float | None): Spectral norm ‖A†‖: the most by which
+            noise in the measurement is amplified in the range-space part.
+    """
+    scale = None
+    unit_range = False
+    is_exact = True
+    tight = False
+    axes = frozenset(('channel', 'space'))
+    noise_gain = None
+
+    def measurement_shape(self, shape):
+        """(C, H, W) of an image -> (c, h, w) of its measurement; ValueError if impossible."""
+        raise NotImplementedError
+
+    def image_shape(self, shape):
+        """(c, h, w) of a measurement -> (C, H, W) of the image; ValueError if impossible."""
+        raise NotImplementedError
+
+    def _A(self, x):
+        raise NotImplementedError
+
+    def _A_dagger(self, y):
+        raise NotImplementedError
+
+    def _A_adjoint(self, y):
+        raise NotImplementedError
+
+    def A(self, x):
+        """Degrade: image (N, C, H, W) -> measurement (N, c, h, w), same dtype."""
+        check_batch(x, 'image')
+        self.measurement_shape(tuple(x.shape[1:]))
+        return self._run(self._A, x)
+
+    def A_dagger(self, y):
+        """Pseudo-inverse: measurement (N, c, h, w) -> image (N, C, H, W), same dtype."""
+        check_batch(y, 'measurement')
+        self.image_shape(tuple(y.shape[1:]))
+        return self._run(self._A_dagger, y)
+
+    def A_adjoint(self, y):
+        """Transpose: measurement (N, c, h, w) -> image (N, C, H, W), same dtype."""
+        check_batch(y, 'measurement')
+        self.image_shape(tuple(y.shape[1:]))
+        return self._run(self._A_adjoint, y)
+
+    def forward(self, x):
+        return self.A(x)
+
+    def project(self, x, y, strength=1.0, check=True):
+        """Replace the range-space part of ``x`` by that of ``y``: x + A†(y - A x).
+
+        This is paper Eq. (7) rearranged.  The result is consistent, A x̂ = y,
+        whenever y lies in the range of A; its null-space part is that of x.
+
+        Args:
+            x (Tensor): Raw image (N, C, H, W), floating point, any range.
+            y (Tensor): Measurement (N, c, h, w) in the same unit.
+            strength (float): Weight of the correction; 1 is the paper.
+            check (bool): Look for NaN and inf (one small reduction, which
+                synchronises CUDA).
+
+        Returns:
+            Tensor: (N, C, H, W) in the dtype of ``x``; the correction is
+            computed in float32 (float64 if either input is).
+
+        Raises:
+            ValueError: Shapes that do not fit, integer or empty tensors,
+                NaN or inf.
+        """
+        self.check_pair(x, y)
+        wide = compute_dtype(x, y)
+        with torch.autocast(x.device.type, enabled=False):
+            raw = x.to(wide)
+            error = y.to(wide) - self._A(raw)
+            if check:
+                check_finite(error, x, y)
+            if strength != 1:
+                error = error * strength
+            return (raw + self._A_dagger(error)).to(x.dtype)
+
+    def check_pair(self, x, y):
+        """Raise ValueError unless ``y`` can be the measurement of ``x``."""
+        check_batch(x, 'image')
+        check_batch(y, 'measurement')
+        expected = (x.shape[0], *self.measurement_shape(tuple(x.shape[1:])))
+        if tuple(y.shape) != expected:
+            raise ValueError(f'measurement: expected shape {expected} for an image of shape '
+                             f'{tuple(x.shape)} and {self!r}, got {tuple(y.shape)}')
+
+    def _run(self, function, tensor):
+        with torch.autocast(tensor.device.type, enabled=False):
+            if tensor.dtype in HALF:
+                return function(tensor.float()).to(tensor.dtype)
+            return function(tensor)
+
+    def _check_divisible(self, shape, divisor):
+        height, width = shape[-2:]
+        if height % divisor or width % divisor:
+            raise ValueError(f'image: height and width must be multiples of {divisor} '
+                             f'for {self!r}, got {height}x{width}')
+
+
+def check_positive_int(value, name, least=1):
+    """Return ``value`` if it is an integer of at least ``least``, else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name}: expected an integer of at least {least}, got {value!r}')
+    return value

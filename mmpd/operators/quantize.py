@@ -1,0 +1,146 @@
+"""8-bit images that stay consistent (paper appendix B names the problem)."""
+import torch
+
+from .base import check_batch
+
+# Values outside 0..255 by more than this are taken for another unit ([0, 1] images cannot
+# be told from dark ones, but [0, 65535] ones can).
+MARGIN = 4 * 255
+
+
+def clip_uint8(image):
+    """Clip to 0..255 and round, as the paper's evaluation does: consistency is lost.
+
+    Args:
+        image (Tensor): Finite floating point (N, C, H, W) in units of 0..255.
+
+    Returns:
+        Tensor: uint8, same shape.
+    """
+    _check_image(image)
+    return image.float().clamp(0, 255).round().to(torch.uint8)
+
+
+def consistent_uint8(image, lr, operator, max_iterations=50, return_unmatched=False):
+    """The 8-bit image nearest to ``image`` that degrades to ``lr``.
+
+    For average pooling (and anything else with ``patch_mean``) the result is
+    exact and optimal: among all uint8 patches whose mean *is* the LR value it
+    is the one with the least squared distance to the given patch.  For every
+    other operator alternating projections with the rounding error fed back
+    are run until ``operator.A(result)``, rounded, equals ``lr`` or
+    ``max_iterations`` is reached; the iterate with the fewest differing LR
+    values is returned.
+
+    Args:
+        image (Tensor): Finite floating point (N, C, H, W) in units of 0..255.
+            Values may overshoot, as network outputs do, by up to 1020.
+        lr (Tensor): (N, c, h, w), uint8 or integers in 0..255 in floating point.
+        operator (LinearOperator): The degradation, in units of 0..255.
+        max_iterations (int): Bound of the refinement for general operators.
+        return_unmatched (bool): Also return how many LR values differ.
+
+    Returns:
+        Tensor | tuple[Tensor, int]: uint8 (N, C, H, W); with
+        ``return_unmatched`` also the number of LR values that
+        ``operator.A(result)``, rounded, does not reproduce (0 for average pooling).
+
+    Raises:
+        ValueError: Integer or non-finite image, values beyond the range, an
+            LR that is not 8-bit, or sizes that do not fit.
+    """
+    _check_image(image)
+    lr = _check_lr(lr, image)
+    if hasattr(operator, 'check_pair'):
+        operator.check_pair(image, lr)
+    if getattr(operator, 'patch_mean', False):
+        result, unmatched = _nearest_in_patches(image, lr, operator.scale), 0
+    else:
+        result, unmatched = _refine(image, lr, operator, max_iterations)
+    return (result, unmatched) if return_unmatched else result
+
+
+def _check_image(image):
+    check_batch(image, 'image')
+    low, high = image.min().item(), image.max().item()
+    if not (low >= -MARGIN and high <= 255 + MARGIN):
+        raise ValueError('image: expected finite values in units of 0..255 '
+                         f'(at most {MARGIN} beyond), got range [{low:g}, {high:g}]')
+
+
+def _check_lr(lr, image):
+    if not isinstance(lr, torch.Tensor):
+        raise ValueError(f'lr: expected a torch.Tensor, got {type(lr).__name__}')
+    if lr.dtype != torch.uint8:
+        check_batch(lr, 'lr')
+        if not ((lr >= 0) & (lr <= 255) & (lr == lr.round())).all():
+            raise ValueError('lr: expected integers in 0..255, got values in '
+                             f'[{lr.min().item():g}, {lr.max().item():g}], not all integers in it')
+    return lr.to(image.device, torch.float64)
+
+
+def _nearest_in_patches(image, lr, scale):
+    """Exact least squares over integers, patch by patch.
+
+    The cost is separable and convex, so the greedy solution is optimal: for
+    some shift t of the patch every pixel is clip(round(v + t)), where ties at
+    the last step are free.  ``low`` and ``high`` bracket that shift closer than
+    one unit, hence each pixel takes its value at ``low`` or one more, and the
+    missing units go to the pixels for which they cost least.
+    """
+    n, c, height, width = image.shape
+    h, w = height // scale, width // scale
+    patches = image.double().view(n, c, h, scale, w, scale).transpose(3, 4)
+    patches = patches.reshape(-1, scale * scale)
+    total = lr.reshape(-1, 1) * scale**2
+
+    shift = (total - patches.sum(1, keepdim=True)) / scale**2
+    low, high = shift - 0.5, shift + 0.5
+    # where nothing is clipped round(v + shift ± 0.5) already brackets the sum
+    clipped = ((patches.amin(1, keepdim=True) + low < -0.5)
+               | (patches.amax(1, keepdim=True) + high > 255.5)).squeeze(1)
+    if clipped.any():
+        low[clipped], high[clipped] = _bracket(patches[clipped], total[clipped])
+
+    base = _round_clip(patches + low)
+    room = _round_clip(patches + high) > base
+    missing = total - base.sum(1, keepdim=True)
+    # the cost of one more unit is 2 (base - v) + 1: cheapest first, pixels without room last
+    cost = (base - patches).masked_fill_(~room, torch.inf)
+    order = cost.argsort(1)
+    rank = torch.arange(scale * scale, device=image.device)
+    base.scatter_add_(1, order, (rank < missing).to(base.dtype))
+    result = base.to(torch.uint8).view(n, c, h, w, scale, scale).transpose(3, 4)
+    return result.reshape(n, c, height, width)
+
+
+def _round_clip(values):
+    return values.round_().clamp_(0, 255)
+
+
+def _bracket(patches, total):
+    """Bisect the shift of each patch until low and high are less than one unit apart."""
+    low = -patches.amax(1, keepdim=True) - 1
+    high = 256 - patches.amin(1, keepdim=True)
+    while (high - low).max() >= 1:
+        middle = (low + high) / 2
+        below = _round_clip(patches + middle).sum(1, keepdim=True) <= total
+        low = torch.where(below, middle, low)
+        high = torch.where(below, high, middle)
+    return low, high
+
+
+def _refine(image, lr, operator, max_iterations):
+    """Alternating projections in float64 with the rounding error fed back."""
+    x = image.double()
+    best, fewest = None, None
+    for _ in range(max_iterations + 1):
+        rounded = x.clamp(0, 255).round()
+        measured = operator.A(rounded)
+        unmatched = int((measured.round().clamp(0, 255) != lr).sum())
+        if fewest is None or unmatched < fewest:
+            best, fewest = rounded, unmatched
+        if fewest == 0:
+            break
+        x = x.clamp(0, 255) + operator.A_dagger(lr - measured)
+    return best.to(torch.uint8), fewest
