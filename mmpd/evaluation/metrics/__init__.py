@@ -1,0 +1,3 @@
+from .consistency import LRConsistency
+
+__all__ = ['LRConsistency']

@@ -1,0 +1,113 @@
+"""Does the output, downsampled, give back the LR image it was made from?"""
+import numpy as np
+from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
+from mmagic.registry import METRICS
+
+from mmpd.operators import build_operator
+
+from ..functional import as_tensor, errors, to_saved
+
+EIGHT_BIT_TOLERANCE = 1e-3
+
+
+@METRICS.register_module()
+class LRConsistency(BaseSampleWiseMetric):
+    """Consistency with the LR input: errors between A x̂ and y (Table 1, Figs. 1 and 9).
+
+    y is what the model was given (``data_sample.input``), not recomputed from the GT. An LR whose
+    values all lie within 1e-3 of integers was an 8-bit file: the rounding errors of the
+    normalisation are removed from it. All arithmetic is in float64.
+
+    Two versions of x̂ are measured. The *float output* is ``output.pred_float`` where the model
+    offers it (mmpd's models do), else ``output.pred_img``, which MMagic's own models clip to
+    0..255. The *saved image* is ``output.pred_img`` as MMagic writes it to disk: clipped and
+    rounded (nothing changes where it holds integers already).
+
+    Args:
+        operator (dict | nn.Module): The operator A, or its config. A ``scale`` of None is taken
+            from the sizes of output and LR. Defaults to ``dict(type='AveragePooling',
+            scale=None)``, the paper's universal measure.
+        pred_key (str): Key of the prediction in ``output``. Defaults to 'pred_img'.
+        input_key (str): Key of the LR in the data sample. Defaults to 'input'.
+        collect_device (str): See mmengine's ``BaseMetric``. Defaults to 'cpu'.
+        prefix (str, optional): Prefix of the metric names. Defaults to None.
+
+    Metrics, Python floats, means over images unless stated:
+        - PSNR_LR, L1_LR, MSE_LR: A x̂ against y on the float output. PSNR is capped at 200 dB; L1
+          and MSE are on the [0, 1] scale, as MMagic's MAE and MSE are.
+        - PSNR_LR_8bit, L1_LR_8bit, MSE_LR_8bit: the same on the saved image; A x̂ is not rounded.
+        - MaxErr_LR_8bit: the largest |A x̂ - y| of all saved images, in grey levels.
+        - PSNR_LR_8bit_rounded, MaxErr_LR_8bit_rounded: on the saved image with A x̂ clipped and
+          rounded half up, the LR file which one would make from the saved image.
+    """
+
+    metric = 'PSNR_LR'
+    _MAXIMA = ('MaxErr_LR_8bit', 'MaxErr_LR_8bit_rounded')
+
+    def __init__(self, operator=None, pred_key='pred_img', input_key='input',
+                 collect_device='cpu', prefix=None):
+        super().__init__(pred_key=pred_key, collect_device=collect_device, prefix=prefix)
+        self.operator_cfg = (dict(type='AveragePooling', scale=None) if operator is None
+                             else operator)
+        self.input_key = input_key
+        self._operators = {}
+
+    def _operator(self, image, lr):
+        cfg = self.operator_cfg
+        if not (isinstance(cfg, dict) and 'scale' in cfg and cfg['scale'] is None):
+            return self._operators.setdefault(None, build_operator(cfg))
+        (height, width), (h, w) = image.shape[-2:], lr.shape[-2:]
+        scale = height // h
+        if scale < 1 or (h * scale, w * scale) != (height, width):
+            raise ValueError(f'LRConsistency: the output of {height} x {width} is no whole '
+                             f'multiple of the LR of {h} x {w}')
+        if scale not in self._operators:
+            self._operators[scale] = build_operator({**cfg, 'scale': scale})
+        return self._operators[scale]
+
+    def measure(self, prediction, saved, lr):
+        """Errors of one image.
+
+        Args:
+            prediction (Tensor): Float output, (C, H, W) in 0..255.
+            saved (Tensor): Saved 8-bit image, (C, H, W), integers in 0..255.
+            lr (Tensor): LR, (C, h, w) in 0..255.
+
+        Returns:
+            dict[str, float]: The metrics of the class.
+        """
+        integers = lr.round()
+        if (lr - integers).abs().max() <= EIGHT_BIT_TOLERANCE:
+            lr = integers
+        operator = self._operator(prediction, lr)
+        down, down_saved = (operator.A(image[None])[0] for image in (prediction, saved))
+        rounded = (down_saved + 0.5).floor().clamp(0, 255)
+        cases = (('', down, lr), ('_8bit', down_saved, lr),
+                 ('_8bit_rounded', rounded, integers))
+        found = {f'{name}_LR{suffix}': value for suffix, image, reference in cases
+                 for name, value in errors(image, reference).items()}
+        unused = ('MaxErr_LR', 'L1_LR_8bit_rounded', 'MSE_LR_8bit_rounded')
+        return {name: value for name, value in found.items() if name not in unused}
+
+    def process(self, data_batch, data_samples):
+        """Measure the samples of one batch."""
+        for sample in data_samples:
+            output = sample['output']
+            for holder, key in ((output, self.pred_key), (sample, self.input_key)):
+                if key not in holder:
+                    raise ValueError(f"LRConsistency needs '{key}', the sample has: "
+                                     f'{", ".join(sorted(map(str, holder)))}')
+            image = as_tensor(output[self.pred_key], self.pred_key)
+            prediction = as_tensor(output['pred_float'], 'pred_float') \
+                if 'pred_float' in output else image
+            lr = as_tensor(sample[self.input_key], self.input_key)
+            images = [prediction, to_saved(image), lr]
+            if sample.get('img_output_channel_order') == 'RGB':
+                # MMagic turns what it hands to metrics into BGR; A may mix channels
+                images = [x.flip(0) if len(x) == 3 else x for x in images]
+            self.results.append(self.measure(*images))
+
+    def compute_metrics(self, results):
+        """Means, and maxima of the largest errors, over all images."""
+        return {key: float((np.max if key in self._MAXIMA else np.mean)(
+            [result[key] for result in results])) for key in results[0]}
