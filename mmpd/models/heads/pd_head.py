@@ -15,13 +15,15 @@ class PDHead(nn.Module):
 
     Args:
         operator (dict | object): The degradation A, see
-            :func:`mmpd.operators.build_operator`.
+            :func:`mmpd.operators.build_operator`. A config with
+            ``scale=None`` (the default is average pooling so) takes the scale
+            from the sizes of each input.
         strength (float): In [0, 1]. 1 (the paper) makes the output consistent,
             0 returns the raw output; between them for a noisy LR.
         mean (float | Sequence[float]): Mean of the model's data preprocessor,
-            in 0..255.
+            in 0..255, one or one per channel.
         std (float | Sequence[float]): Its std.  mean and std matter for
-            operators with ``unit_range`` only, which are applied in [0, 1].
+            operators that are applied in [0, 1] (``unit_range``) or mix channels.
 
     Shape:
         raw (N, C, H, W) and lr (N, c, h, w), both normalised with mean and
@@ -31,16 +33,37 @@ class PDHead(nn.Module):
 
     def __init__(self, operator=None, strength=1.0, mean=127.5, std=127.5):
         super().__init__()
-        self.operator = build_operator(operator or dict(type='AveragePooling', scale=8))
+        cfg = dict(type='AveragePooling', scale=None) if operator is None else operator
+        self._cfg = cfg if isinstance(cfg, dict) and cfg.get('scale', 0) is None else None
+        self.operator = None if self._cfg else build_operator(cfg)
         if not 0 <= strength <= 1:
             raise ValueError(f'strength: expected a number in [0, 1], got {strength!r}')
         self.strength = float(strength)
-        self.mean, self.std = _single(mean, 'mean'), _single(std, 'std')
-        if self.std <= 0:
-            raise ValueError(f'std: expected a positive number, got {std!r}')
+        for name, value in (('mean', mean), ('std', std)):
+            value = torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
+            value = value[:, :1] if (value == value[:, :1]).all() else value
+            self.register_buffer(name, value, persistent=False)
+        if not (self.std > 0).all():
+            raise ValueError(f'std: expected positive numbers, got {std!r}')
 
     def extra_repr(self):
-        return f'strength={self.strength}, mean={self.mean}, std={self.std}'
+        return f'strength={self.strength}' + (', scale from the input' if self._cfg else '')
+
+    def operator_for(self, image, lr):
+        """The operator for an image (N, C, H, W) and its LR (N, c, h, w).
+
+        Raises:
+            ValueError: if its scale is to be inferred and H / h is no integer or not W / w.
+        """
+        if self._cfg is None:
+            return self.operator
+        (height, width), (h, w) = image.shape[-2:], lr.shape[-2:]
+        if height % h or width % w or height // h != width // w:
+            raise ValueError(f'the scale cannot be inferred: expected an image whose sides are one '
+                             f'integer multiple of those of the LR ({h}x{w}), got {height}x{width}')
+        if self.operator is None or self.operator.scale != height // h:
+            self.operator = build_operator(dict(self._cfg, scale=height // h)).to(image.device)
+        return self.operator
 
     def forward(self, raw, lr):
         """x̂ = raw + strength · A†(lr - A raw)."""
@@ -51,15 +74,14 @@ class PDHead(nn.Module):
             if not tensor.is_floating_point():
                 raise ValueError(f'{name}: expected a floating point tensor, got {tensor.dtype}')
         raw, lr = raw.to(wide), lr.to(wide)
-        if not getattr(self.operator, 'unit_range', False):
-            return replace_range(raw, lr, self.operator, self.strength, check)
-        raw, lr = ((tensor * self.std + self.mean) / 255 for tensor in (raw, lr))
-        return (replace_range(raw, lr, self.operator, self.strength, check) * 255
-                - self.mean) / self.std
-
-
-def _single(value, name):
-    values = set(value) if isinstance(value, (list, tuple)) else {value}
-    if len(values) != 1:
-        raise ValueError(f'{name}: expected the same number for every channel, got {value!r}')
-    return float(values.pop())
+        operator = self.operator_for(raw, lr)
+        channels = max(self.mean.numel(), self.std.numel())
+        mixed = channels > 1 and 'channel' in getattr(operator, 'axes', ('channel', ))
+        if not (mixed or getattr(operator, 'unit_range', False)):
+            return replace_range(raw, lr, operator, self.strength, check)
+        if channels > 1 and lr.shape[1] != channels:
+            raise ValueError(f'{type(operator).__name__} gives {lr.shape[1]} channels, so it needs '
+                             f'the same mean and std for all {channels} channels of the image')
+        mean, std = self.mean.to(wide), self.std.to(wide)
+        raw, lr = ((tensor * std + mean) / 255 for tensor in (raw, lr))
+        return (replace_range(raw, lr, operator, self.strength, check) * 255 - mean) / std
