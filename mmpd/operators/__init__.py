@@ -1,11 +1,17 @@
 from .average_pooling import AveragePooling, average_pool, pooling_decomposition, replicate
 from .base import LinearOperator
 from .builder import OPERATORS, build_operator
+from .compose import Compose
+from .compressed_sensing import BlockCompressedSensing
 from .decomposition import decompose, replace_range
+from .grayscale import Grayscale
+from .masking import Masking
 from .quantize import clip_uint8, consistent_uint8
+from .resize import SeparableResize, resize_matrix
 
 __all__ = [
-    'OPERATORS', 'AveragePooling', 'LinearOperator', 'average_pool', 'build_operator',
+    'OPERATORS', 'AveragePooling', 'BlockCompressedSensing', 'Compose', 'Grayscale',
+    'LinearOperator', 'Masking', 'SeparableResize', 'average_pool', 'build_operator',
     'clip_uint8', 'consistent_uint8', 'decompose', 'pooling_decomposition', 'replace_range',
-    'replicate'
+    'replicate', 'resize_matrix'
 ]

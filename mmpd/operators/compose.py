@@ -1,0 +1,92 @@
+"""One operator after another."""
+from torch import nn
+
+from .base import LinearOperator
+from .builder import OPERATORS, build_operator
+
+
+def _exact(operators):
+    """Whether the reversed product of the A† is the pseudo-inverse of the product.
+
+    (A B)† = B† A† holds when the rows of B, applied first, are orthogonal and
+    equally long, or when A and B act on different axes (a Kronecker product).
+    """
+    if not all(operator.is_exact for operator in operators):
+        return False
+    tight, axes = operators[0].tight, operators[0].axes
+    for operator in operators[1:]:
+        if not (tight or not axes & operator.axes):
+            return False
+        tight, axes = tight and operator.tight, axes | operator.axes
+    return True
+
+
+@OPERATORS.register_module()
+class Compose(LinearOperator):
+    """A = A_k ⋯ A_2 A_1, A† = A_1† A_2† ⋯ A_k†.
+
+    The reversed product is the pseudo-inverse only under the conditions of
+    ``_exact`` (for instance Grayscale or AveragePooling first); ``is_exact``
+    says so.  Otherwise, as for masking after a bicubic resize, it is an
+    approximation.  If every A_i has full row rank the result is still exactly
+    consistent, since A A† = I; only the null-space part is then not the
+    orthogonal projection of the input.
+
+    Args:
+        operators (Sequence[dict | LinearOperator]): In the order of application.
+    """
+
+    def __init__(self, operators):
+        super().__init__()
+        built = [build_operator(cfg) for cfg in operators]
+        if not built:
+            raise ValueError('operators: expected at least one, got none')
+        for operator in built:
+            if not isinstance(operator, LinearOperator):
+                raise ValueError('operators: expected mmpd operators, '
+                                 f'got {type(operator).__name__}')
+        self.operators = nn.ModuleList(built)
+        self.is_exact = _exact(built)
+        self.unit_range = any(operator.unit_range for operator in built)
+        self.tight = all(operator.tight for operator in built)
+        self.axes = frozenset().union(*(operator.axes for operator in built))
+        scales = [operator.scale for operator in built]
+        if None not in scales:
+            self.scale = 1
+            for scale in scales:
+                self.scale *= scale
+
+    @property
+    def noise_gain(self):
+        """Product of the parts' gains: exact for tight parts, else an upper bound."""
+        gain = 1.0
+        for operator in self.operators:
+            if operator.noise_gain is None:
+                return None
+            gain *= operator.noise_gain
+        return gain
+
+    def measurement_shape(self, shape):
+        for operator in self.operators:
+            shape = operator.measurement_shape(shape)
+        return shape
+
+    def image_shape(self, shape):
+        for operator in reversed(self.operators):
+            shape = operator.image_shape(shape)
+        return shape
+
+    def _A(self, x):
+        for operator in self.operators:
+            x = operator._A(x)
+        return x
+
+    def _A_dagger(self, y):
+        for operator in reversed(self.operators):
+            y = operator._A_dagger(y)
+        return y
+
+    def _A_adjoint(self, y):
+        for operator in reversed(self.operators):
+            y = operator._A_adjoint(y)
+        return y
