@@ -1,0 +1,121 @@
+"""Panels: what is drawn where, checked pixel by pixel."""
+import cv2
+import numpy as np
+import pytest
+
+from mmpd.operators import AveragePooling
+from mmpd.visualization import comparison_panel, decomposition_panel, error_map, stack_panels
+from mmpd.visualization.panels import MARGIN, display_size, fit
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    lr = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    gt = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return lr, gt
+
+
+def contains(picture, part):
+    """Whether ``part`` appears in ``picture`` exactly."""
+    score = cv2.matchTemplate(picture, part, cv2.TM_SQDIFF)
+    y, x = np.unravel_index(score.argmin(), score.shape)
+    return (picture[y:y + part.shape[0], x:x + part.shape[1]] == part).all()
+
+
+def test_error_map_is_the_colour_map_of_five_times_the_error():
+    a = np.full((4, 4, 3), 100, np.uint8)
+    table = cv2.cvtColor(cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None],
+                                           cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)[:, 0]
+    assert (error_map(a, a) == table[0]).all()
+    assert (error_map(a, a + 20) == table[100]).all()
+    assert (error_map(a + 20, a) == table[100]).all()  # no wrap-around of uint8
+    assert (error_map(a, a + 20, gain=2) == table[40]).all()
+    assert (error_map(a, a + 100) == table[255]).all()  # saturates
+    one_channel = a.copy()
+    one_channel[..., 0] += 30
+    assert (error_map(a, one_channel) == table[50]).all()
+    assert (error_map(np.full(a.shape, np.nan), a) == table[255]).all()
+
+
+def test_comparison_shows_every_image_and_error_map(images):
+    lr, gt = images
+    result = (gt // 2 + 40).astype(np.uint8)
+    picture = comparison_panel({'LR': lr, 'GLEAN': result}, gt)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    for image in (lr, result, gt, error_map(result, gt)):
+        assert contains(picture, fit(image, (192, 192)))
+    assert not contains(picture, fit(error_map(gt, gt), (192, 192)))
+    assert (comparison_panel({'LR': lr, 'GLEAN': result}, gt, gain=2).shape == picture.shape)
+    assert (comparison_panel({'LR': lr, 'GLEAN': result}, gt, gain=2) != picture).any()
+    assert comparison_panel({'LR': lr, 'GLEAN': result}).shape[0] < picture.shape[0]
+
+
+def test_titles_are_drawn_and_shrunk_to_fit(images):
+    lr, gt = images
+    short, long = (comparison_panel({title: gt}) for title in ('A', 'a' * 60))
+    strip = slice(0, 25)
+    assert (short[strip] < 128).any() and (long[strip] != short[strip]).any()
+    assert (long[strip, 192 + MARGIN:] == 255).all()
+
+
+def test_decomposition_parts_add_up(images):
+    lr, gt = images
+    raw = (gt // 3 + 60).astype(np.float32)
+    operator = AveragePooling(8)
+    up = lr.repeat(8, 0).repeat(8, 1).astype(np.float32)
+    means = raw.reshape(8, 8, 8, 8, 3).mean((1, 3))
+    delta = raw - means.repeat(8, 0).repeat(8, 1)
+    output = up + delta
+    picture = decomposition_panel(lr, output, raw, gt, operator)
+    saved = output.clip(0, 255).round().astype(np.uint8)
+    for image in (lr, raw.astype(np.uint8), up.astype(np.uint8), saved, gt,
+                  (128 + delta).clip(0, 255).round().astype(np.uint8),
+                  error_map(output, gt), error_map(raw, gt), error_map(up, gt),
+                  error_map(means, lr.astype(np.float32))):
+        assert contains(picture, fit(image, (192, 192)))
+    assert contains(picture, np.zeros((192, 192, 3), np.uint8) + error_map(gt, gt)[:1, :1])
+
+
+def test_missing_parts_are_left_out(images):
+    lr, gt = images
+    full = decomposition_panel(lr, gt, gt, gt, AveragePooling(8))
+    without = [decomposition_panel(lr, gt, None, gt, AveragePooling(8)),
+               decomposition_panel(lr, gt, gt, None, AveragePooling(8)),
+               decomposition_panel(lr, gt, gt, gt)]
+    for picture in without:
+        assert picture.shape[1] < full.shape[1]
+    assert decomposition_panel(lr, gt).shape[0] < without[0].shape[0]
+
+
+@pytest.mark.parametrize('shape, cell, want', [
+    ((64, 64), None, (192, 192)), ((1024, 1024), None, (512, 512)), ((256, 256), None, (256, 256)),
+    ((64, 32), None, (192, 96)), ((1024, 512), 1024, (1024, 512)), ((64, 64), 256, (256, 256)),
+    ((100, 100), 250, (200, 200)), ((1, 1), None, (192, 192)), ((3000, 10), None, (600, 2)),
+])
+def test_display_size(shape, cell, want):
+    assert display_size(shape, cell) == want
+
+
+def test_panels_are_stacked_without_loss(images):
+    lr, gt = images
+    a, b = comparison_panel({'LR': lr, 'x': gt}, gt), comparison_panel({'x': gt}, gt)
+    stacked = stack_panels([a, b])
+    assert (stacked[:a.shape[0], :a.shape[1]] == a).all()
+    assert (stacked[a.shape[0] + MARGIN:-MARGIN, :b.shape[1]] == b).all()
+
+
+def test_bad_input_is_named(images):
+    lr, gt = images
+    for call, message in (
+            (lambda: comparison_panel({'x': gt / 255.}, gt), "'x'.*float64"),
+            (lambda: comparison_panel({'x': gt[..., 0]}, gt), r"'x'.*\(64, 64\)"),
+            (lambda: comparison_panel({'x': gt[:32]}, gt), "'x' of 32 x 64.*64 x 64"),
+            (lambda: comparison_panel({}), 'at least one'),
+            (lambda: stack_panels([]), 'at least one'),
+            (lambda: error_map(gt, lr), r'\(64, 64, 3\).*\(8, 8, 3\)'),
+            (lambda: error_map(gt, gt, 0), 'positive.*0'),
+            (lambda: decomposition_panel(lr, gt, lr), "'raw'.*output"),
+            (lambda: decomposition_panel(lr[0], gt), "'LR'")):
+        with pytest.raises(ValueError, match=message):
+            call()
