@@ -1,0 +1,136 @@
+"""SRGAN as GAN-prior super-resolution needs it: the prior really loads."""
+from copy import deepcopy
+from urllib.error import URLError
+
+from mmagic.models.editors.srgan import SRGAN
+from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
+from mmagic.registry import MODELS
+from torch.hub import get_dir
+
+from ...compat.checkpoints import strip_wrapper_prefix
+from ..generators.prior_loading import load_prior
+from .pd_mixin import unwrap
+
+VGG_FILE = 'vgg16-397923af.pth'
+
+
+@MODELS.register_module()
+class GANPriorSR(SRGAN):
+    """MMagic's SRGAN for generators that hold a pretrained StyleGAN2.
+
+    What it adds: the pretrained prior and discriminator are checked to load
+    completely (MMagic 1.2 gives the prior's checkpoint to a module whose keys
+    all begin with ``generator.``, matches nothing, and says nothing); the pixel
+    loss is optional; R1 regularisation and an averaged generator are there for
+    those who want them; checkpoints written under separate DDP wrappers have
+    the same keys as those of one process.
+
+    Args:
+        generator (dict): Config of the generator. ``init_cfg`` of type
+            ``Pretrained`` names the StyleGAN2 checkpoint of its prior.
+        pixel_loss (dict, optional): Config of the pixel loss, None for none.
+        train_cfg (dict, optional): MMagic's keys, and ``r1_weight`` (default 0):
+            weight of the R1 penalty on real images, e.g. 5.0 for γ = 10.
+        use_ema (bool): Keep ``generator_ema``, an averaged copy used for
+            validation and testing; needs MMagic's
+            ``ExponentialMovingAverageHook(module_keys='generator_ema', interval=1)``.
+        kwargs: The other arguments of MMagic's SRGAN.
+
+    Raises:
+        RuntimeError: from ``init_weights``, if the prior or the discriminator
+            does not load completely; or if the VGG weights cannot be had.
+    """
+
+    def __init__(self, generator, pixel_loss=None, train_cfg=None, use_ema=False, **kwargs):
+        generator, self._prior_cfg = self._split_prior(generator)
+        self._discriminator_cfg = None
+        if kwargs.get('discriminator'):
+            kwargs['discriminator'], self._discriminator_cfg = self._split_pretrained(
+                kwargs['discriminator'])
+        placeholder = pixel_loss or dict(type='L1Loss')  # SRGAN cannot be built without one
+        try:
+            super().__init__(
+                generator=generator, pixel_loss=placeholder, train_cfg=train_cfg, **kwargs)
+        except (URLError, OSError) as error:
+            raise self._vgg_error(kwargs.get('perceptual_loss'), error) from error
+        if not pixel_loss:
+            self.pixel_loss = None
+        self.r1_weight = (train_cfg or {}).get('r1_weight', 0)
+        self.use_ema = use_ema
+        if use_ema:
+            self.generator_ema = deepcopy(self.generator).requires_grad_(False)
+        self._register_load_state_dict_pre_hook(self._clean_keys)
+
+    @staticmethod
+    def _split_pretrained(cfg):
+        """Take a ``Pretrained`` init_cfg out of a module's config."""
+        init_cfg = cfg.get('init_cfg') if isinstance(cfg, dict) else None
+        if not init_cfg or init_cfg.get('type') != 'Pretrained':
+            return cfg, None
+        return {key: value for key, value in cfg.items() if key != 'init_cfg'}, init_cfg
+
+    @classmethod
+    def _split_prior(cls, cfg):
+        """Only MMagic's own generator needs help; ours load their prior themselves."""
+        if isinstance(cfg, dict) and cfg.get('type') == 'GLEANStyleGANv2':
+            return cls._split_pretrained(cfg)
+        return cfg, None
+
+    @staticmethod
+    def _vgg_error(perceptual_loss, error):
+        pretrained = (perceptual_loss or {}).get('pretrained', 'torchvision://vgg16')
+        return RuntimeError(
+            f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. '
+            f'Without network: put {VGG_FILE} into {get_dir()}/checkpoints/, or name '
+            'a local file with model.perceptual_loss.pretrained=FILE.')
+
+    def init_weights(self):
+        """Initialise, then load prior and discriminator, each completely or not at all."""
+        super().init_weights()
+        if self._prior_cfg:
+            load_prior(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
+                       self._prior_cfg.get('prefix', ''))
+        if self._discriminator_cfg:
+            load_prior(unwrap(self.discriminator), self._discriminator_cfg['checkpoint'],
+                       self._discriminator_cfg.get('prefix', ''), name='discriminator')
+        if self.use_ema:
+            self.generator_ema.load_state_dict(unwrap(self.generator).state_dict())
+
+    def forward_tensor(self, inputs, data_samples=None, training=False):
+        """The generator's output; outside training that of ``generator_ema`` if there is one.
+
+        Args:
+            inputs (Tensor): LR images, (N, C, in_size, in_size), in [-1, 1].
+            data_samples (DataSample, optional): Not used.
+            training (bool): Whether called from the training step.
+
+        Returns:
+            Tensor: (N, C, out_size, out_size).
+        """
+        if inputs.device.type == 'cpu' and getattr(
+                getattr(unwrap(self.generator), 'generator', None), 'fp16_enabled', False):
+            raise RuntimeError('The generator has fp16_enabled=True, which needs a CUDA GPU; on a '
+                               'CPU set model.generator.fp16_enabled=False and '
+                               'model.discriminator.fp16_enabled=False.')
+        if self.use_ema and not training:
+            return self.generator_ema(inputs)
+        return super().forward_tensor(inputs, data_samples, training=training)
+
+    def d_step_real(self, batch_outputs, batch_gt_data):
+        """GAN loss on real images, with the R1 penalty if ``train_cfg.r1_weight`` is set."""
+        loss = super().d_step_real(batch_outputs, batch_gt_data)
+        if self.r1_weight:
+            loss = loss + self.r1_weight * r1_gradient_penalty_loss(
+                self.discriminator, batch_gt_data, norm_mode='HWC')
+        return loss
+
+    def state_dict(self, *args, **kwargs):
+        """As always, without the ``module.`` that separate DDP wrappers put into keys."""
+        return strip_wrapper_prefix(super().state_dict(*args, **kwargs))
+
+    @staticmethod
+    def _clean_keys(state_dict, prefix, *_):
+        cleaned = strip_wrapper_prefix(state_dict)
+        if cleaned is not state_dict:
+            state_dict.clear()
+            state_dict.update(cleaned)

@@ -1,0 +1,114 @@
+"""Pooling-based decomposition for any MMagic super-resolution model type."""
+from mmagic.structures import DataSample
+from mmengine.model.wrappers import is_model_wrapper
+
+from ...operators import clip_uint8, consistent_uint8
+from ..heads import PDHead
+
+QUANTIZE = ('consistent', 'clip', 'none')
+
+
+class PDMixin:
+    r"""Puts a :class:`PDHead` behind the generator, in training and inference.
+
+    Mixed in before a subclass of MMagic's ``BaseEditModel``::
+
+        class PDGLEAN(PDMixin, GANPriorSR): ...
+
+    The head has no parameters, so checkpoints of the plain model load with no
+    missing and no unexpected key.
+
+    Args:
+        pd_head (dict): Arguments of :class:`PDHead`, e.g.
+            ``dict(operator=dict(type='AveragePooling', scale=8), strength=1.0)``.
+            By default average pooling with the scale ``out_size // in_size`` of
+            the generator, or, where a generator does not name its sizes, the
+            ratio of its output to its input.
+        test_cfg (dict): Besides MMagic's keys, ``quantize``: ``'consistent'``
+            (default) rounds to the 8-bit image whose downsampling is the LR
+            exactly, ``'clip'`` clips and rounds (the paper's evaluation),
+            ``'none'`` keeps the clipped float image, as MMagic does.
+            ``keep_raw=True`` adds the generator's raw prediction x_r to the
+            predictions as ``raw_pred``.
+    """
+
+    def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
+        quantize = (test_cfg or {}).get('quantize', 'consistent')
+        if quantize not in QUANTIZE:
+            raise ValueError(f'test_cfg.quantize: expected one of {QUANTIZE}, got {quantize!r}.')
+        super().__init__(*args, test_cfg=test_cfg, **kwargs)
+        self.quantize = quantize
+        head = dict(pd_head or {})
+        head.pop('type', None)
+        operator = head.get('operator') or dict(type='AveragePooling')
+        if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
+            head['operator'] = {'scale': self._generator_scale(), **operator}
+        preprocessor = self.data_preprocessor
+        if getattr(preprocessor, '_enable_normalize', False):
+            head.setdefault('mean', preprocessor.mean.flatten().tolist())
+            head.setdefault('std', preprocessor.std.flatten().tolist())
+        self.pd_head = PDHead(**head)
+
+    def _generator_scale(self):
+        """out_size // in_size of the generator, None when it does not name them."""
+        generator = self.generator
+        in_size = getattr(generator, 'in_size', None)
+        out_size = getattr(generator, 'out_size', None)
+        if out_size is None:  # GLEANStyleGANv2 keeps it in its prior
+            out_size = getattr(getattr(generator, 'generator', None), 'out_size', None)
+        if in_size is None or out_size is None:
+            return None
+        if out_size % in_size:
+            raise ValueError(f'PD needs an integer scale, but the generator has in_size {in_size} '
+                             f'and out_size {out_size}.')
+        return out_size // in_size
+
+    def forward_raw(self, inputs, data_samples=None, **kwargs):
+        """The generator's raw prediction x_r, (N, C, sh, sw) in the normalised range."""
+        return super().forward_tensor(inputs, data_samples, **kwargs)
+
+    def forward_tensor(self, inputs, data_samples=None, **kwargs):
+        """x̂ = x_r + A†(y − A x_r), paper Eq. 9 (Eq. 7 for any A).
+
+        Args:
+            inputs (Tensor): LR images y, (N, C, h, w), normalised.
+            data_samples (DataSample, optional): Not used for the decomposition.
+
+        Returns:
+            Tensor: (N, C, sh, sw), float32, not clipped.
+        """
+        return self.pd_head(self.forward_raw(inputs, data_samples, **kwargs), inputs)
+
+    def forward_inference(self, inputs, data_samples=None, **kwargs):
+        """Predict, and round to 8 bits as ``test_cfg.quantize`` says.
+
+        Returns:
+            DataSample: ``pred_img``, the image to save, (N, C, sh, sw) in
+            0..255; ``pred_float``, the same before clipping and rounding;
+            ``raw_pred``, x_r, with ``test_cfg.keep_raw``.
+        """
+        raw = self.forward_raw(inputs, data_samples, **kwargs)
+        pred = self._to_pixels(self.pd_head(raw, inputs), data_samples)
+        if self.quantize == 'none':
+            image = pred.clamp(0, 255)
+        elif self.quantize == 'clip':
+            image = clip_uint8(pred).float()
+        else:
+            lr = self._to_pixels(inputs, data_samples).round().clamp(0, 255)
+            operator = self.pd_head.operator_for(pred, lr)
+            image = consistent_uint8(pred.clamp(-1020, 1275), lr, operator).float()
+        fields = dict(pred_img=image.cpu(), pred_float=pred.cpu())
+        if (self.test_cfg or {}).get('keep_raw'):
+            fields['raw_pred'] = self._to_pixels(raw, data_samples).cpu()
+        return DataSample(**fields)
+
+    def _to_pixels(self, batch, data_samples):
+        """Undo normalisation, padding and channel order like ``destruct``, without its clipping."""
+        preprocessor = self.data_preprocessor
+        batch = preprocessor._destruct_norm_and_conversion(batch.float(), data_samples, 'img')
+        return preprocessor._destruct_padding(batch, data_samples)
+
+
+def unwrap(module):
+    """The module inside a DistributedDataParallel wrapper, or the module itself."""
+    return module.module if is_model_wrapper(module) else module

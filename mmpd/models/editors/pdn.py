@@ -1,0 +1,68 @@
+"""PDN: consistent samples from a GAN prior, trained by the adversarial loss alone."""
+import torch
+from mmagic.registry import MODELS
+from mmengine.dist import get_rank
+from mmengine.logging import MessageHub
+
+from .gan_prior_sr import GANPriorSR
+from .pd_mixin import PDMixin, unwrap
+
+
+@MODELS.register_module()
+class PDN(PDMixin, GANPriorSR):
+    """The network of the paper's ablation "What If We Do Not Use Pixel-Wise losses?".
+
+    Its generator (:class:`PDNNet`) draws a random latent in every forward
+    pass, so one LR image has many outputs; PD makes all of them consistent.
+
+    Args:
+        train_cfg (dict, optional): Besides the keys of :class:`GANPriorSR`,
+            ``seed`` (default 0): latents are drawn from a generator seeded with
+            it, the iteration and the rank, so a resumed run draws the same ones.
+        test_cfg (dict, optional): Besides the keys of :class:`PDMixin`,
+            ``num_samples`` (default 1): outputs per LR image. The first is
+            ``pred_img``; with more than one, all are in ``pred_samples``,
+            (N, num_samples, C, H, W). ``seed`` (default 0): every test image is
+            drawn with it; None draws anew each time.
+        kwargs: The other arguments of :class:`GANPriorSR` and :class:`PDMixin`.
+    """
+
+    def __init__(self, *args, train_cfg=None, test_cfg=None, **kwargs):
+        super().__init__(*args, train_cfg=train_cfg, test_cfg=test_cfg, **kwargs)
+        self.num_samples = (test_cfg or {}).get('num_samples', 1)
+        if not isinstance(self.num_samples, int) or self.num_samples < 1:
+            raise ValueError('test_cfg.num_samples: expected an integer of at least 1, '
+                             f'got {self.num_samples!r}')
+
+    def _seed(self, training):
+        if not training:
+            return (self.test_cfg or {}).get('seed', 0)
+        seed = (self.train_cfg or {}).get('seed', 0)
+        iteration = MessageHub.get_current_instance().get_info('iter', 0)
+        return hash((seed, iteration, get_rank())) % 2**63
+
+    def draw_latents(self, batch_size, training=False, seed=None):
+        """Random z, (batch_size, noise_size), from the configured seed or ``seed``."""
+        seed = self._seed(training) if seed is None else seed
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        size = unwrap(self.generator).noise_size
+        return torch.randn(batch_size, size, generator=generator)
+
+    def forward_raw(self, inputs, data_samples=None, training=False, seed=None):
+        """x_r for one random latent per image, (N, C, sh, sw)."""
+        z = self.draw_latents(len(inputs), training, seed).to(inputs.device)
+        network = self.generator_ema if self.use_ema and not training else self.generator
+        return network(inputs, z=z)
+
+    def forward_inference(self, inputs, data_samples=None, **kwargs):
+        """As :class:`PDMixin`, with ``pred_samples`` if ``num_samples`` is above 1."""
+        predictions = super().forward_inference(inputs, data_samples, **kwargs)
+        if self.num_samples > 1:
+            first = self._seed(training=False)
+            images = [predictions.pred_img]
+            for index in range(1, self.num_samples):
+                seed = None if first is None else first + index
+                again = super().forward_inference(inputs, data_samples, seed=seed)
+                images.append(again.pred_img)
+            predictions.set_tensor_data(dict(pred_samples=torch.stack(images, 1)))
+        return predictions

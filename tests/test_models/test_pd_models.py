@@ -1,0 +1,295 @@
+"""PDGLEAN and its relations: keys of the plain models, consistent output, loaded prior."""
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmagic.registry import MODELS
+from mmagic.structures import DataSample
+from mmengine.config import Config
+from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
+
+import mmpd  # noqa: F401  (before mmagic: stands in for compiled ops)
+
+ROOT = Path(__file__).resolve().parents[2]
+UPSTREAM = sorted((ROOT / 'configs/pd_glean').glob('pd_glean_*b*_*.py'))
+UPSTREAM = [path for path in UPSTREAM if 'mmagic::' in path.read_text()]
+
+TINY = dict(
+    type='GLEANNet', in_size=8, out_size=32, style_channels=16, num_mlps=1, rrdb_channels=8,
+    num_rrdbs=1, growth_channels=4, channels={4: 8, 8: 8, 16: 8, 32: 8})
+PREPROCESSOR = dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)
+
+
+def tiny_model(type='PDGLEAN', generator=None, **kwargs):
+    torch.manual_seed(0)
+    cfg = dict(type=type, generator=copy.deepcopy(generator or TINY),
+               pixel_loss=dict(type='L1Loss'), train_cfg=dict(), test_cfg=dict(),
+               data_preprocessor=PREPROCESSOR)
+    cfg.update(kwargs)
+    return MODELS.build(cfg)
+
+
+def lr_batch(n=2, size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 3, size, size), generator=generator).float()
+
+
+def predict(model, lr):
+    """What val_step does, for a batch of LR images in 0..255."""
+    samples = [DataSample(gt_img=torch.zeros(3, 4, 4)) for _ in lr]
+    with torch.no_grad():
+        data = model.data_preprocessor(dict(inputs=list(lr), data_samples=samples))
+        return model.eval()(data['inputs'], data['data_samples'], mode='predict')
+
+
+def small_upstream(path):
+    """An upstream config without the losses that would download VGG weights."""
+    cfg = Config.fromfile(path)
+    cfg.model.perceptual_loss = None
+    return cfg
+
+
+@pytest.mark.parametrize('path', UPSTREAM, ids=lambda path: path.stem)
+def test_upstream_config_builds_with_the_keys_of_plain_glean(path):
+    cfg = small_upstream(path)
+    assert cfg.model.type == 'PDGLEAN'
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+        plain = MODELS.build(dict(cfg.model, type='SRGAN'))
+    assert list(model.state_dict()) == list(plain.state_dict())
+    in_size, out_size = cfg.model.generator.in_size, cfg.model.generator.out_size
+    raw, lr = torch.zeros(1, 3, out_size, out_size), torch.zeros(1, 3, in_size, in_size)
+    assert model.pd_head.operator_for(raw, lr).scale == out_size // in_size
+
+
+def test_there_are_seven_upstream_configs():
+    import mmagic
+    upstream = (Path(mmagic.__file__).parent / '.mim/configs/glean').glob('*.py')
+    assert sorted(f'pd_{path.name}' for path in upstream) == [path.name for path in UPSTREAM]
+    assert len(UPSTREAM) == 7
+
+
+def test_fp16_generator_on_cpu_says_what_it_needs():
+    model = tiny_model()
+    model.generator.generator.fp16_enabled = True
+    with pytest.raises(RuntimeError, match='needs a CUDA GPU'):
+        model(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize('strength', [1.0, 0.25])
+def test_output_is_generator_output_with_pd(strength):
+    model = tiny_model(pd_head=dict(strength=strength)).eval()
+    lr = (lr_batch() - 127.5) / 127.5
+    raw = model.generator(lr)
+    expected = raw + strength * F.interpolate(lr - F.avg_pool2d(raw, 4), scale_factor=4)
+    torch.testing.assert_close(model(lr), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.forward_raw(lr), raw)
+
+
+def test_training_gradient_has_no_range_space_part():
+    model = tiny_model()
+    lr = (lr_batch() - 127.5) / 127.5
+    raw = model.forward_raw(lr).detach().requires_grad_()
+    model.pd_head(raw, lr).square().sum().backward()
+    assert F.avg_pool2d(raw.grad, 4).abs().max() < 1e-4 * raw.grad.abs().max()
+    assert raw.grad.abs().max() > 0
+
+
+def test_predictions_are_8_bit_and_exactly_consistent():
+    model, lr = tiny_model(), lr_batch()
+    for sample, image in zip(predict(model, lr), lr, strict=True):
+        saved, pred = sample.output.pred_img, sample.output.pred_float
+        assert torch.equal(saved, saved.round()) and saved.min() >= 0 and saved.max() <= 255
+        source = sample.input
+        assert torch.equal(F.avg_pool2d(saved.double()[None], 4)[0], source.double())
+        assert (F.avg_pool2d(pred[None], 4)[0] - source).abs().max() < 1e-3
+        assert torch.equal(source, image)
+
+
+@pytest.mark.parametrize('quantize', ['consistent', 'clip', 'none'])
+def test_quantize_option_changes_the_prediction(quantize):
+    lr = lr_batch()
+    model = tiny_model(test_cfg=dict(quantize=quantize))
+    output = predict(model, lr)[0].output
+    clipped = output.pred_float.clamp(0, 255)
+    expected = dict(consistent=None, clip=clipped.round(), none=clipped)[quantize]
+    if expected is None:
+        assert not torch.equal(output.pred_img, clipped.round())
+    else:
+        assert torch.equal(output.pred_img, expected)
+
+
+def test_unknown_quantize_is_refused():
+    with pytest.raises(ValueError, match="quantize.*'consistent'.*got 'floor'"):
+        tiny_model(test_cfg=dict(quantize='floor'))
+
+
+def test_keep_raw_gives_the_raw_prediction():
+    lr = lr_batch()
+    output = predict(tiny_model(test_cfg=dict(keep_raw=True)), lr)[0].output
+    assert output.raw_pred.shape == output.pred_img.shape
+    assert 'raw_pred' not in predict(tiny_model(), lr)[0].output
+
+
+@pytest.mark.parametrize('type', ['PDGLEAN', 'PDPanini'])
+def test_plain_checkpoint_loads_strictly(tmp_path, type):
+    plain = tiny_model('SRGAN')
+    torch.save(dict(state_dict=plain.state_dict()), tmp_path / 'plain.pth')
+    model = tiny_model(type)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    load_checkpoint(model, str(tmp_path / 'plain.pth'), strict=True)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    torch.testing.assert_close(model.state_dict(), plain.state_dict())
+
+
+def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    model = tiny_model()
+    clean = {key: value.clone() for key, value in model.state_dict().items()}
+    wrapped = {key.replace('generator.', 'generator.module.', 1): value
+               for key, value in clean.items()}
+    other = tiny_model()
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    load_state_dict(other, wrapped, strict=True)
+    torch.testing.assert_close(dict(other.state_dict()), clean)
+    model.generator = Wrapper(model.generator)
+    assert list(model.state_dict()) == list(clean)
+
+
+def upstream_generator():
+    return dict(type='GLEANStyleGANv2', in_size=4, out_size=8, style_channels=8, num_mlps=1,
+                rrdb_channels=4, num_rrdbs=1)
+
+
+@pytest.fixture(scope='module')
+def prior_file(tmp_path_factory):
+    torch.manual_seed(1)
+    prior = MODELS.build(dict(type='StyleGANv2Generator', out_size=8, style_channels=8, num_mlps=1))
+    state = {f'generator_ema.{key}': value for key, value in prior.state_dict().items()}
+    path = tmp_path_factory.mktemp('prior') / 'stylegan2.pth'
+    torch.save(dict(state_dict=state, meta=dict()), path)
+    return path
+
+
+def init_cfg(path, prefix='generator_ema'):
+    return dict(type='Pretrained', checkpoint=str(path), prefix=prefix)
+
+
+def test_prior_of_upstream_generator_loads(prior_file):
+    wanted = torch.load(prior_file)['state_dict']['generator_ema.conv1.conv.weight']
+    generator = dict(upstream_generator(), init_cfg=init_cfg(prior_file))
+
+    plain = tiny_model('SRGAN', generator)  # the fault: MMagic loads nothing and says nothing
+    plain.init_weights()
+    assert not torch.equal(plain.generator.generator.conv1.conv.weight_orig
+                           if hasattr(plain.generator.generator.conv1.conv, 'weight_orig')
+                           else plain.generator.generator.conv1.conv.weight, wanted)
+
+    model = tiny_model('PDGLEAN', generator)
+    model.init_weights()
+    state = model.generator.generator.state_dict()
+    loaded = torch.load(prior_file)['state_dict']
+    assert all(torch.equal(state[key.removeprefix('generator_ema.')], value)
+               for key, value in loaded.items())
+
+
+def test_prior_that_does_not_match_is_an_error(prior_file):
+    for prefix, found in (('generator', 'generator_ema'), ('discriminator', 'generator_ema')):
+        model = tiny_model('PDGLEAN', dict(upstream_generator(),
+                                           init_cfg=init_cfg(prior_file, prefix)))
+        with pytest.raises(RuntimeError, match=found):
+            model.init_weights()
+    other = dict(upstream_generator(), style_channels=16, init_cfg=init_cfg(prior_file))
+    with pytest.raises(RuntimeError, match='style'):
+        tiny_model('PDGLEAN', other).init_weights()
+
+
+def test_missing_prior_file_is_named(tmp_path):
+    missing = tmp_path / 'nowhere.pth'
+    model = tiny_model('PDGLEAN', dict(upstream_generator(), init_cfg=init_cfg(missing)))
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        model.init_weights()
+
+
+def test_discriminator_must_load_completely(tmp_path):
+    cfg = dict(type='DCGANDiscriminator', input_scale=8, output_scale=4, out_channels=1,
+               base_channels=4, default_norm_cfg=None)
+    torch.manual_seed(2)
+    state = {f'discriminator.{k}': v for k, v in MODELS.build(cfg).state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'd.pth')
+    gan_loss = dict(type='GANLoss', gan_type='vanilla', loss_weight=1e-2)
+    model = tiny_model(discriminator=dict(cfg, init_cfg=init_cfg(tmp_path / 'd.pth',
+                                                                 'discriminator')),
+                       gan_loss=gan_loss)
+    model.init_weights()
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+    wider = dict(cfg, base_channels=8,
+                 init_cfg=init_cfg(tmp_path / 'd.pth', 'discriminator'))
+    with pytest.raises(RuntimeError, match='discriminator'):
+        tiny_model(discriminator=wider, gan_loss=gan_loss).init_weights()
+
+
+def test_vgg_weights_that_cannot_be_had(tmp_path):
+    loss = dict(type='PerceptualLoss', layer_weights={'21': 1.0}, vgg_type='vgg16',
+                pretrained=str(tmp_path / 'vgg.pth'))
+    with pytest.raises(RuntimeError, match='vgg16-397923af.pth.*checkpoints'):
+        tiny_model(perceptual_loss=loss)
+
+
+def train_steps(model, steps=2):
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+    wrappers = {name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=1e-3))
+                for name in ('generator', 'discriminator')}
+    logs = []
+    for step in range(steps):
+        samples = [DataSample(gt_img=image) for image in lr_batch(2, 32, seed=step)]
+        data = dict(inputs=list(lr_batch(2, 8, seed=step)), data_samples=samples)
+        logs.append(model.train().train_step(data, OptimWrapperDict(**wrappers)))
+    return logs
+
+
+def gan_parts():
+    return dict(
+        discriminator=dict(type='DCGANDiscriminator', input_scale=32, output_scale=4,
+                           out_channels=1, base_channels=4, default_norm_cfg=None),
+        gan_loss=dict(type='GANLoss', gan_type='vanilla', loss_weight=1e-2))
+
+
+def test_training_without_pixel_loss_and_with_r1():
+    log = train_steps(tiny_model(pixel_loss=None, **gan_parts()))[-1]
+    assert set(log) == {'loss_gan', 'loss_d_real', 'loss_d_fake'}
+    plain = train_steps(tiny_model(**gan_parts()))[0]
+    r1 = train_steps(tiny_model(train_cfg=dict(r1_weight=5.0), **gan_parts()))[0]
+    assert 'loss_pix' in plain and r1['loss_d_real'] > plain['loss_d_real']
+
+
+def test_averaged_generator_is_used_outside_training():
+    model = tiny_model(use_ema=True)
+    assert not any(p.requires_grad for p in model.generator_ema.parameters())
+    lr = (lr_batch() - 127.5) / 127.5
+    for parameter in model.generator_ema.decoder.parameters():
+        parameter.data.zero_()
+    assert not torch.equal(model(lr), model.forward_train(lr))
+
+
+def test_operator_in_the_config_is_used():
+    lr = (lr_batch() - 127.5) / 127.5
+    head = dict(operator=dict(type='SeparableResize', kernel='bicubic', scale=4, antialias=True))
+    output = tiny_model(pd_head=head)(lr)
+    down = F.interpolate(output, scale_factor=0.25, mode='bicubic', antialias=True)
+    torch.testing.assert_close(down, lr, rtol=0, atol=1e-4)
+    assert (F.avg_pool2d(output, 4) - lr).abs().max() > 1e-3
+
+
+def test_scale_that_does_not_fit_the_generator_is_refused():
+    model = tiny_model(pd_head=dict(operator=dict(type='AveragePooling', scale=2)))
+    with pytest.raises(ValueError, match='measurement.*16, 16.*8, 8'):
+        model(torch.zeros(1, 3, 8, 8))
