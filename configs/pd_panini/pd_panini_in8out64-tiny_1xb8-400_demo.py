@@ -1,0 +1,3 @@
+_base_ = '../panini/panini_in8out64-tiny_1xb8-400_demo.py'
+
+model = dict(type='PDPanini')

@@ -1,0 +1,3 @@
+_base_ = '../glean/glean_in8out64-tiny_1xb8-400_demo.py'
+
+model = dict(type='PDN', generator=dict(type='PDNNet'), pixel_loss=None)

@@ -1,0 +1,116 @@
+"""Every config parses and builds; every reduced one trains and tests; metafiles are in order."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmagic.registry import MODELS
+from mmengine.config import Config
+from mmengine.runner import Runner
+from modelindex.load_model_index import load as load_model_index
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = sorted(path.parent for path in (ROOT / 'configs').glob('*/metafile.yml'))
+CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
+REDUCED = [path for path in CONFIGS if path.stem.endswith('_demo')]
+TWINS = [(path, path.parents[1] / path.parent.name[3:] / path.name[3:]) for path in CONFIGS
+         if path.parent.name in ('pd_glean', 'pd_panini')]
+TWINS = [(pd, plain) for pd, plain in TWINS if plain.exists()]
+
+
+def model_cfg(path):
+    cfg = Config.fromfile(path)
+    if cfg.model.get('perceptual_loss'):  # its VGG weights are a download
+        cfg.model.perceptual_loss = None
+    return cfg.model
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_builds(path):
+    with torch.device('meta'):
+        model = MODELS.build(model_cfg(path))
+    assert sum(p.numel() for p in model.parameters()) > 1000
+
+
+def test_config_names_are_unique():
+    assert len({path.name for path in CONFIGS}) == len(CONFIGS)
+
+
+@pytest.mark.parametrize('pd, plain', TWINS, ids=lambda path: path.parent.name + '/' + path.stem)
+def test_twins_differ_only_in_what_pd_changes(pd, plain):
+    pd, plain = Config.fromfile(pd).to_dict(), Config.fromfile(plain).to_dict()
+    for cfg in (pd, plain):
+        cfg['model'].pop('type')
+        if cfg['model'].get('gan_loss'):
+            cfg['model']['gan_loss'].pop('loss_weight')  # 1e-3 for PD at 16x, paper p. 5
+    assert pd == plain
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures') / 'GT'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f'{index}.png'), cv2.resize(coarse, (64, 64)))
+    return folder.parent
+
+
+@pytest.mark.parametrize('path', REDUCED, ids=lambda path: path.stem)
+def test_reduced_config_trains_and_tests(path, pictures, tmp_path):
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(pictures)
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg.update(max_iters=2, val_interval=10)
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if 'Visualization' not in hook.type]
+    cfg.experiment_name = path.stem
+    runner = Runner.from_cfg(cfg)
+    before = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    model = runner.train()
+    assert any(not torch.equal(before[key], value) for key, value in model.state_dict().items())
+    metrics = runner.test()
+    if path.parent.name.startswith('pd'):
+        assert metrics['PSNR_LR'] > 120
+    else:
+        assert metrics['PSNR_LR'] < 60
+
+
+@pytest.mark.parametrize('folder', METHODS, ids=lambda path: path.name)
+def test_metafile(folder):
+    meta = yaml.safe_load((folder / 'metafile.yml').read_text())
+    names = {collection['Name'] for collection in meta['Collections']}
+    configs = {path.stem for path in folder.glob('*.py')}
+    assert {model['Name'] for model in meta['Models']} == configs
+    for model in meta['Models']:
+        assert model['In Collection'] in names
+        assert (ROOT / model['Config']).is_file()
+        for result in model.get('Results', []):
+            assert result['Metrics'] and 'arxiv.org' in model['Metadata']['Metrics Source']
+        if 'Weights' in model:
+            prefix = model['Metadata']['Weights SHA256 Prefix']
+            assert model['Weights'].endswith(f'-{prefix}.pth') and len(prefix) == 8
+
+
+def test_model_index_loads_and_names_are_unique():
+    index = load_model_index(str(ROOT / 'model-index.yml'))
+    names = [model.name for model in index.models]
+    assert len(names) == len(set(names)) == len(CONFIGS)
+
+
+@pytest.mark.parametrize('folder', METHODS, ids=lambda path: path.name)
+def test_method_readme_is_laid_out_as_openmmlab_reads_it(folder):
+    lines = (folder / 'README.md').read_text().splitlines()
+    name, year = lines[0].rstrip(')').split("'")
+    assert name.startswith('# ') and len(year) == 4 and year.isdigit()
+    assert lines[4].startswith('> **Task**: ')
+    text = '\n'.join(lines)
+    assert all(mark in text for mark in ('[ALGORITHM]', '[ABSTRACT]', '[IMAGE]', '## Citation'))
+    header = next(line for line in lines if line.startswith('| Model |'))
+    assert header.endswith('Download |')
+    for path in folder.glob('*.py'):
+        assert f'(./{path.name})' in text
