@@ -1,0 +1,1 @@
+from .panel_hook import PanelHook  # noqa: F401

@@ -1,0 +1,147 @@
+"""PanelHook in a real test and validation run of a PD model."""
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmagic.registry import HOOKS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+import mmpd.models.editors.pd_model  # noqa: F401
+from mmpd.visualization.panels import decomposition_panel, fit
+
+
+def config(root, out, hook, backends=(), **model):
+    data = dict(
+        num_workers=0, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='BasicImageDataset', data_root=str(root), data_prefix=dict(gt=''),
+                     metainfo=dict(dataset_type='x', task_name='sisr'),
+                     pipeline=[dict(type='LoadImageFromFile', key='gt', channel_order='rgb'),
+                               dict(type='LRSynthesis', scale=4), dict(type='PackInputs')]))
+    evaluator = [dict(type='LRConsistency'), dict(type='PSNR')]
+    return Config(dict(
+        default_scope='mmagic', work_dir=str(out), log_level='WARNING',
+        model=dict(dict(type='PDModel', base='BaseEditModel', pixel_loss=dict(type='L1Loss'),
+                        generator=dict(type='MSRResNet', in_channels=3, out_channels=3,
+                                       mid_channels=4, num_blocks=1, upscale_factor=4),
+                        data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3,
+                                               std=[127.5] * 3)), **model),
+        test_dataloader=data, test_evaluator=evaluator, test_cfg=dict(type='MultiTestLoop'),
+        custom_hooks=[dict(type='PanelHook', **hook)],
+        visualizer=dict(type='ConcatImageVisualizer', fn_key='gt_path', img_keys=['pred_img'],
+                        vis_backends=[dict(type='LocalVisBackend'), *backends])))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'gt'
+    root.mkdir()
+    for index in range(3):
+        noise = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / f'face.{index}.png'), fit(noise, (32, 32)))
+    return root
+
+
+class Catch(Hook):
+    def after_test_epoch(self, runner, metrics=None):
+        self.metrics = metrics
+
+
+def run(cfg, name):
+    cfg.experiment_name = name
+    runner, catch = Runner.from_cfg(cfg), Catch()
+    runner.register_hook(catch)
+    runner.test()
+    return runner, catch.metrics
+
+
+def test_panels_of_a_test_run(folder, tmp_path):
+    runner, metrics = run(config(folder, tmp_path / 'out', {},
+                                 [dict(type='TensorboardVisBackend')]), 'panel_test')
+    assert metrics['PSNR_LR'] > 120
+    written = sorted((tmp_path / 'out').glob('*/panels/test/*.png'))
+    assert [path.name for path in written] == [f'face.{i}_0.png' for i in range(3)]
+    panel = cv2.imread(str(written[0]))[..., ::-1]
+    gt = cv2.imread(str(folder / 'face.0.png'))[..., ::-1]
+    shown = fit(gt, (192, 192))
+    score = cv2.matchTemplate(panel, np.ascontiguousarray(shown), cv2.TM_SQDIFF)
+    y, x = np.unravel_index(score.argmin(), score.shape)
+    assert (panel[y:y + 192, x:x + 192] == shown).all()  # right colours, right image
+    assert panel.shape[1] > 6 * 192 and panel.shape[0] > 3 * 192  # x_r and δ are there
+    assert not dict(runner.model.test_cfg)['keep_raw']  # restored
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(next((tmp_path / 'out').glob('*/vis_data'))),
+                              size_guidance=dict(images=0))
+    events.Reload()
+    assert 'panel_test/face.0' in events.Tags()['images']
+
+
+def test_options_change_what_is_written(folder, tmp_path):
+    hook = dict(max_images=1, raw=False, out_dir=str(tmp_path / 'mine'), cell=64, gain=1)
+    run(config(folder, tmp_path / 'out', hook), 'panel_options')
+    written = list((tmp_path / 'mine' / 'test').iterdir())
+    assert len(written) == 1
+    panel = cv2.imread(str(written[0]))
+    assert 64 * 4 < panel.shape[1] < 64 * 6  # without x_r and δ
+    for name, off in (('panel_off', dict(on_test=False)), ('panel_interval', dict(interval=3))):
+        run(config(folder, tmp_path / name, off), name)
+        assert not list((tmp_path / name).glob('*/panels'))
+
+
+class FakeVisualizer:
+    def __init__(self):
+        self._vis_backends, self.calls = dict(remote=self), []
+
+    def add_image(self, name, image, step):
+        self.calls.append((name, image.copy(), step))
+
+
+class FakeRunner:
+    def __init__(self, folder, **fields):
+        self.log_dir, self.iter, self.visualizer = str(folder), 7, FakeVisualizer()
+        self.model = torch.nn.Identity()
+        for key, value in fields.items():
+            setattr(self.model, key, value)
+
+
+class Sample(dict):
+    __getattr__ = dict.__getitem__
+
+
+def sample(gt=True, path=None):
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (3, 32, 32)).astype(np.float32))
+    return Sample(input=image[:, ::4, ::4], output=Sample(pred_img=image),
+                  **(dict(gt_img=image) if gt else {}), **(dict(gt_path=path) if path else {}))
+
+
+def test_validation_of_a_plain_model_and_other_backends(tmp_path):
+    hook, runner = HOOKS.build(dict(type='PanelHook')), FakeRunner(tmp_path)
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 0, outputs=[sample(path='a/b c.png'), sample(gt=False)])
+    hook.after_val_epoch(runner)
+    assert sorted(p.name for p in (tmp_path / 'panels' / 'val').iterdir()) == [
+        'b c_7.png', 'image1_7.png']
+    name, picture, step = runner.visualizer.calls[0]
+    assert (name, step) == ('panel_val/b c', 7)
+    one = sample()
+    bgr = one.output.pred_img.numpy().transpose(1, 2, 0)[..., ::-1]
+    from mmpd.operators import AveragePooling
+    want = decomposition_panel(one.input.numpy().transpose(1, 2, 0)[..., ::-1], bgr, None, bgr,
+                               AveragePooling(4))
+    np.testing.assert_array_equal(picture, want)
+    before = len(runner.visualizer.calls)
+    hook.after_train_iter(runner, 0, outputs={})
+    assert len(runner.visualizer.calls) == before
+
+
+def test_bad_input_is_named(tmp_path):
+    for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0)):
+        with pytest.raises(ValueError, match='PanelHook'):
+            HOOKS.build(dict(type='PanelHook', **wrong))
+    hook = HOOKS.build(dict(type='PanelHook'))
+    with pytest.raises(ValueError, match="LR 'input'"):
+        hook.after_test_iter(FakeRunner(tmp_path), 0,
+                             outputs=[Sample(output=Sample(pred_img=torch.zeros(3, 8, 8)))])
