@@ -1,6 +1,7 @@
 from .average_pooling import AveragePooling, average_pool, pooling_decomposition, replicate
 from .base import LinearOperator
 from .builder import OPERATORS, build_operator
+from .cem import CEM
 from .compose import Compose
 from .compressed_sensing import BlockCompressedSensing
 from .decomposition import decompose, replace_range
@@ -10,7 +11,7 @@ from .quantize import clip_uint8, consistent_uint8
 from .resize import SeparableResize, resize_matrix
 
 __all__ = [
-    'OPERATORS', 'AveragePooling', 'BlockCompressedSensing', 'Compose', 'Grayscale',
+    'CEM', 'OPERATORS', 'AveragePooling', 'BlockCompressedSensing', 'Compose', 'Grayscale',
     'LinearOperator', 'Masking', 'SeparableResize', 'average_pool', 'build_operator',
     'clip_uint8', 'consistent_uint8', 'decompose', 'pooling_decomposition', 'replace_range',
     'replicate', 'resize_matrix'

@@ -67,14 +67,22 @@ class Compose(LinearOperator):
         return gain
 
     def measurement_shape(self, shape):
-        for operator in self.operators:
-            shape = operator.measurement_shape(shape)
-        return shape
+        return self._chain(shape, 'image', [op.measurement_shape for op in self.operators])
 
     def image_shape(self, shape):
-        for operator in reversed(self.operators):
-            shape = operator.image_shape(shape)
-        return shape
+        return self._chain(shape, 'measurement',
+                           [op.image_shape for op in reversed(self.operators)])
+
+    @staticmethod
+    def _chain(shape, name, steps):
+        result = shape
+        for step in steps:
+            try:
+                result = step(result)
+            except ValueError as error:
+                raise ValueError(f'{error} (in a chain that was given the {name} '
+                                 f'shape {tuple(shape)})') from None
+        return result
 
     def _A(self, x):
         for operator in self.operators:
