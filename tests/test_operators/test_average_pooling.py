@@ -1,0 +1,135 @@
+"""The fused pass of PD: parity with the paper's formula, memory, in-place, gradients."""
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mmpd.operators.average_pooling as module
+from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
+
+
+def paper_formula(x, y, scale):
+    """Eq. (9) with torch's own pooling and the broadcast of the paper's appendix D."""
+    pooled = F.adaptive_avg_pool2d(x, (x.shape[2] // scale, x.shape[3] // scale))
+    return F.interpolate(y, scale_factor=scale) + x - F.interpolate(pooled, scale_factor=scale)
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
+       scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), block=st.sampled_from((1, 999, 2**21)),
+       memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
+       dtype=st.sampled_from((torch.float64, torch.float32)))
+def test_equals_the_paper(n, c, h, w, scale, seed, block, memory, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
+    y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'BLOCK_BYTES', block)  # many blocks, uneven ones, a single one
+        result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
+    torch.testing.assert_close(average_pool(result, scale), y, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize('scale', (1, 2, 5))
+def test_pool_and_replicate_equal_torch(scale):
+    x = torch.randn(2, 3, 3 * scale, 4 * scale, dtype=torch.float64)
+    torch.testing.assert_close(average_pool(x, scale), F.avg_pool2d(x, scale))
+    y = torch.randn(2, 3, 3, 4)
+    assert torch.equal(replicate(y, scale), F.interpolate(y, scale_factor=scale))
+
+
+def test_memory_format_is_kept():
+    x = torch.rand(2, 3, 8, 16).contiguous(memory_format=torch.channels_last)
+    result = pooling_decomposition(x, torch.rand(2, 3, 2, 4), 4)
+    assert result.is_contiguous(memory_format=torch.channels_last) and not result.is_contiguous()
+
+
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+def test_inplace(memory):
+    x, y = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 2, 3)
+    expected = pooling_decomposition(x, y, 8)
+    written = x.clone(memory_format=memory)
+    result = pooling_decomposition(written, y, 8, inplace=True)
+    assert result.data_ptr() == written.data_ptr()
+    torch.testing.assert_close(written, expected, rtol=0, atol=1e-6)
+
+
+def test_inplace_refuses_gradients_and_strides():
+    x, y = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 1, 1)
+    with pytest.raises(ValueError, match='requires grad'):
+        pooling_decomposition(x.requires_grad_(), y, 8, inplace=True)
+    with torch.no_grad():
+        pooling_decomposition(x, y, 8, inplace=True)
+        with pytest.raises(ValueError, match='contiguous'):
+            pooling_decomposition(torch.rand(1, 3, 8, 16)[..., ::2], y, 8, inplace=True)
+
+
+def test_inputs_are_not_written():
+    x, y = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 2, 2)
+    before = x.clone(), y.clone()
+    pooling_decomposition(x, y, 8, strength=0.5)
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1])
+
+
+@pytest.mark.parametrize('strength', (1.0, 0.3))
+def test_gradients_equal_those_of_the_formula(strength):
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    ours = (pooling_decomposition(x, y, 4, strength)**3 * weight).sum()
+    plain = ((x + strength * (paper_formula(x, y, 4) - x))**3 * weight).sum()
+    for a, b in zip(torch.autograd.grad(ours, (x, y)), torch.autograd.grad(plain, (x, y)),
+                    strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_backward_is_the_projection_of_the_gradient():
+    x = torch.randn(1, 3, 16, 16, requires_grad=True)
+    weight = torch.randn(1, 3, 16, 16)
+    (pooling_decomposition(x, torch.randn(1, 3, 2, 2), 8) * weight).sum().backward()
+    torch.testing.assert_close(average_pool(x.grad, 8), torch.zeros(1, 3, 2, 2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(x.grad, weight - replicate(average_pool(weight, 8), 8))
+
+
+def test_only_the_needed_gradient_is_computed():
+    x, y = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2, requires_grad=True)
+    pooling_decomposition(x, y, 2).sum().backward()
+    torch.testing.assert_close(y.grad, torch.full((1, 1, 2, 2), 4.0))
+    assert x.grad is None
+
+
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16))
+def test_gradient_dtypes_under_half(dtype):
+    x = torch.randn(1, 3, 8, 8, dtype=dtype, requires_grad=True)
+    y = torch.randn(1, 3, 2, 2, dtype=torch.float32, requires_grad=True)
+    result = pooling_decomposition(x, y, 4)
+    result.float().square().sum().backward()
+    assert result.dtype == x.grad.dtype == dtype and y.grad.dtype == torch.float32
+
+
+def test_float64_measurement_of_a_float32_image():
+    x, y = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 2, 2, dtype=torch.float64)
+    expected = pooling_decomposition(x.double(), y, 4).float()
+    assert torch.equal(pooling_decomposition(x, y, 4), expected)
+
+
+def test_extra_memory_is_one_image():
+    """Counted by torch's own profiler: the output and blocks, nothing else of that size."""
+    x, y = torch.rand(4, 3, 512, 512), torch.rand(4, 3, 256, 256)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        pooling_decomposition(x, y, 2, check=False)
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == '[memory]':
+            held += event.nbytes()
+            peak = max(peak, held)
+    image = x.numel() * 4
+    assert image <= peak <= image + 8 * module.BLOCK_BYTES / 2, (peak - image) / 2**20
+
+
+@pytest.mark.parametrize('scale', (0, -1, 2.0, True, '8', None))
+def test_refuses_bad_scales(scale):
+    with pytest.raises(ValueError, match='scale: expected an integer of at least 1, got'):
+        AveragePooling(scale)

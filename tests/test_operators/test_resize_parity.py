@@ -1,0 +1,122 @@
+"""SeparableResize against the libraries whose kernels it names."""
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from mmpd.operators import AveragePooling, SeparableResize, resize_matrix
+
+SCALES = (1, 2, 3, 4, 5, 8, 16)
+
+
+def pil(name):
+    return lambda image, size: np.asarray(
+        Image.fromarray(image).resize(size[::-1], getattr(Image.Resampling, name)))
+
+
+def opencv(name):
+    return lambda image, size: cv2.resize(image, size[::-1], interpolation=getattr(cv2, name))
+
+
+def torch_resize(mode, antialias=False):
+    return lambda image, size: F.interpolate(torch.from_numpy(image)[None, None], size, mode=mode,
+                                             antialias=antialias)[0, 0].numpy()
+
+
+LIBRARIES = {
+    'bicubic-antialias-pil': ('bicubic', True, pil('BICUBIC')),
+    'bicubic-antialias-torch': ('bicubic', True, torch_resize('bicubic', True)),
+    'bicubic-alias-opencv': ('bicubic', False, opencv('INTER_CUBIC')),
+    'bicubic-alias-torch': ('bicubic', False, torch_resize('bicubic')),
+    'bilinear-antialias-pil': ('bilinear', True, pil('BILINEAR')),
+    'bilinear-antialias-torch': ('bilinear', True, torch_resize('bilinear', True)),
+    'bilinear-alias-opencv': ('bilinear', False, opencv('INTER_LINEAR')),
+    'bilinear-alias-torch': ('bilinear', False, torch_resize('bilinear')),
+    'lanczos-antialias-pil': ('lanczos', True, pil('LANCZOS')),
+    'lanczos-alias-opencv': ('lanczos', False, opencv('INTER_LANCZOS4')),
+    'box-antialias-pil': ('box', True, pil('BOX')),
+    'box-antialias-opencv': ('box', True, opencv('INTER_AREA')),
+    'box-alias-pil': ('box', False, pil('NEAREST')),
+    'box-alias-torch': ('box', False, torch_resize('nearest-exact')),
+}
+
+
+@pytest.mark.parametrize('scale', SCALES)
+@pytest.mark.parametrize('name', LIBRARIES)
+def test_equals_the_library(name, scale):
+    kernel, antialias, library = LIBRARIES[name]
+    height, width = 7 * scale, 5 * scale
+    image = np.random.default_rng(0).random((height, width), dtype=np.float32)
+    ours = SeparableResize(scale, kernel, antialias).A(torch.from_numpy(image)[None, None])
+    expected = library(image, (7, 5))
+    assert np.abs(ours[0, 0].numpy() - expected).max() <= 1e-5  # border included
+
+
+@pytest.mark.parametrize('name', ['bicubic-antialias-pil', 'bicubic-alias-opencv',
+                                  'lanczos-antialias-pil', 'bilinear-antialias-torch'])
+def test_kernels_differ(name):
+    """The parity above would be empty if the options changed nothing."""
+    kernel, antialias, library = LIBRARIES[name]
+    image = np.random.default_rng(0).random((32, 32), dtype=np.float32)
+    expected = library(image, (8, 8))
+    for other in ('bicubic', 'bilinear', 'lanczos', 'box'):
+        for widened in (True, False):
+            result = SeparableResize(4, other, widened).A(torch.from_numpy(image)[None, None])
+            same = np.abs(result[0, 0].numpy() - expected).max() <= 1e-5
+            assert same == ((other, widened) == (kernel, antialias))
+
+
+def test_box_is_average_pooling():
+    x, y = torch.rand(1, 3, 24, 16), torch.rand(1, 3, 3, 2)
+    box, pooling = SeparableResize(8, 'box'), AveragePooling(8)
+    torch.testing.assert_close(box.project(x, y), pooling.project(x, y), rtol=0, atol=1e-6)
+    assert box.patch_mean and not SeparableResize(8, 'box', antialias=False).patch_mean
+
+
+def test_condition_numbers():
+    """Bicubic 16x antialias is well conditioned along one axis: the pseudo-inverse is stable."""
+    values = torch.linalg.svdvals(resize_matrix(1024, 16))
+    assert (values[0] / values[-1]).item() == pytest.approx(1.45, abs=0.01)
+    largest, gain, condition = SeparableResize(16).gains(1024, 1024)
+    assert condition == pytest.approx(largest * gain) and condition < 2.2
+
+
+def test_noise_gain_hardly_depends_on_the_size():
+    operator = SeparableResize(4)
+    assert operator.noise_gain == pytest.approx(operator.gains(512, 512)[1], rel=0.01)
+
+
+@pytest.mark.parametrize('kernel', ('bicubic', 'bilinear', 'lanczos', 'box'))
+@pytest.mark.parametrize('antialias', (True, False))
+def test_consistency_in_float32_exceeds_120_db(kernel, antialias):
+    operator = SeparableResize(8, kernel, antialias)
+    x = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    y = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    error = (operator.A(operator.project(x, y)) - y).double()
+    assert -10 * torch.log10(error.square().mean()) > 120
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(scale=2, kernel='cubic'), "expected one of bicubic.*got 'cubic'"),
+    (dict(scale=1.5), 'scale: expected an integer'),
+])
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SeparableResize(**arguments)
+
+
+def test_matrix_refuses_a_size_that_does_not_divide():
+    with pytest.raises(ValueError, match='multiple of the scale 4, got 10'):
+        resize_matrix(10, 4)
+
+
+@pytest.mark.parametrize('antialias', (True, False))
+@pytest.mark.parametrize('kernel', ('bicubic', 'bilinear', 'lanczos', 'box'))
+def test_tiny_images(kernel, antialias):
+    """One LR pixel: the kernel is wider than the image."""
+    operator = SeparableResize(4, kernel, antialias)
+    x, y = torch.rand(1, 1, 4, 4, dtype=torch.float64), torch.rand(1, 1, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(operator.A(operator.project(x, y)), y)
+    torch.testing.assert_close(operator.A(torch.ones_like(x)), torch.ones_like(y))
