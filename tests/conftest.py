@@ -1,5 +1,6 @@
-import torch
-
 import mmpd  # noqa: F401  before mmagic, whose import needs mmcv's compiled ops or their stand-ins
+import torch
+from mmengine.registry import init_default_scope
 
 torch.set_num_threads(2)
+init_default_scope('mmagic')  # as a config's default_scope does

@@ -43,11 +43,18 @@ class PDMixin:
         operator = head.get('operator') or dict(type='AveragePooling')
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
-        preprocessor = self.data_preprocessor
-        if getattr(preprocessor, '_enable_normalize', False):
-            head.setdefault('mean', preprocessor.mean.flatten().tolist())
-            head.setdefault('std', preprocessor.std.flatten().tolist())
+        head = {**self._normalisation(kwargs.get('data_preprocessor')), **head}
         self.pd_head = PDHead(**head)
+
+    @staticmethod
+    def _normalisation(preprocessor):
+        """mean and std of a data preprocessor or its config, which PDHead undoes if it must."""
+        if isinstance(preprocessor, dict):
+            mean, std = (preprocessor.get(key, 127.5) for key in ('mean', 'std'))
+            return dict(mean=0, std=1) if mean is None else dict(mean=mean, std=std)
+        if getattr(preprocessor, '_enable_normalize', False):
+            return {key: getattr(preprocessor, key).flatten().tolist() for key in ('mean', 'std')}
+        return {}
 
     def _generator_scale(self):
         """out_size // in_size of the generator, None when it does not name them."""

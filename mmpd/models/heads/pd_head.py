@@ -1,4 +1,5 @@
 """The pooling-based decomposition as the last layer of a network."""
+import numpy as np
 import torch
 from mmagic.registry import MODELS
 from torch import nn
@@ -40,11 +41,11 @@ class PDHead(nn.Module):
             raise ValueError(f'strength: expected a number in [0, 1], got {strength!r}')
         self.strength = float(strength)
         for name, value in (('mean', mean), ('std', std)):
-            value = torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
+            value = np.asarray(value, np.float32).reshape(1, -1, 1, 1)
+            if name == 'std' and not (value > 0).all():
+                raise ValueError(f'std: expected positive numbers, got {std!r}')
             value = value[:, :1] if (value == value[:, :1]).all() else value
-            self.register_buffer(name, value, persistent=False)
-        if not (self.std > 0).all():
-            raise ValueError(f'std: expected positive numbers, got {std!r}')
+            self.register_buffer(name, torch.tensor(value), persistent=False)
 
     def extra_repr(self):
         return f'strength={self.strength}' + (', scale from the input' if self._cfg else '')
