@@ -3,9 +3,9 @@ import torch
 
 from .base import check_batch
 
-# Values outside 0..255 by more than this are taken for another unit ([0, 1] images cannot
-# be told from dark ones, but [0, 65535] ones can).
-MARGIN = 4 * 255
+# Values outside 0..255 by more than this are taken for another unit: no network overshoots so far,
+# 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
+MARGIN = 1 << 15
 
 
 def clip_uint8(image):
@@ -21,7 +21,7 @@ def clip_uint8(image):
     return image.float().clamp(0, 255).round().to(torch.uint8)
 
 
-def consistent_uint8(image, lr, operator, max_iterations=50, return_unmatched=False):
+def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=False):
     """The 8-bit image nearest to ``image`` that degrades to ``lr``.
 
     For average pooling (and anything else with ``patch_mean``) the result is
@@ -30,11 +30,12 @@ def consistent_uint8(image, lr, operator, max_iterations=50, return_unmatched=Fa
     other operator alternating projections with the rounding error fed back
     are run until ``operator.A(result)``, rounded, equals ``lr`` or
     ``max_iterations`` is reached; the iterate with the fewest differing LR
-    values is returned.
+    values is returned.  Only what differs is corrected: a correction of all
+    that is inexact would keep changing the rounding of pixels that fit.
 
     Args:
         image (Tensor): Finite floating point (N, C, H, W) in units of 0..255.
-            Values may overshoot, as network outputs do, by up to 1020.
+            Values may overshoot, as network outputs do, by up to 32768.
         lr (Tensor): (N, c, h, w), uint8 or integers in 0..255 in floating point.
         operator (LinearOperator): The degradation, in units of 0..255.
         max_iterations (int): Bound of the refinement for general operators.
@@ -137,10 +138,14 @@ def _refine(image, lr, operator, max_iterations):
     for _ in range(max_iterations + 1):
         rounded = x.clamp(0, 255).round()
         measured = operator.A(rounded)
-        unmatched = int((measured.round().clamp(0, 255) != lr).sum())
+        if measured.shape != lr.shape:
+            raise ValueError(f'lr: expected shape {tuple(measured.shape)} for an image of shape '
+                             f'{tuple(image.shape)}, got {tuple(lr.shape)}')
+        differs = measured.round().clamp(0, 255) != lr
+        unmatched = int(differs.sum())
         if fewest is None or unmatched < fewest:
             best, fewest = rounded, unmatched
         if fewest == 0:
             break
-        x = x.clamp(0, 255) + operator.A_dagger(lr - measured)
+        x = x.clamp(0, 255) + operator.A_dagger((lr - measured) * differs)
     return best.to(torch.uint8), fewest

@@ -1,0 +1,246 @@
+"""8-bit output: exact, optimal, and honest where it cannot be exact."""
+import itertools
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    Compose,
+    Grayscale,
+    LinearOperator,
+    Masking,
+    SeparableResize,
+    clip_uint8,
+    consistent_uint8,
+)
+
+
+def pooled_exactly(image, scale):
+    """Patch sums in integers, divided by s²: no rounding anywhere."""
+    n, c, height, width = image.shape
+    patches = image.long().view(n, c, height // scale, scale, width // scale, scale)
+    sums = patches.sum((3, 5))
+    assert (sums % scale**2 == 0).all()
+    return sums // scale**2
+
+
+def random_case(seed, scale, h, w, spread, n=1, c=2):
+    rng = np.random.default_rng(seed)
+    lr = rng.choice([0, 1, 128, 254, 255, rng.integers(256)], (n, c, h, w))
+    image = rng.normal(rng.uniform(0, 255), spread, (n, c, h * scale, w * scale))
+    image = np.where(rng.random(image.shape) < 0.2, np.round(image), image)  # ties
+    return torch.as_tensor(image.clip(-900, 1100)), torch.as_tensor(lr.astype(np.uint8))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.integers(1, 12), h=st.integers(1, 4),
+       w=st.integers(1, 4), spread=st.sampled_from((0.0, 0.3, 20.0, 300.0)),
+       dtype=st.sampled_from((torch.float32, torch.float64, torch.float16)))
+def test_pooling_gives_the_lr_back(seed, scale, h, w, spread, dtype):
+    image, lr = random_case(seed, scale, h, w, spread)
+    result, unmatched = consistent_uint8(image.to(dtype), lr, AveragePooling(scale),
+                                         return_unmatched=True)
+    assert result.dtype == torch.uint8 and result.shape == image.shape and unmatched == 0
+    assert torch.equal(pooled_exactly(result, scale), lr.long())
+
+
+@pytest.mark.parametrize('scale', (2, 3, 8, 16, 32, 64))
+def test_scales_and_extremes(scale):
+    image = torch.randn(2, 3, scale * 2, scale * 3) * 400 + 100
+    lr = torch.tensor([0, 255, 1, 254, 7, 128] * 6, dtype=torch.uint8).view(2, 3, 2, 3)
+    result = consistent_uint8(image, lr, AveragePooling(scale))
+    assert torch.equal(pooled_exactly(result, scale), lr.long())
+
+
+def cheapest_by_brute_force(values, total, low, high):
+    """Least squared distance over all integer vectors in [low, high]^n with the given sum."""
+    grid = np.array(list(itertools.product(range(low, high + 1), repeat=len(values))))
+    grid = grid[grid.sum(1) == total]
+    return ((grid - values)**2).sum(1).min() if len(grid) else None
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), near=st.sampled_from((0, 3, 255)))
+def test_optimal_on_2x2_patches(seed, near):
+    """Every integer patch in a window that provably holds the optimum is tried."""
+    rng = np.random.default_rng(seed)
+    low, high = (0, 12) if near < 255 else (243, 255)
+    lr = int(np.clip(near + rng.integers(-3, 4), low, high))
+    values = np.round(rng.uniform(low - 5, high + 5, 4), rng.integers(0, 3))
+    image = torch.as_tensor(values).view(1, 1, 2, 2)
+    result = consistent_uint8(image, torch.tensor([[[[lr]]]], dtype=torch.uint8),
+                              AveragePooling(2)).double()
+    # neither the result nor the optimum (the shift is at most 17) leaves the window
+    window = (0, 22) if near < 255 else (233, 255)
+    best = cheapest_by_brute_force(values, 4 * lr, *window)
+    assert ((result - image)**2).sum().item() == pytest.approx(best, abs=1e-9)
+
+
+def cheapest_by_dynamic_programming(values, total):
+    """The same optimum over the full 0..255, pixel by pixel over all partial sums."""
+    cost = np.full(total + 1, np.inf)
+    cost[0] = 0
+    for value in values:
+        step = (np.arange(256) - value)**2
+        following = np.full(total + 1, np.inf)
+        for level in range(min(255, total) + 1):
+            following[level:] = np.minimum(following[level:],
+                                           cost[:total + 1 - level] + step[level])
+        cost = following
+    return cost[total]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from((1.0, 60.0, 300.0)))
+def test_optimal_on_3x3_patches_over_the_full_range(seed, spread):
+    image, lr = random_case(seed, 3, 1, 1, spread, c=1)
+    result = consistent_uint8(image, lr, AveragePooling(3)).double()
+    best = cheapest_by_dynamic_programming(image.flatten().numpy(), 9 * int(lr))
+    assert ((result - image)**2).sum().item() == pytest.approx(best, rel=1e-9, abs=1e-9)
+
+
+def test_closer_than_a_shift_and_no_farther_than_needed():
+    """A consistent 8-bit image comes back unchanged."""
+    image = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    block = image.view(1, 3, 4, 8, 4, 8)
+    lr = block.mean((3, 5)).floor()
+    image = consistent_uint8(image, lr, AveragePooling(8))
+    assert torch.equal(consistent_uint8(image.float(), lr, AveragePooling(8)), image)
+
+
+def test_paper_appendix_b():
+    """y = 0, x = (-0.5, 0.5): clipping gives (0, 0.5), whose mean is not y."""
+    values = torch.tensor([-0.5, 0.5, -0.5, 0.5]).view(1, 1, 2, 2) * 255
+    lr = torch.zeros(1, 1, 1, 1)
+    assert clip_uint8(values).float().mean() > 60
+    assert consistent_uint8(values, lr, AveragePooling(2)).sum() == 0
+
+
+def test_box_resize_is_exact_too():
+    image, lr = torch.rand(1, 3, 32, 32) * 255, torch.randint(0, 256, (1, 3, 4, 4))
+    result = consistent_uint8(image, lr.to(torch.uint8), SeparableResize(8, 'box'))
+    assert torch.equal(pooled_exactly(result, 8), lr)
+
+
+@pytest.mark.parametrize('operator', [
+    SeparableResize(4), SeparableResize(4, 'lanczos'), SeparableResize(4, 'bilinear'),
+    SeparableResize(3, 'box', antialias=False), Grayscale((0.299, 0.587, 0.114)), CEM(4),
+    Compose([Grayscale(), AveragePooling(4)])
+], ids=str)
+def test_general_operators_match_a_natural_image(operator):
+    generator = torch.Generator().manual_seed(0)
+    size = 32 * operator.scale
+    smooth = F.interpolate(torch.rand(1, 3, 6, 6, generator=generator), (size, size),
+                           mode='bicubic').clamp(0, 1) * 255
+    lr = operator.A(smooth).round().clamp(0, 255)
+    guess = smooth + 30 * torch.randn(smooth.shape, generator=generator)
+    result, unmatched = consistent_uint8(guess, lr, operator, return_unmatched=True)
+    assert unmatched == 0
+    assert torch.equal(operator.A(result.double()).round().clamp(0, 255), lr.double())
+    assert (operator.A(clip_uint8(guess).double()).round() != lr).sum() > 0
+
+
+def test_kernels_without_antialias_match_nearly_all():
+    """They look at few pixels, so rounding has little to work with."""
+    generator = torch.Generator().manual_seed(0)
+    operator = SeparableResize(4, antialias=False)
+    image = torch.rand(1, 3, 128, 128, generator=generator) * 255
+    lr = operator.A(torch.rand(1, 3, 128, 128, generator=generator) * 100 + 70).round()
+    result, unmatched = consistent_uint8(image, lr, operator, return_unmatched=True)
+    assert unmatched < 0.02 * lr.numel() < (operator.A(image).round() != lr).sum()
+    assert unmatched == (operator.A(result.double()).round() != lr).sum()
+
+
+def test_unmatched_pixels_are_counted():
+    """A black and white checkerboard is beyond what bicubic downsampling can give."""
+    operator = SeparableResize(4)
+    lr = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 255
+    lr = lr.view(1, 1, 8, 8).to(torch.uint8)
+    result, unmatched = consistent_uint8(torch.full((1, 1, 32, 32), 128.0), lr, operator,
+                                         return_unmatched=True)
+    measured = operator.A(result.double()).round().clamp(0, 255)
+    assert unmatched == (measured != lr).sum() > 0
+
+
+def test_refinement_is_bounded():
+    operator = SeparableResize(4)
+    calls = []
+    original = operator.A
+    operator.A = lambda x: calls.append(1) or original(x)
+    lr = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
+    consistent_uint8(torch.rand(1, 1, 8, 8) * 255, lr, operator, max_iterations=3)
+    assert len(calls) == 4
+
+
+def test_a_missing_pixel_is_kept():
+    mask = torch.zeros(4, 4)
+    mask[1, 2] = 1
+    lr = mask[None, None] * 200
+    image = torch.full((1, 1, 4, 4), 50.4)
+    result, unmatched = consistent_uint8(image, lr, Masking(mask), return_unmatched=True)
+    assert unmatched == 0 and result[0, 0, 1, 2] == 200 and (result == 50).sum() == 15
+
+
+def test_clip_uint8():
+    values = torch.tensor([-3.0, 0.4, 0.6, 254.6, 300.0]).view(1, 1, 1, 5)
+    assert clip_uint8(values).flatten().tolist() == [0, 0, 1, 255, 255]
+
+
+IMAGE, LR = torch.full((1, 1, 4, 4), 9.0), torch.full((1, 1, 2, 2), 9.0)
+
+
+@pytest.mark.parametrize('image, lr, message', [
+    (IMAGE.byte(), LR, r'image: expected a floating point tensor, got torch\.uint8'),
+    (IMAGE * float('nan'), LR, 'image: expected finite values .* got range .nan'),
+    (IMAGE * float('inf'), LR, 'got range .inf'),
+    (IMAGE * 5000, LR, r'units of 0\.\.255 .* got range .45000, 45000'),
+    (IMAGE[0], LR, 'N, C, H, W'),
+    (IMAGE[:0], LR, 'non-empty'),
+    (IMAGE, LR / 2, r'lr: expected integers in 0\.\.255'),
+    (IMAGE, LR * 100, r'got values in \[900, 900\]'),
+    (IMAGE, LR * float('nan'), 'lr: expected integers'),
+    (IMAGE, LR.int(), 'lr: expected a floating point tensor, got torch.int32'),
+    (IMAGE, LR.numpy(), 'lr: expected a torch.Tensor, got ndarray'),
+    (IMAGE, LR[..., :1], r'expected shape \(1, 1, 2, 2\).*got \(1, 1, 2, 1\)'),
+    (IMAGE[..., :3], LR, 'multiples of 2.*got 4x3'),
+])
+def test_refuses(image, lr, message):
+    with pytest.raises(ValueError, match=message):
+        consistent_uint8(image, lr, AveragePooling(2))
+
+
+def test_a_foreign_operator_works():
+    class Halving:  # the two methods of deepinv's LinearPhysics, nothing else
+
+        def A(self, x):
+            return F.avg_pool2d(x, 2)
+
+        def A_dagger(self, y):
+            return F.interpolate(y, scale_factor=2)
+
+    assert not isinstance(Halving(), LinearOperator)
+    image, lr = torch.rand(1, 1, 8, 8) * 255, torch.full((1, 1, 4, 4), 77.0)
+    result, unmatched = consistent_uint8(image, lr, Halving(), return_unmatched=True)
+    assert unmatched == 0 and (F.avg_pool2d(result.float(), 2).round() == 77).all()
+    with pytest.raises(ValueError, match='got'):
+        consistent_uint8(image, lr[..., :3], Halving())
+
+
+@pytest.mark.parametrize('scale', (2, 8))
+def test_fast_enough(scale):
+    """Under 2 s for 1024² on two quiet cores; the best of three leaves room for noisy ones."""
+    image = torch.rand(1, 3, 1024, 1024) * 400 - 70
+    lr = torch.randint(0, 256, (1, 3, 1024 // scale, 1024 // scale)).to(torch.uint8)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        consistent_uint8(image, lr, AveragePooling(scale))
+        times.append(time.perf_counter() - start)
+    assert min(times) < 2
