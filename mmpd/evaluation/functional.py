@@ -1,5 +1,6 @@
 """Metrics as pure functions of arrays or tensors in 0..255."""
 import math
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -43,6 +44,58 @@ def errors(image, reference):
 def to_saved(image):
     """The 8-bit pixels that MMagic's visualizer writes: clip to 0..255, round half to even."""
     return image.clamp(0, 255).round()
+
+
+def require(module, package):
+    """Import an optional module.
+
+    Raises:
+        ImportError: With the package to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f'this metric needs {package}: pip install {package}') from error
+
+
+def resolve_device(device):
+    """torch.device of 'auto' (CUDA if there is any) or of a device name."""
+    if device == 'auto':
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return torch.device(device)
+
+
+def frechet_distance(mean1, cov1, mean2, cov2):
+    """Squared Fréchet distance of two Gaussians: |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½).
+
+    The trace of the root is computed through symmetric eigenvalue problems, which is exact for
+    singular covariances too (fewer images than features).
+
+    Args:
+        mean1 (np.ndarray): (D,).
+        cov1 (np.ndarray): (D, D), symmetric, positive semi-definite.
+        mean2 (np.ndarray): (D,).
+        cov2 (np.ndarray): (D, D).
+
+    Returns:
+        float: The distance, at least 0.
+
+    Raises:
+        ValueError: If sizes disagree or a value is not finite.
+    """
+    mean1, cov1, mean2, cov2 = (np.asarray(x, np.float64) for x in (mean1, cov1, mean2, cov2))
+    size = len(mean1)
+    if mean2.shape != (size,) or cov1.shape != (size, size) or cov2.shape != (size, size):
+        raise ValueError(f'expected means of ({size},) and covariances of ({size}, {size}), got '
+                         f'{mean2.shape}, {cov1.shape} and {cov2.shape}')
+    if not all(np.isfinite(x).all() for x in (mean1, cov1, mean2, cov2)):
+        raise ValueError('feature statistics hold values that are not finite')
+    values, vectors = np.linalg.eigh(cov1)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    inner = root @ cov2 @ root
+    trace_root = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
+    distance = ((mean1 - mean2)**2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * trace_root
+    return max(float(distance), 0.)
 
 
 def as_tensor(image, name):

@@ -1,3 +1,6 @@
 from .consistency import LRConsistency
+from .fid import SRFID
+from .lpips import LPIPS
+from .ms_ssim import PairedMSSSIM
 
-__all__ = ['LRConsistency']
+__all__ = ['LPIPS', 'LRConsistency', 'PairedMSSSIM', 'SRFID']

@@ -1,0 +1,202 @@
+"""FID between outputs and GT images."""
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
+from mmagic.registry import METRICS, MODELS
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+
+from ..functional import as_tensor, frechet_distance, resolve_device, to_saved
+
+INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
+                 'inception-2015-12-05.pt')
+INCEPTION_FILE = INCEPTION_URL.rsplit('/', 1)[1]
+
+
+class Inception(torch.nn.Module):
+    """NVIDIA's TorchScript of the FID Inception: uint8 RGB images of any size to 2048 features.
+
+    Args:
+        path (str, optional): The file ``inception-2015-12-05.pt``. Defaults to None: download it
+            into MMagic's cache folder.
+
+    Raises:
+        FileNotFoundError: If it is neither there nor can be downloaded, naming what to put where.
+    """
+
+    def __init__(self, path=None):
+        super().__init__()
+        self.network = torch.jit.load(self._locate(path), map_location='cpu').eval()
+
+    @staticmethod
+    def _locate(path):
+        if path is not None:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f'FID: no Inception file {path}')
+            return str(path)
+        from mmagic.utils import MMAGIC_CACHE_DIR, download_from_url
+        try:
+            return download_from_url(INCEPTION_URL, dest_dir=MMAGIC_CACHE_DIR)
+        except Exception as error:
+            raise FileNotFoundError(
+                f'FID needs {INCEPTION_FILE} and could not download it ({error}). Get '
+                f'{INCEPTION_URL} and put it at {Path(MMAGIC_CACHE_DIR) / INCEPTION_FILE}, or '
+                "give its path: dict(type='SRFID', inception=...)") from error
+
+    def forward(self, images):
+        """(N, 3, H, W) uint8 RGB -> (N, 2048)."""
+        return self.network(images, return_features=True)
+
+
+def statistics(features):
+    """Mean and covariance of (N, D) features, in float64.
+
+    Raises:
+        ValueError: For fewer than two images.
+    """
+    features = np.asarray(features, np.float64)
+    if len(features) < 2:
+        raise ValueError(f'FID needs at least 2 images, got {len(features)}')
+    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
+
+
+def save_statistics(path, mean, cov, count, network):
+    """Write statistics to an ``.npz`` file, atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    with open(partial, 'wb') as file:
+        np.savez(file, mean=mean, cov=cov, count=count, network=network)
+    os.replace(partial, path)
+
+
+def load_statistics(path, network):
+    """Read (mean, cov, count) of a file written by :func:`save_statistics`.
+
+    Raises:
+        ValueError: If it is no such file or belongs to another network.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, cov, count, name = (file[key] for key in ('mean', 'cov', 'count', 'network'))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ValueError(f'FID: {path} holds no reference statistics ({error}); delete it to '
+                         'compute them anew') from error
+    if str(name) != network:
+        raise ValueError(f"FID: {path} was made with the network '{name}', not '{network}'")
+    return mean, cov, int(count)
+
+
+@METRICS.register_module()
+class SRFID(BaseSampleWiseMetric):
+    """Fréchet Inception distance between the saved outputs and reference images.
+
+    MMagic's ``FID`` is made for unconditional generators, downloads on construction and reads the
+    training set; this one takes the images of the test run. The reference is the GT of the same
+    run, or a file of statistics, which is written on first use: it serves every run on the same
+    images.
+
+    Protocol: 8-bit images as saved, RGB, whole images, NVIDIA's Inception (the resize to 299 px is
+    part of it), covariance with N - 1. FID depends on the number of images: the paper uses 1,000;
+    figures from other numbers do not compare.
+
+    Args:
+        inception (str, optional): Local ``inception-2015-12-05.pt``. Defaults to None: normal
+            download into MMagic's cache folder on first use.
+        reference (str, optional): ``.npz`` of reference statistics; made from the GT of this run
+            if it does not exist. Defaults to None: GT of this run, nothing is kept.
+        network (nn.Module | dict, optional): Another feature network: (N, 3, H, W) uint8 RGB ->
+            (N, D). Defaults to None: Inception.
+        batch_size (int): Images per pass of the network. Defaults to 16.
+        device (str): 'auto' (CUDA if there is any), 'cpu', 'cuda' ... Defaults to 'auto'.
+        gt_key (str): Defaults to 'gt_img'.
+        pred_key (str): Defaults to 'pred_img'.
+        collect_device (str): See mmengine's ``BaseMetric``. Defaults to 'cpu'.
+        prefix (str, optional): Prefix of the metric name. Defaults to None.
+
+    Metrics:
+        - FID (float)
+        - FID_images (int): number of outputs it was computed from
+    """
+
+    metric = 'FID'
+
+    def __init__(self, inception=None, reference=None, network=None, batch_size=16, device='auto',
+                 gt_key='gt_img', pred_key='pred_img', collect_device='cpu', prefix=None):
+        super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
+                         prefix=prefix)
+        if batch_size < 1:
+            raise ValueError(f'SRFID: batch_size must be positive, got {batch_size}')
+        if network is None:
+            self.network_name, network = 'inception-2015-12-05', Inception(inception)
+        else:
+            network = MODELS.build(network) if isinstance(network, dict) else network
+            self.network_name = type(network).__name__
+        self.network_device = resolve_device(device)
+        self.network = network.eval().to(self.network_device)
+        self.batch_size, self.reference = batch_size, reference
+        self._known = None
+        self._load_reference()
+        self._waiting = []
+
+    def _load_reference(self):
+        if self._known is None and self.reference and Path(self.reference).exists():
+            self._known = load_statistics(self.reference, self.network_name)
+
+    def process(self, data_batch, data_samples):
+        """Queue the images of a batch; the network runs whenever ``batch_size`` have come."""
+        if not self.results and not self._waiting:
+            self._load_reference()  # another evaluator of this run may have written it
+        for sample in data_samples:
+            pred = self._pixels(sample['output'], self.pred_key)
+            if self._known is None:
+                if self.gt_key not in sample:
+                    raise ValueError(f"SRFID needs '{self.gt_key}' in the samples, or a file of "
+                                     'reference statistics')
+                gt = self._pixels(sample, self.gt_key)
+            self._waiting.append((pred, None if self._known else gt))
+            if len(self._waiting) >= self.batch_size:
+                self._flush()
+
+    @staticmethod
+    def _pixels(holder, key):
+        return to_saved(as_tensor(holder[key], key)).to(torch.uint8)
+
+    def _flush(self):
+        waiting, self._waiting = self._waiting, []
+        columns = [self._features([row[i] for row in waiting]) for i in (0, 1)]
+        self.results += [dict(pred=pred, gt=gt) for pred, gt in zip(*columns, strict=True)]
+
+    @torch.no_grad()
+    def _features(self, images):
+        if not images or images[0] is None:
+            return [None] * len(images)
+        same = all(image.shape == images[0].shape for image in images)
+        features = []
+        for batch in ([images] if same else [[image] for image in images]):
+            stack = torch.stack(batch).flip(1).to(self.network_device)
+            features += list(self.network(stack).double().cpu().numpy())
+        return features
+
+    def evaluate(self):
+        """Collect the features of all processes and compute the distance."""
+        self._flush()
+        return super().evaluate()
+
+    def compute_metrics(self, results):
+        """Distance between the Gaussians of all outputs and of the reference."""
+        predicted = np.stack([row['pred'] for row in results])
+        known = self._known
+        if known is None:
+            known = *statistics([row['gt'] for row in results]), len(results)
+            if self.reference and is_main_process():
+                save_statistics(self.reference, *known, self.network_name)
+                print_log(f'FID: reference statistics written to {self.reference}', 'current')
+        if min(len(results), known[2]) <= predicted.shape[1]:
+            print_log(f'FID of {len(results)} images against {known[2]} with {predicted.shape[1]} '
+                      'features: too few for comparison with published figures', 'current')
+        distance = frechet_distance(*statistics(predicted), *known[:2])
+        return dict(FID=distance, FID_images=len(results))

@@ -1,0 +1,95 @@
+"""LPIPS between output and GT."""
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
+from mmagic.registry import METRICS
+
+from ..functional import as_tensor, require, resolve_device, to_saved
+
+BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
+                 squeeze='squeezenet1_1-b8a52dc0.pth')
+
+
+def build_lpips(net='alex', backbone=None):
+    """The LPIPS network of the lpips package, version 0.1.
+
+    Args:
+        net (str): 'alex', 'vgg' or 'squeeze'.
+        backbone (str, optional): torchvision's checkpoint of that network. Defaults to None:
+            torchvision downloads it into torch's hub folder.
+
+    Returns:
+        nn.Module: In evaluation mode, without gradients.
+
+    Raises:
+        ValueError: For an unknown ``net`` or a backbone file of another network.
+        FileNotFoundError: If the backbone is neither there nor can be downloaded, naming the file
+            and where to put it.
+    """
+    lpips = require('lpips', 'lpips')
+    if net not in BACKBONES:
+        raise ValueError(f'LPIPS: net must be one of {", ".join(BACKBONES)}, got {net!r}')
+    cache = Path(torch.hub.get_dir()) / 'checkpoints' / BACKBONES[net]
+    if backbone is not None and not Path(backbone).is_file():
+        raise FileNotFoundError(f'LPIPS: no backbone file {backbone}')
+    try:
+        model = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(
+            f'LPIPS needs {BACKBONES[net]} and could not download it ({error}). Get '
+            f'https://download.pytorch.org/models/{BACKBONES[net]} and put it at {cache}, or give '
+            "its path: dict(type='LPIPS', backbone=...)") from error
+    if backbone is not None:
+        states = torch.load(backbone, map_location='cpu', weights_only=True)
+        wanted = model.net.state_dict()
+        # slice2.3.weight of the lpips package is features.3.weight of torchvision
+        found = {key: states.get('features.' + key.split('.', 1)[1]) for key in wanted}
+        for key, value in found.items():
+            if value is None or value.shape != wanted[key].shape:
+                raise ValueError(f"LPIPS: {backbone} is no torchvision checkpoint of '{net}': "
+                                 f'features.{key.split(".", 1)[1]} is '
+                                 f'{"missing" if value is None else tuple(value.shape)}, expected '
+                                 f'{tuple(wanted[key].shape)}')
+        model.net.load_state_dict(found)
+    return model.eval().requires_grad_(False)
+
+
+@METRICS.register_module()
+class LPIPS(BaseSampleWiseMetric):
+    """Learned perceptual distance between the saved output and the GT; 0 for identical images.
+
+    Protocol: 8-bit images as saved, RGB in [-1, 1], no border cropped, lpips 0.1 weights, mean
+    over images. The figures of the three networks do not compare: state which.
+
+    Args:
+        net (str): 'alex', 'vgg' or 'squeeze'. Defaults to 'alex'.
+        backbone (str, optional): Local torchvision checkpoint of the network. Defaults to None:
+            normal download on first use.
+        device (str): 'auto' (CUDA if there is any), 'cpu', 'cuda' ... Defaults to 'auto'.
+        gt_key (str): Defaults to 'gt_img'.
+        pred_key (str): Defaults to 'pred_img'.
+        collect_device (str): See mmengine's ``BaseMetric``. Defaults to 'cpu'.
+        prefix (str, optional): Prefix of the metric name. Defaults to None.
+
+    Metrics:
+        - LPIPS_alex (or _vgg, _squeeze) (float)
+    """
+
+    metric = 'LPIPS'
+
+    def __init__(self, net='alex', backbone=None, device='auto', gt_key='gt_img',
+                 pred_key='pred_img', collect_device='cpu', prefix=None):
+        super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
+                         prefix=prefix)
+        self.metric = f'LPIPS_{net}'
+        self.network_device = resolve_device(device)
+        self.network = build_lpips(net, backbone).to(self.network_device)
+
+    @torch.no_grad()
+    def process_image(self, gt, pred, mask):
+        """LPIPS of one image, a Python float."""
+        pair = [as_tensor(gt, self.gt_key), to_saved(as_tensor(pred, self.pred_key))]
+        pair = [(x.flip(0)[None] / 127.5 - 1).float().to(self.network_device) for x in pair]
+        return self.network(*pair).item()

@@ -1,0 +1,164 @@
+"""FID: the arithmetic on known Gaussians, the metric with a small feature network."""
+import json
+
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import numpy as np
+import pytest
+import torch
+from mmagic.evaluation import FrechetInceptionDistance
+from mmagic.registry import METRICS
+from scipy.linalg import sqrtm
+
+from mmpd.evaluation.functional import frechet_distance
+from mmpd.evaluation.metrics.fid import Inception, load_statistics, save_statistics, statistics
+
+
+def test_diagonal_gaussians_have_a_closed_form():
+    rng = np.random.default_rng(0)
+    m1, m2, s1, s2 = rng.uniform(0.1, 2, (4, 20))
+    want = ((m1 - m2)**2).sum() + ((s1 - s2)**2).sum()
+    got = frechet_distance(m1, np.diag(s1**2), m2, np.diag(s2**2))
+    assert got == pytest.approx(want, rel=1e-12)
+    assert frechet_distance(m1, np.diag(s1), m1, np.diag(s1)) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize('count', [200, 12])  # 12 < 16 features: singular
+def test_equals_the_matrix_square_root(count):
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(count, 16)) @ rng.normal(size=(16, 16)), rng.normal(1, 2, (count, 16))
+    (m1, c1), (m2, c2) = statistics(a), statistics(b)
+    got = frechet_distance(m1, c1, m2, c2)
+    root = sqrtm(c1 @ c2 + (0 if count > 16 else 1e-10) * np.eye(16)).real
+    want = ((m1 - m2)**2).sum() + np.trace(c1 + c2 - 2 * root)
+    assert got == pytest.approx(want, rel=1e-9 if count > 16 else 1e-3)
+    assert got == pytest.approx(frechet_distance(m2, c2, m1, c1), rel=1e-9)
+
+
+def test_sampled_gaussians_approach_their_distance():
+    rng = np.random.default_rng(2)
+    sample = [rng.normal(mean, std, (20000, 4)) for mean, std in ((0, 1), (0.5, 2))]
+    got = frechet_distance(*statistics(sample[0]), *statistics(sample[1]))
+    assert got == pytest.approx(4 * (0.25 + 1), rel=0.03)
+
+
+class Pool(torch.nn.Module):
+    """Features: means of 2 x 2 patches of the red and of the blue channel."""
+
+    def forward(self, images):
+        assert images.dtype == torch.uint8
+        self.batches = [*getattr(self, 'batches', []), len(images)]
+        return torch.nn.functional.adaptive_avg_pool2d(images[:, [0, 2]].float(), 2).flatten(1)
+
+
+class OtherPool(Pool):
+    pass
+
+
+def samples(count=7, seed=0, gt=True, size=16):
+    rng = np.random.default_rng(seed)
+    images = torch.from_numpy(rng.integers(0, 256, (2, count, 3, size, size)).astype(np.float32))
+    return [dict(output=dict(pred_img=pred - 0.3), **(dict(gt_img=real) if gt else {}))
+            for pred, real in zip(*images, strict=True)]
+
+
+def features(images):
+    rgb = np.stack([image.numpy()[::-1].clip(0, 255).round() for image in images])[:, [0, 2]]
+    return rgb.reshape(len(rgb), 2, 2, 8, 2, 8).mean((3, 5)).reshape(len(rgb), -1)
+
+
+def build(**kwargs):
+    return METRICS.build(dict(dict(type='SRFID', network=Pool(), device='cpu'), **kwargs))
+
+
+def evaluate(metric, data):
+    metric.size = len(data)
+    for start in range(0, len(data), 3):
+        metric.process(None, data[start:start + 3])
+    return metric.evaluate()
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 100])
+def test_metric_equals_the_definition_for_every_batch_size(batch_size):
+    data = samples()
+    metric = build(batch_size=batch_size)
+    got = evaluate(metric, data)
+    pred = statistics(features([s['output']['pred_img'] for s in data]))
+    real = statistics(features([s['gt_img'] for s in data]))
+    assert got['FID'] == pytest.approx(frechet_distance(*pred, *real), rel=1e-6)
+    assert got['FID_images'] == 7 and type(got['FID']) is float
+    json.dumps(got, allow_nan=False)
+    assert max(metric.network.batches) == min(batch_size, 7)
+
+
+def test_arithmetic_equals_that_of_mmagic():
+    data = samples()
+    arguments = (*statistics(features([s['output']['pred_img'] for s in data])),
+                 *statistics(features([s['gt_img'] for s in data])))
+    try:
+        theirs = FrechetInceptionDistance._calc_fid(*arguments)[0]
+    except TypeError:
+        pytest.skip("this SciPy's sqrtm no longer has the argument that MMagic passes")
+    assert frechet_distance(*arguments) == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+
+
+def test_reference_is_written_once_and_used_without_gt(tmp_path):
+    path, data = tmp_path / 'stats' / 'gt.npz', samples()
+    first = evaluate(build(reference=str(path)), data)
+    assert [p.name for p in path.parent.iterdir()] == ['gt.npz']
+    stamp = path.stat().st_mtime_ns
+    waiting = build(reference=str(path))
+    again = evaluate(waiting, samples(gt=False))
+    assert again['FID'] == pytest.approx(first['FID'], rel=1e-9)
+    assert path.stat().st_mtime_ns == stamp
+    assert sum(waiting.network.batches) == 7  # the GT did not go through the network again
+    late = build(reference=str(tmp_path / 'late.npz'))  # built before the file exists
+    evaluate(build(reference=str(tmp_path / 'late.npz')), data)
+    evaluate(late, data)
+    assert sum(late.network.batches) == 7
+
+
+def test_images_of_several_sizes():
+    data = samples(3) + samples(3, 1, size=32)
+    assert evaluate(build(), data)['FID_images'] == 6
+
+
+def test_inception_file(tmp_path, monkeypatch):
+    class Fake(torch.nn.Module):
+        def forward(self, images: torch.Tensor, return_features: bool = False):
+            return images.float().mean([2, 3]) if return_features else images.float()
+
+    path = tmp_path / 'inception-2015-12-05.pt'
+    torch.jit.script(Fake()).save(str(path))
+    metric = METRICS.build(dict(type='SRFID', inception=str(path), device='cpu'))
+    assert metric.network_name == 'inception-2015-12-05'
+    assert evaluate(metric, samples())['FID'] >= 0
+    with pytest.raises(FileNotFoundError, match='nowhere.pt'):
+        Inception('nowhere.pt')
+
+    def offline(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr('mmagic.utils.download_from_url', offline)
+    with pytest.raises(FileNotFoundError, match='inception-2015-12-05.pt.*put it at.*inception='):
+        Inception()
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="'gt_img'"):
+        evaluate(build(), samples(gt=False))
+    with pytest.raises(ValueError, match='at least 2 images, got 1'):
+        evaluate(build(), samples(1))
+    with pytest.raises(ValueError, match='batch_size'):
+        build(batch_size=0)
+    broken = tmp_path / 'broken.npz'
+    broken.write_bytes(b'no zip')
+    with pytest.raises(ValueError, match='broken.npz holds no reference statistics'):
+        build(reference=str(broken))
+    save_statistics(tmp_path / 'a.npz', np.zeros(8), np.eye(8), 5, 'OtherPool')
+    assert load_statistics(tmp_path / 'a.npz', 'OtherPool')[2] == 5
+    with pytest.raises(ValueError, match="'OtherPool', not 'Pool'"):
+        build(reference=str(tmp_path / 'a.npz'))
+    with pytest.raises(ValueError, match=r'\(3,\).*\(3, 3\)'):
+        frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), np.eye(2))
+    with pytest.raises(ValueError, match='not finite'):
+        frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))

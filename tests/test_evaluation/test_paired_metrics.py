@@ -1,0 +1,157 @@
+"""MS-SSIM and LPIPS against independent implementations."""
+import json
+from urllib.error import URLError
+
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import lpips
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmagic.registry import METRICS
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+from torchmetrics.functional.image.lpips import _LPIPS
+
+from mmpd.evaluation.functional import require
+from mmpd.evaluation.metrics.lpips import build_lpips
+from mmpd.evaluation.metrics.ms_ssim import WEIGHTS, ms_ssim, scales_for
+
+
+def pair(size, seed=0):
+    """A smooth image and a noisy version of it, (C, H, W) in 0..255."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size[0], :size[1]] / 16
+    image = np.stack([np.sin(x + k) * np.cos(y * (k + 1)) for k in range(3)]) * 100 + 128
+    noisy = image + rng.normal(0, 20, image.shape) + 5
+    return (torch.from_numpy(z.clip(0, 255).round().astype(np.float32)) for z in (image, noisy))
+
+
+def evaluate(cfg, samples):
+    metric = METRICS.build(cfg)
+    metric.size = len(samples)
+    metric.process(None, samples)
+    result = metric.evaluate()
+    json.dumps(result, allow_nan=False)
+    assert all(type(value) is float for value in result.values())
+    return result
+
+
+def sample(gt, pred):
+    return dict(gt_img=gt, output=dict(pred_img=pred))
+
+
+def reference_ms_ssim(a, b, scales):
+    """The definition with SciPy's filters, on even sizes, one channel."""
+    weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:scales])
+    weights = weights if scales == 5 else weights / weights.sum()
+    result = 1.
+    for level in range(scales):
+        blur = lambda x: gaussian_filter(x, 1.5, truncate=3.5)[5:-5, 5:-5]  # noqa: E731
+        ma, mb, c1, c2 = blur(a), blur(b), 2.55**2, 7.65**2
+        contrast = (2 * (blur(a * b) - ma * mb) + c2) / (
+            blur(a * a) - ma**2 + blur(b * b) - mb**2 + c2)
+        luminance = (2 * ma * mb + c1) / (ma**2 + mb**2 + c1)
+        last = level == scales - 1
+        result *= (contrast * luminance if last else contrast).mean().clip(0)**weights[level]
+        a, b = (x.reshape(len(x) // 2, 2, -1, 2).mean((1, 3)) for x in (a, b))
+    return result
+
+
+@pytest.mark.parametrize('size, scales', [((192, 176), 5), ((96, 112), 4), ((64, 64), 3),
+                                          ((32, 48), 2), ((16, 12), 1)])
+def test_ms_ssim_equals_its_definition(size, scales):
+    gt, pred = pair(size)
+    assert scales_for(*size) == scales
+    want = np.mean([reference_ms_ssim(a, b, scales)
+                    for a, b in zip(pred.double().numpy(), gt.double().numpy(), strict=True)])
+    got = evaluate(dict(type='PairedMSSSIM'), [sample(gt, pred)])['MS_SSIM']
+    assert got == pytest.approx(want, abs=2e-5) and 0 < got < 1
+    if scales == 1:
+        assert got == pytest.approx(structural_similarity(
+            *(x.double().numpy() for x in (pred, gt)), data_range=255, gaussian_weights=True,
+            use_sample_covariance=False, sigma=1.5, channel_axis=0), abs=2e-5)
+
+
+def test_five_scales_of_ours_equal_the_library_where_it_works():
+    import pytorch_msssim
+    gt, pred = (x[None].double() for x in pair((192, 192)))
+    want = pytorch_msssim.ms_ssim(pred, gt, data_range=255)
+    assert ms_ssim(pred, gt).item() == pytest.approx(want.item(), rel=1e-12)
+    four = pytorch_msssim.ms_ssim(pred, gt, data_range=255,
+                                  weights=list(np.array(WEIGHTS[:4]) / sum(WEIGHTS[:4])))
+    assert ms_ssim(pred, gt, 4).item() == pytest.approx(four.item(), rel=1e-6)
+
+
+def test_ms_ssim_measures_the_saved_image_and_averages():
+    gt, pred = pair((32, 32))
+    assert evaluate(dict(type='PairedMSSSIM'), [sample(gt, gt)])['MS_SSIM'] == pytest.approx(1)
+    one = evaluate(dict(type='PairedMSSSIM'), [sample(gt, pred)])
+    assert evaluate(dict(type='PairedMSSSIM'), [sample(gt, pred + 0.3)]) == one
+    both = evaluate(dict(type='PairedMSSSIM'), [sample(gt, pred), sample(gt, gt)])
+    assert both['MS_SSIM'] == pytest.approx((one['MS_SSIM'] + 1) / 2)
+    assert evaluate(dict(type='PairedMSSSIM', scales=1), [sample(gt, pred)]) != one
+
+
+@pytest.mark.parametrize('size, scales, message', [
+    ((10, 64), None, '10 x 64'), ((64, 64), 4, '1 to 3 scales, got 4')])
+def test_ms_ssim_of_too_small_images(size, scales, message):
+    gt, pred = pair(size)
+    with pytest.raises(ValueError, match=message):
+        evaluate(dict(type='PairedMSSSIM', scales=scales), [sample(gt, pred)])
+    with pytest.raises(ValueError, match='compare shapes'):
+        ms_ssim(gt[None], gt[None, :, :-1])
+
+
+@pytest.fixture(scope='module')
+def backbone(tmp_path_factory):
+    """A torchvision AlexNet checkpoint with random weights and without its classifier."""
+    torch.manual_seed(0)
+    features = torchvision.models.alexnet().features.state_dict()
+    path = tmp_path_factory.mktemp('backbone') / 'alexnet.pth'
+    torch.save({f'features.{key}': value for key, value in features.items()}, path)
+    return str(path)
+
+
+def test_lpips_equals_torchmetrics(backbone):
+    gt, pred = pair((64, 64))
+    other = _LPIPS(pretrained=True, net='alex', pnet_rand=True)
+    other.net.load_state_dict(build_lpips('alex', backbone).net.state_dict())
+    with torch.no_grad():
+        want = other.eval()(*(x.flip(0)[None] / 127.5 - 1 for x in (gt, pred))).item()
+    cfg = dict(type='LPIPS', backbone=backbone, device='cpu')
+    got = evaluate(cfg, [sample(gt, pred)])['LPIPS_alex']
+    assert got == pytest.approx(want, rel=1e-5) and got > 0
+    assert evaluate(cfg, [sample(gt, pred - 0.4)])['LPIPS_alex'] == got
+    assert evaluate(cfg, [sample(gt, gt)])['LPIPS_alex'] == pytest.approx(0, abs=1e-9)
+    assert got != evaluate(cfg, [sample(gt.flip(0), pred.flip(0))])['LPIPS_alex']
+
+
+def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):
+    def offline(*args, **kwargs):
+        raise URLError('no network')
+
+    monkeypatch.setattr(lpips, 'LPIPS', offline)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with pytest.raises(FileNotFoundError,
+                       match=r'alexnet-owt-7be5be79.pth.*put it at.*checkpoints.*backbone='):
+        build_lpips('alex')
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match='nowhere.pth'):
+        build_lpips('alex', 'nowhere.pth')
+    with pytest.raises(ValueError, match="alex, vgg, squeeze, got 'resnet'"):
+        build_lpips('resnet')
+    wrong = torch.load(backbone, weights_only=True)
+    wrong['features.3.weight'] = wrong['features.3.weight'][:, :2]
+    torch.save(wrong, tmp_path / 'wrong.pth')
+    with pytest.raises(ValueError, match=r'features.3.weight is \(192, 2, 5, 5\), expected'):
+        build_lpips('alex', str(tmp_path / 'wrong.pth'))
+    del wrong['features.3.weight']
+    torch.save(wrong, tmp_path / 'wrong.pth')
+    with pytest.raises(ValueError, match='features.3.weight is missing'):
+        build_lpips('alex', str(tmp_path / 'wrong.pth'))
+
+
+def test_missing_library_is_named():
+    with pytest.raises(ImportError, match='pip install some-package'):
+        require('no_such_module', 'some-package')
