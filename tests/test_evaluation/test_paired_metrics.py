@@ -54,7 +54,8 @@ def reference_ms_ssim(a, b, scales):
         luminance = (2 * ma * mb + c1) / (ma**2 + mb**2 + c1)
         last = level == scales - 1
         result *= (contrast * luminance if last else contrast).mean().clip(0)**weights[level]
-        a, b = (x.reshape(len(x) // 2, 2, -1, 2).mean((1, 3)) for x in (a, b))
+        if not last:
+            a, b = (x.reshape(len(x) // 2, 2, -1, 2).mean((1, 3)) for x in (a, b))
     return result
 
 
