@@ -1,1 +1,4 @@
-from .panel_hook import PanelHook  # noqa: F401
+from .checkpoint_hooks import CleanCheckpointHook
+from .panel_hook import PanelHook
+
+__all__ = ['CleanCheckpointHook', 'PanelHook']
