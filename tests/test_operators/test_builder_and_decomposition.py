@@ -1,0 +1,226 @@
+"""Operators by name, foreign operators, and the equations of the paper with any of them."""
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mmpd.operators as package
+from mmpd.operators import (
+    OPERATORS,
+    AveragePooling,
+    BlockCompressedSensing,
+    Compose,
+    Grayscale,
+    Masking,
+    SeparableResize,
+    build_operator,
+    decompose,
+    replace_range,
+)
+
+CONFIGS = {
+    'AveragePooling': dict(scale=2),
+    'BlockCompressedSensing': dict(ratio=0.5, block=4),
+    'CEM': dict(scale=2),
+    'Compose': dict(operators=[dict(type='Grayscale'), dict(type='AveragePooling', scale=2)]),
+    'Grayscale': dict(),
+    'Masking': dict(mask=[[1, 0] * 4] * 8),
+    'SeparableResize': dict(scale=2, kernel='lanczos'),
+}
+
+
+def test_public_surface():
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    for name in package.__all__:
+        assert hasattr(package, name)
+    assert set(OPERATORS.module_dict) == set(CONFIGS)
+    assert set(CONFIGS) <= set(package.__all__)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_build_by_name_and_class(name):
+    operator = build_operator(dict(type=name, **CONFIGS[name]))
+    assert type(operator) is OPERATORS.module_dict[name]
+    same = build_operator(dict(type=type(operator), **CONFIGS[name]))
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(operator.A(x), same.A(x))
+
+
+def test_defaults_fill_in_and_do_not_overrule():
+    assert build_operator(dict(type='AveragePooling'), scale=4).scale == 4
+    assert build_operator(dict(type='AveragePooling', scale=2), scale=4).scale == 2
+
+
+def test_config_is_not_changed():
+    cfg = dict(type='AveragePooling', scale=2)
+    build_operator(cfg)
+    assert cfg == dict(type='AveragePooling', scale=2)
+
+
+@pytest.mark.parametrize('cfg, message', [
+    (dict(type='Bicubic'), r"unknown type 'Bicubic', expected one of Average.*Resize"),
+    (dict(scale=2), 'unknown type None'),
+    (dict(type='AveragePooling'), "AveragePooling: .*missing .*'scale'"),
+    (dict(type='AveragePooling', scale=2, size=3), "AveragePooling: .*'size'"),
+    ('AveragePooling', "expected a dict .* got 'AveragePooling'"),
+    (AveragePooling, 'expected a dict'),
+    (torch.nn.Identity(), 'expected a dict'),
+])
+def test_refuses(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        build_operator(cfg)
+
+
+def test_objects_pass_through():
+    operator = AveragePooling(2)
+    assert build_operator(operator) is operator
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if n != 'CEM'])
+def test_equations_2_6_and_7(name):
+    operator = build_operator(dict(type=name, **CONFIGS[name]))
+    generator = torch.Generator().manual_seed(0)
+    truth, raw = torch.randn(2, 2, 3, 8, 8, generator=generator, dtype=torch.float64)
+    y = operator.A(truth)
+    ranged, null = decompose(truth, operator)
+    torch.testing.assert_close(ranged + null, truth)  # Eq. 2
+    torch.testing.assert_close(operator.A(ranged), y)  # Eq. 6
+    torch.testing.assert_close(operator.A(null), torch.zeros_like(y), rtol=0, atol=1e-12)
+    result = replace_range(raw, y, operator)
+    expected = operator.A_dagger(y) + decompose(raw, operator)[1]  # Eq. 7
+    torch.testing.assert_close(result, expected)
+    if operator.is_exact:  # an orthogonal projection never leads away from the truth
+        assert (result - truth).norm() <= (raw - truth).norm()
+
+
+class Foreign:
+    """The part of deepinv's interface that is used."""
+
+    def A(self, x):
+        return F.avg_pool2d(x, 2)
+
+    def A_dagger(self, y):
+        return F.interpolate(y, scale_factor=2)
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float64, torch.bfloat16))
+def test_foreign_operator(dtype):
+    x, y = torch.rand(2, 3, 8, 8).to(dtype), torch.rand(2, 3, 4, 4).to(dtype)
+    foreign = build_operator(Foreign())
+    for strength in (1.0, 0.25):
+        result = replace_range(x, y, foreign, strength)
+        assert result.dtype == dtype
+        expected = AveragePooling(2).project(x, y, strength)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('x, y, message', [
+    (torch.zeros(1, 3, 8, 8).int(), torch.zeros(1, 3, 4, 4), 'image: expected a floating.*int32'),
+    (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4).byte(), 'measurement: expected a floating'),
+    (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 5), r'\(1, 3, 4, 4\).*got \(1, 3, 4, 5\)'),
+    (torch.full((1, 3, 8, 8), float('nan')), torch.zeros(1, 3, 4, 4), 'image: expected finite'),
+    (torch.zeros(1, 3, 8, 8), torch.full((1, 3, 4, 4), float('inf')), 'measurement: expected fin'),
+])
+def test_foreign_operator_refuses(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        replace_range(x, y, Foreign())
+
+
+def test_overflow_is_named_as_such():
+    x = torch.full((1, 1, 2, 2), 3e38)
+    with pytest.raises(ValueError, match='too large for torch.float32'):
+        replace_range(x, torch.full((1, 1, 1, 1), -3e38), AveragePooling(2))
+
+
+@pytest.mark.parametrize('make', [
+    lambda physics: physics.Downsampling(img_size=(3, 16, 16), factor=2, filter='bicubic',
+                                         padding='circular'),
+    lambda physics: physics.Inpainting(img_size=(3, 16, 16), mask=0.5),
+    lambda physics: physics.Decolorize(img_size=(3, 16, 16)),
+], ids=('Downsampling', 'Inpainting', 'Decolorize'))
+def test_deepinv(make):
+    """The real package: its operators go in unchanged."""
+    physics = pytest.importorskip('deepinv').physics
+    torch.manual_seed(0)
+    operator = make(physics)
+    assert build_operator(operator) is operator
+    truth, raw = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+    y = operator.A(truth)
+    result = replace_range(raw, y, operator)
+    before, after = (operator.A(image) - y for image in (raw, result))
+    assert after.norm() < 1e-3 * before.norm()
+
+
+def test_deepinv_agrees_with_ours():
+    """deepinv as an oracle for the operators that both have."""
+    physics = pytest.importorskip('deepinv').physics
+    x = torch.rand(1, 3, 16, 16)
+    theirs = physics.Decolorize(img_size=(3, 16, 16))
+    weights = theirs.A(torch.eye(3).view(3, 3, 1, 1)).flatten().tolist()
+    ours = Grayscale(weights)
+    torch.testing.assert_close(ours.A(x), theirs.A(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.A_adjoint(ours.A(x)), theirs.A_adjoint(theirs.A(x)),
+                               rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('operators, exact, tight', [
+    ([Grayscale(), AveragePooling(2)], True, True),
+    ([AveragePooling(2), SeparableResize(2)], True, False),
+    ([SeparableResize(2), Grayscale()], True, False),
+    ([SeparableResize(2), AveragePooling(2)], False, False),
+    ([SeparableResize(2), Masking([[1, 0], [1, 1]])], False, False),
+    ([BlockCompressedSensing(0.5, 4), BlockCompressedSensing(0.5, 1)], True, True),
+    ([SeparableResize(2)], True, False),
+])
+def test_compose_knows_when_it_is_exact(operators, exact, tight):
+    operator = Compose(operators)
+    assert (operator.is_exact, operator.tight) == (exact, tight)
+
+
+def test_compose_scale_gain_and_refusals():
+    chain = Compose([AveragePooling(2), SeparableResize(4)])
+    assert chain.scale == 8
+    assert chain.noise_gain == pytest.approx(2 * SeparableResize(4).noise_gain)
+    with pytest.raises(ValueError, match=r'3x3.*\(1, 12, 12\)|12, 12.*3x3'):
+        Compose([AveragePooling(4), AveragePooling(2)]).A(torch.zeros(1, 1, 12, 12))
+    with pytest.raises(ValueError, match='at least one'):
+        Compose([])
+    with pytest.raises(ValueError, match='expected mmpd operators, got Foreign'):
+        Compose([Foreign()])
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda: Grayscale((0, 0, 0)), 'weights: expected finite numbers, not all 0'),
+    (lambda: Grayscale((1, float('nan'), 1)), 'weights: expected finite'),
+    (lambda: BlockCompressedSensing(0), r'ratio: expected a number in \(0, 1\], got 0'),
+    (lambda: BlockCompressedSensing(1.1), 'ratio'),
+    (lambda: BlockCompressedSensing(0.5, 0), 'block: expected an integer of at least 1'),
+    (lambda: BlockCompressedSensing(0.5, seed=-1), 'seed'),
+    (lambda: BlockCompressedSensing(0.5, 4).A_dagger(torch.zeros(1, 9, 2, 2)), 'multiple of 8'),
+    (lambda: Masking([[0, 0]]), 'only zeros'),
+    (lambda: Masking([[0.5, 1]]), 'zeros and ones only'),
+    (lambda: Masking([1, 0]), r'got \(2,\)'),
+    (lambda: package.CEM(8, bound=0), 'bound'),
+    (lambda: package.CEM(1), 'scale'),
+])
+def test_operators_refuse_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_sensing_options_change_the_measurement():
+    x = torch.rand(1, 1, 8, 8)
+    base = BlockCompressedSensing(0.5, 4, seed=0).A(x)
+    assert torch.equal(base, BlockCompressedSensing(0.5, 4, seed=0).A(x))
+    assert not torch.equal(base, BlockCompressedSensing(0.5, 4, seed=1).A(x))
+    assert BlockCompressedSensing(0.1, 10).count == 10  # 0.1 · 100 in floating point
+    assert BlockCompressedSensing(0.25, 4).A(x).shape != base.shape
+
+
+def test_mmagic_is_not_imported():
+    """Operators stay light: MMagic's models take 10 s and more."""
+    code = ('import sys; import mmpd.operators; '
+            'sys.exit(any(m.startswith(("mmagic.models", "mmagic.apis")) for m in sys.modules))')
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
