@@ -1,0 +1,189 @@
+"""PDHead: what it adds to the operators (range, precision, options, no state)."""
+import copy
+
+import pytest
+import torch
+from mmagic.registry import MODELS
+from torch import nn
+
+from mmpd.models.heads import PDHead
+from mmpd.operators import (
+    AveragePooling,
+    BlockCompressedSensing,
+    Grayscale,
+    Masking,
+    SeparableResize,
+)
+
+
+def batch(operator, size=16, seed=0, dtype=torch.float32):
+    """A raw prediction and a measurement of another image, both normalised to [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    raw, truth = torch.rand(2, 2, 3, size, size, generator=generator, dtype=torch.float64)
+    return (raw * 2 - 1).to(dtype), (operator.A(truth) * 2 - 1).to(dtype), truth
+
+
+OPERATORS = [AveragePooling(4), SeparableResize(4), Grayscale(), Grayscale((0.2, 0.2, 0.2)),
+             BlockCompressedSensing(0.25, 4), Masking(torch.eye(16))]
+
+
+@pytest.mark.parametrize('operator', OPERATORS, ids=lambda op: type(op).__name__)
+def test_output_is_consistent_whatever_the_range(operator):
+    """The measurement belongs to images in [0, 1], normalised like an image."""
+    raw, lr, truth = batch(operator)
+    result = PDHead(operator)(raw, lr)
+    torch.testing.assert_close(operator.A((result.double() + 1) / 2), operator.A(truth),
+                               rtol=0, atol=1e-5)
+    # minus its range-space part the output is the raw prediction
+    null = [image - operator.A_dagger(operator.A(image)) for image in
+            ((result.double() + 1) / 2, (raw.double() + 1) / 2)]
+    torch.testing.assert_close(*null, rtol=0, atol=1e-5)
+
+
+def test_applied_in_the_wrong_range_it_would_not_be():
+    """Why unit_range exists: A(2x - 1) is not 2 A x - 1 for sensing matrices."""
+    operator = BlockCompressedSensing(0.25, 4)
+    raw, lr, truth = batch(operator)
+    wrong = operator.project(raw, lr)
+    assert (operator.A((wrong.double() + 1) / 2) - operator.A(truth)).abs().max() > 0.1
+
+
+def test_default_is_average_pooling_with_the_scale_of_the_input():
+    for scale in (2, 8):
+        raw, lr, _ = batch(AveragePooling(scale))
+        torch.testing.assert_close(PDHead()(raw, lr), AveragePooling(scale).project(raw, lr))
+    with pytest.raises(ValueError, match='16x16'):
+        PDHead()(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 5, 5))
+
+
+def test_by_config_through_the_registry():
+    head = MODELS.build(dict(type='PDHead', operator=dict(type='SeparableResize', scale=4,
+                                                          kernel='lanczos')))
+    assert head.operator.kernel == 'lanczos'
+    raw, lr, _ = batch(AveragePooling(4))
+    assert not torch.allclose(head(raw, lr), PDHead()(raw, lr), atol=1e-2)
+
+
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16, torch.float32))
+def test_result_is_float32(dtype):
+    raw, lr, _ = batch(AveragePooling(4), dtype=dtype)
+    result = PDHead(dict(type='AveragePooling', scale=4))(raw, lr)
+    assert result.dtype == torch.float32
+    error = AveragePooling(4).A(result.double()) - lr.double()
+    assert error.abs().max() < 1e-6  # the float32 result keeps what half precision would round off
+
+
+def test_float64_stays():
+    raw, lr, _ = batch(AveragePooling(4), dtype=torch.float64)
+    assert PDHead()(raw, lr).dtype == torch.float64
+    assert PDHead()(raw.float(), lr).dtype == torch.float64
+
+
+@pytest.mark.parametrize('operator', [AveragePooling(4), SeparableResize(4)], ids=str)
+def test_autocast_and_half_models_change_nothing(operator):
+    raw, lr, _ = batch(operator)
+    head = PDHead(operator)
+    expected = head(raw, lr)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(head(raw, lr), expected)
+    assert torch.equal(copy.deepcopy(head).half()(raw, lr), expected)
+    assert torch.equal(copy.deepcopy(head).double()(raw, lr), expected)
+
+
+@pytest.mark.parametrize('operator', OPERATORS, ids=lambda op: type(op).__name__)
+def test_strength(operator):
+    raw, lr, _ = batch(operator)
+    full, none = PDHead(operator)(raw, lr), PDHead(operator, strength=0)(raw, lr)
+    torch.testing.assert_close(none, raw, rtol=0, atol=1e-6)
+    torch.testing.assert_close(PDHead(operator, strength=0.3)(raw, lr), raw + 0.3 * (full - raw),
+                               rtol=0, atol=1e-5)
+
+
+def test_mean_and_std_matter_for_unit_range_only():
+    raw, lr, _ = batch(Grayscale((0.2, 0.2, 0.2)))
+    ranges = dict(mean=127.5, std=127.5), dict(mean=0.0, std=255.0)
+    sums, means = ([PDHead(operator, **r)(raw, lr) for r in ranges]
+                   for operator in (Grayscale((0.2, 0.2, 0.2)), Grayscale()))
+    assert not torch.allclose(*sums, atol=1e-3)
+    assert torch.equal(*means)
+
+
+def test_mean_and_std_per_channel():
+    """A mask hides pixels at 0, whatever each channel is normalised with."""
+    mean, std = torch.tensor([120.0, 100.0, 80.0]), torch.tensor([60.0, 50.0, 40.0])
+    operator = Masking(torch.eye(16))
+    generator = torch.Generator().manual_seed(0)
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=generator)
+
+    def normalise(image):
+        return (image * 255 - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+
+    head = PDHead(operator, mean=mean.tolist(), std=std.tolist())
+    result = head(normalise(raw), normalise(operator.A(truth)))
+    expected = normalise(operator.project(raw, operator.A(truth)))
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match='same mean and std'):
+        PDHead(BlockCompressedSensing(0.25, 4), mean=mean.tolist())(raw, torch.zeros(1, 12, 4, 4))
+
+
+def test_checkpoints_do_not_change():
+    head = PDHead(dict(type='SeparableResize', scale=4))
+    assert not head.state_dict() and not list(head.parameters())
+    net = nn.Sequential(nn.Conv2d(3, 3, 1))
+    keys = set(net.state_dict())
+    net.add_module('pd_head', head)
+    assert set(net.state_dict()) == keys
+
+
+def test_gradient_reaches_the_network_and_the_lr():
+    raw, lr, _ = batch(AveragePooling(4))
+    raw.requires_grad_(), lr.requires_grad_()
+    PDHead()(raw, lr).square().sum().backward()
+    assert raw.grad.abs().sum() > 0 and lr.grad.abs().sum() > 0
+    # nothing can be learnt in the range space: that part is the LR's
+    torch.testing.assert_close(AveragePooling(4).A(raw.grad), torch.zeros_like(lr),
+                               rtol=0, atol=1e-5)
+
+
+def test_nan_is_refused_at_inference_and_left_to_the_scaler_in_training():
+    raw, lr, _ = batch(AveragePooling(4))
+    raw[0, 0, 0, 0] = float('inf')
+    with pytest.raises(ValueError, match='image: expected finite values, got 1 NaN or inf'):
+        PDHead().eval()(raw, lr)
+    assert not torch.isfinite(PDHead().train()(raw, lr)).all()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(strength=1.5), r'strength: expected a number in \[0, 1\], got 1.5'),
+    (dict(strength=-0.1), 'strength'),
+    (dict(strength=float('nan')), 'strength'),
+    (dict(std=0), 'std'),
+    (dict(operator=dict(type='Nothing')), "unknown type 'Nothing'"),
+    (dict(operator='AveragePooling'), 'expected a dict'),
+])
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PDHead(**arguments)
+
+
+@pytest.mark.parametrize('raw, lr, message', [
+    (torch.zeros(1, 3, 8, 8).byte(), torch.zeros(1, 3, 2, 2), 'raw: expected a floating.*uint8'),
+    (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 2, 2).long(), 'lr: expected a floating.*int64'),
+    (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4), r'\(1, 3, 2, 2\).*got \(1, 3, 4, 4\)'),
+    (torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 2, 2), r'got \(1, 1, 2, 2\)'),
+    (torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 2, 2), r'\(2, 3, 2, 2\)'),
+])
+def test_refuses_bad_input(raw, lr, message):
+    with pytest.raises(ValueError, match=message):
+        PDHead(AveragePooling(4))(raw, lr)
+
+
+def test_deepinv_operator():
+    physics = pytest.importorskip('deepinv').physics
+    operator = physics.Downsampling(img_size=(3, 16, 16), factor=4, filter='bicubic',
+                                    padding='circular')
+    generator = torch.Generator().manual_seed(0)
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=generator) * 2 - 1
+    lr = operator.A(truth)
+    result = PDHead(operator)(raw, lr)
+    assert (operator.A(result) - lr).norm() < 1e-3 * (operator.A(raw) - lr).norm()
