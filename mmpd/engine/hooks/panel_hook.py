@@ -20,8 +20,9 @@ class PanelHook(Hook):
     """Write panels LR | x_r | δ | A† y | x̂ | GT with ×5 error maps (Figs. 4, 6 and 9).
 
     Files go to ``{work_dir}/{timestamp}/panels/{val,test}/{name}_{step}.png``, name being that of
-    the GT or LR file; every backend of the visualizer (TensorBoard, WandB ...) gets the same
-    picture as ``panel_{mode}/{name}``. The image drawn is ``pred_img``, as it is saved.
+    the GT or LR file (in a folder per downsampling under ``DownsamplingTestLoop``); every backend
+    of the visualizer (TensorBoard, WandB ...) gets the same picture as ``panel_{mode}/{name}``.
+    The image drawn is ``pred_img``, as it is saved.
 
     x_r and δ are shown if the samples carry ``output.raw_pred``. Models of mmpd do so with
     ``test_cfg.keep_raw=True``; the hook sets this while it is at work unless ``raw=False``.
@@ -51,10 +52,10 @@ class PanelHook(Hook):
         self.gain, self.cell, self.raw = gain, cell, raw
         self.modes = [mode for mode, on in (('val', on_val), ('test', on_test)) if on]
         self.out_dir = out_dir
-        self._written, self._keep_raw = 0, None
+        self._written, self._case, self._keep_raw = 0, None, None
 
     def _start(self, runner, mode):
-        self._written, model = 0, _unwrap(runner.model)
+        self._written, self._case, model = 0, None, _unwrap(runner.model)
         if mode in self.modes and self.raw and hasattr(model, 'forward_raw'):
             model.test_cfg = dict(model.test_cfg or {})
             self._keep_raw = model.test_cfg.get('keep_raw', False)
@@ -85,6 +86,10 @@ class PanelHook(Hook):
     def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train'):
         if mode not in self.modes or not self.every_n_inner_iters(batch_idx, self.interval):
             return
+        loop = getattr(runner, '_test_loop', None) if mode == 'test' else None
+        case = getattr(loop, 'case', None)
+        if case != self._case:  # DownsamplingTestLoop runs over the same images again
+            self._written, self._case = 0, case
         for sample in outputs:
             if 0 <= self.max_images <= self._written:
                 return
@@ -116,7 +121,7 @@ class PanelHook(Hook):
             **{key: _rgb(image) for key, image in images.items() if image is not None},
             operator=operator, gain=self.gain, cell=self.cell)
         name = _name(sample, self._written)
-        folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode
+        folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode / (self._case or '')
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f'{name}_{runner.iter}.png'
         written, data = cv2.imencode('.png', panel[..., ::-1])
@@ -127,7 +132,8 @@ class PanelHook(Hook):
             print_log(f'panels are written to {folder}', 'current')
         for backend in runner.visualizer._vis_backends.values():
             if type(backend).__name__ not in ('LocalVisBackend', 'VisBackend'):  # files: above
-                backend.add_image(f'panel_{mode}/{name}', panel, step=runner.iter)
+                parts = (f'panel_{mode}', self._case, name)
+                backend.add_image('/'.join(filter(None, parts)), panel, step=runner.iter)
 
 
 def _unwrap(model):

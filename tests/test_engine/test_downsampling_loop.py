@@ -1,0 +1,102 @@
+"""DownsamplingTestLoop: one option, one column per downsampling."""
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmpd.datasets.resampling import downsample
+from mmpd.engine.loops import CASES, parse_case, with_downsampling, with_prefix
+
+LOAD = [dict(type='LoadImageFromFile', key=key) for key in ('img', 'gt')]
+PACK = dict(type='PackInputs')
+
+
+class Catch(Hook):
+    def after_test_epoch(self, runner, metrics=None):
+        self.metrics = metrics
+
+
+def run(tmp_path, name, **test_cfg):
+    folder = tmp_path / 'gt'
+    folder.mkdir(exist_ok=True)
+    for index in range(2):
+        gt = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f'{index}.png'), gt)
+    loader = dict(num_workers=0, batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False),
+                  dataset=dict(type='BasicImageDataset', data_root=str(folder),
+                               data_prefix=dict(gt=''), metainfo=dict(task_name='sisr'),
+                               pipeline=[LOAD[1], dict(type='LRSynthesis', scale=4), PACK]))
+    runner = Runner.from_cfg(Config(dict(
+        default_scope='mmagic', work_dir=str(tmp_path / name), log_level='WARNING',
+        experiment_name=name,
+        model=dict(type='BaseEditModel', pixel_loss=dict(type='L1Loss'), generator=dict(
+            type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
+            upscale_factor=4), data_preprocessor=dict(type='DataPreprocessor')),
+        test_dataloader=loader, test_evaluator=[dict(type='LRConsistency'), dict(type='MAE')],
+        test_cfg=dict(type='DownsamplingTestLoop', **test_cfg),
+        custom_hooks=[dict(type='PanelHook', max_images=1)])))
+    catch = Catch()
+    runner.register_hook(catch)
+    runner.test()
+    return runner, catch.metrics
+
+
+def test_one_column_per_downsampling(tmp_path):
+    runner, metrics = run(tmp_path, 'loop_default')
+    assert {key.rsplit('/', 1)[0] for key in metrics} == set(CASES)
+    for case in CASES:
+        assert f'{case}/PSNR_LR' in metrics and f'{case}/MAE' in metrics
+    assert len({metrics[f'{case}/L1_LR'] for case in CASES}) == len(CASES)
+    panels = [p.relative_to(tmp_path) for p in (tmp_path / 'loop_default').glob('*/panels/*/*/*')]
+    assert sorted(p.parent.name for p in panels) == sorted(CASES)
+    for loader, case in zip(runner.test_loop.dataloaders, CASES, strict=True):
+        gt = cv2.imread(str(tmp_path / 'gt' / '0.png'))
+        want = downsample(gt, 4, *parse_case(case))
+        np.testing.assert_array_equal(loader.dataset[0]['inputs'].permute(1, 2, 0), want)
+
+
+def test_cases_are_an_option(tmp_path):
+    _, metrics = run(tmp_path, 'loop_cases', cases=['bicubic(alias)'])
+    assert {key.split('/')[0] for key in metrics} == {'bicubic(alias)'}
+
+
+@pytest.mark.parametrize('case, want', [
+    ('bicubic', ('bicubic', True)), ('bicubic(alias)', ('bicubic', False)),
+    ('average_pooling', ('average_pooling', True)), ('lanczos(antialias)', ('lanczos', True))])
+def test_names_of_downsamplings(case, want):
+    assert parse_case(case) == want
+
+
+@pytest.mark.parametrize('case', ['cubic', 'bicubic()', 'bicubic(foo)', 'average_pooling(alias)',
+                                  None, 'bicubic (alias)'])
+def test_undefined_downsamplings(case):
+    with pytest.raises(ValueError):
+        parse_case(case)
+
+
+def test_lr_files_are_replaced_by_synthesis():
+    pipeline = [*LOAD, PACK]
+    new = with_downsampling(pipeline, 'box', scale=8)
+    assert new == [LOAD[1], dict(type='LRSynthesis', scale=8, kernel='box', antialias=True), PACK]
+    assert pipeline == [*LOAD, PACK]
+    with pytest.raises(ValueError, match='test_cfg.scale'):
+        with_downsampling(pipeline, 'box')
+    with pytest.raises(ValueError, match="'gt'"):
+        with_downsampling([LOAD[0], PACK], 'box', scale=8)
+
+
+def test_prefixes_are_joined():
+    evaluator = with_prefix([dict(type='PSNR'), dict(type='MAE', prefix='face')], 'box')
+    assert [metric['prefix'] for metric in evaluator['metrics']] == ['box', 'box_face']
+    assert with_prefix(dict(type='Evaluator', metrics=dict(type='PSNR')), 'box')['metrics'] == [
+        dict(type='PSNR', prefix='box')]
+
+
+def test_bad_options_are_named(tmp_path):
+    for wrong, message in ((dict(cases=[]), 'different'), (dict(cases=['box', 'box']), 'different'),
+                           (dict(cases=['gauss']), 'gauss')):
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)
