@@ -1,0 +1,8 @@
+from .gan_prior_sr import GANPriorSR
+from .pd_glean import PDGLEAN, PDPanini
+from .pd_mixin import PDMixin
+from .pd_model import PDGenerator, PDModel
+from .pdn import PDN
+
+__all__ = ['GANPriorSR', 'PDGLEAN', 'PDGenerator', 'PDMixin', 'PDModel',
+           'PDN', 'PDPanini']

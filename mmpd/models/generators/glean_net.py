@@ -1,0 +1,164 @@
+"""GLEAN's generator, for any width, without idle computation."""
+import torch
+from mmagic.models.archs import PixelShufflePack
+from mmagic.models.editors.glean.glean_styleganv2 import RRDBFeatureExtractor
+from mmagic.registry import MODELS
+from mmengine.model import BaseModule
+from torch import nn
+
+from .stylegan2_prior import StyleGAN2Prior, log2_of
+
+
+def check_sizes(in_size, out_size):
+    """Raise ValueError unless both are powers of two and in_size < out_size."""
+    log2_of(in_size, 'in_size')
+    log2_of(out_size, 'out_size')
+    if in_size >= out_size:
+        raise ValueError(f'in_size must be smaller than out_size, got {in_size} and {out_size}')
+
+
+def check_lr(lr, in_size):
+    """Raise ValueError unless ``lr`` is (N, C, in_size, in_size)."""
+    if lr.ndim != 4 or lr.shape[2:] != (in_size, in_size):
+        raise ValueError(f'LR: expected shape (N, C, {in_size}, {in_size}), as in_size={in_size}, '
+                         f'got {tuple(lr.shape)}. Resize or crop the LR, or use a model with '
+                         'another in_size.')
+
+
+@MODELS.register_module()
+class GLEANNet(BaseModule):
+    """GLEAN (Chan et al., CVPR 2021), drop-in for MMagic's ``GLEANStyleGANv2``.
+
+    Same arguments, same state-dict keys, same output. Besides: free channel
+    widths, the RGB path of the prior is computed only when it is the output,
+    parameters that never reach the output do not require gradients (so DDP needs
+    no ``find_unused_parameters``), and the pretrained prior really loads.
+
+    Args:
+        in_size (int): Side of the LR image, a power of two of at least 4.
+        out_size (int): Side of the output, a larger power of two.
+        img_channels (int): Channels of both images.
+        rrdb_channels (int): Width of the RRDB features.
+        num_rrdbs (int): RRDB blocks in the encoder.
+        growth_channels (int): Growth inside the RRDB blocks.
+        style_channels, num_mlps, channel_multiplier, channels, blur_kernel, lr_mlp,
+            fp16_enabled, bgr2rgb: See :class:`StyleGAN2Prior`.
+        decoder (bool): False: no decoder, the output is the prior's RGB image.
+        freeze_prior (bool): Do not train the prior, as GLEAN does.
+        default_style_mode, eval_style_mode, mix_prob: Accepted for configs of
+            ``GLEANStyleGANv2``, where they have no effect either.
+        init_cfg (dict, optional): ``dict(type='Pretrained', ...)`` is the checkpoint of the prior.
+
+    Raises:
+        ValueError: for sizes that are no powers of two, or in_size >= out_size.
+    """
+
+    def __init__(self, in_size, out_size, img_channels=3, rrdb_channels=64, num_rrdbs=23,
+                 style_channels=512, num_mlps=8, channel_multiplier=2, blur_kernel=(1, 3, 3, 1),
+                 lr_mlp=0.01, default_style_mode='mix', eval_style_mode='single', mix_prob=0.9,
+                 init_cfg=None, fp16_enabled=False, bgr2rgb=False, channels=None,
+                 growth_channels=32, decoder=True, freeze_prior=True):
+        super().__init__()
+        check_sizes(in_size, out_size)
+        self.in_size, self.out_size, self.style_channels = in_size, out_size, style_channels
+        self.generator = StyleGAN2Prior(
+            out_size, style_channels, num_mlps, channel_multiplier, channels,
+            out_channels=3, blur_kernel=blur_kernel, lr_mlp=lr_mlp, fp16_enabled=fp16_enabled,
+            bgr2rgb=bgr2rgb, init_cfg=init_cfg)
+        width = self.generator.channels
+        fused = [2**i for i in range(2, log2_of(in_size, 'in_size') + 1)]
+
+        self.encoder = nn.ModuleList([nn.Sequential(
+            RRDBFeatureExtractor(img_channels, rrdb_channels, num_rrdbs, growth_channels),
+            nn.Conv2d(rrdb_channels, width[in_size], 3, 1, 1),
+            nn.LeakyReLU(0.2, inplace=True))])
+        for res in fused[:0:-1]:
+            self.encoder.append(nn.Sequential(
+                nn.Conv2d(width[res], width[res // 2], 3, 2, 1),
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Conv2d(width[res // 2], width[res // 2], 3, 1, 1),
+                nn.LeakyReLU(0.2, inplace=True)))
+        self._add_latent_head(width[4])
+
+        self.fusion_out = nn.ModuleList(
+            nn.Conv2d(2 * width[res], width[res], 3, 1, 1) for res in fused)
+        self.fusion_skip = nn.ModuleList(nn.Conv2d(width[res] + 3, 3, 3, 1, 1) for res in fused)
+        self.decoder = self._make_decoder(width, img_channels) if decoder else None
+        self._freeze(freeze_prior)
+
+    def _add_latent_head(self, width):
+        self.encoder.append(nn.Sequential(
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Flatten(),
+            nn.Linear(16 * width, self.generator.num_latents * self.style_channels)))
+
+    def _make_decoder(self, width, img_channels):
+        blocks, res = nn.ModuleList(), self.in_size
+        while res <= self.out_size:
+            in_channels = width[res] * (1 if res == self.in_size else 2)
+            if res < self.out_size:
+                blocks.append(PixelShufflePack(in_channels, width[2 * res], 2, upsample_kernel=3))
+            else:
+                blocks.append(nn.Sequential(
+                    nn.Conv2d(in_channels, 64, 3, 1, 1),
+                    nn.LeakyReLU(0.2, inplace=True),
+                    nn.Conv2d(64, img_channels, 3, 1, 1)))
+            res *= 2
+        return blocks
+
+    def _freeze(self, freeze_prior):
+        """No gradients for the prior if frozen, nor for what never reaches the output."""
+        idle = [self.generator.style_mapping]
+        if freeze_prior:
+            idle.append(self.generator)
+        if self.decoder is not None:
+            idle += [self.fusion_skip, self.generator.to_rgb1, self.generator.to_rgbs]
+        for module in idle:
+            module.requires_grad_(False)
+
+    def encode(self, lr):
+        """Encoder features by resolution, in_size down to 4, and the output of the last block."""
+        check_lr(lr, self.in_size)
+        features, feature = {}, lr
+        for block in self.encoder[:-1]:
+            feature = block(feature)
+            features[feature.shape[-1]] = feature
+        return features, self.encoder[-1](feature)
+
+    def synthesise(self, latents, encoded):
+        """Run the prior with the encoder's features fused in; RGB only without a decoder."""
+        def fuse(res, out, rgb):
+            if res > self.in_size:
+                return out, rgb
+            index = log2_of(res, 'resolution') - 2
+            out = self.fusion_out[index](torch.cat([out, encoded[res]], 1))
+            if rgb is not None:
+                rgb = self.fusion_skip[index](torch.cat([rgb, encoded[res]], 1))
+            return out, rgb
+
+        return self.generator.synthesis(latents, fuse=fuse, return_rgb=self.decoder is None)
+
+    def forward(self, lr):
+        """Super-resolve.
+
+        Args:
+            lr (Tensor): (N, img_channels, in_size, in_size).
+
+        Returns:
+            Tensor: (N, img_channels, out_size, out_size).
+
+        Raises:
+            ValueError: for another size.
+        """
+        encoded, latents = self.encode(lr)
+        latents = latents.view(len(lr), -1, self.style_channels)
+        synthesis = self.synthesise(latents, encoded)
+        if self.decoder is None:
+            return synthesis.rgb
+        hr = encoded[self.in_size]
+        for index, block in enumerate(self.decoder):
+            if index:
+                hr = torch.cat([hr, synthesis.features[hr.shape[-1]]], 1)
+            hr = block(hr)
+        return hr

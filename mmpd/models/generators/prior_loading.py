@@ -1,0 +1,79 @@
+"""Pretrained StyleGAN2 weights: loaded completely or not at all."""
+from urllib.error import URLError
+
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch.hub import get_dir
+
+from ...compat.checkpoints import strip_wrapper_prefix
+
+
+def read_state_dict(checkpoint):
+    """The state dict in a checkpoint file or URL, in mmengine's format or bare.
+
+    Raises:
+        FileNotFoundError: if the file does not exist or the URL cannot be reached.
+        RuntimeError: if it holds no state dict.
+    """
+    try:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'pretrained weights: no file {checkpoint}') from error
+    except URLError as error:
+        raise FileNotFoundError(
+            f'pretrained weights: cannot download {checkpoint}: {error}. Without network put the '
+            f'file into {get_dir()}/checkpoints/, or name a local file in init_cfg.checkpoint.'
+        ) from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(hasattr(value, 'shape') for value in state.values()):
+        raise RuntimeError(f'pretrained weights: {checkpoint} holds no state dict')
+    return strip_wrapper_prefix(state)
+
+
+def load_prior(module, checkpoint, prefix='', name='prior'):
+    """Load a pretrained network into ``module``, strictly, and say so in the log.
+
+    MMagic's ``init_cfg`` loads with ``strict=False``, so that a prior none of
+    whose keys match stays random, without a word.
+
+    Args:
+        module (nn.Module): A StyleGAN2 generator or discriminator.
+        checkpoint (str): File or URL.
+        prefix (str): Which part of the checkpoint to take, e.g. 'generator_ema'.
+        name (str): What to call it in messages.
+
+    Raises:
+        FileNotFoundError: if the checkpoint cannot be had.
+        RuntimeError: if not all tensors of ``module`` are in the checkpoint with
+            their shapes, or the checkpoint has others; names the first ones.
+    """
+    state = read_state_dict(checkpoint)
+    if prefix:
+        start = prefix.rstrip('.') + '.'
+        chosen = {key[len(start):]: value for key, value in state.items() if key.startswith(start)}
+        if not chosen:
+            found = ', '.join(sorted({key.split('.')[0] for key in state})[:8])
+            raise RuntimeError(f'{name}: {checkpoint} has no keys that begin with "{start}"; '
+                               f'it has: {found}')
+        state = chosen
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    differing = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or unexpected or differing:
+        matched = len(own) - len(missing) - len(differing)
+        problems = []
+        if differing:
+            key = differing[0]
+            problems.append(f'"{key}" is {tuple(state[key].shape)} in the file and '
+                            f'{tuple(own[key].shape)} in the model')
+        if missing:
+            problems.append(f'"{missing[0]}" is not in the file')
+        if unexpected:
+            problems.append(f'"{unexpected[0]}" of the file is not in the model')
+        raise RuntimeError(
+            f'{name}: {matched} of {len(own)} tensors match {checkpoint} (prefix "{prefix}"): '
+            + '; '.join(problems) + '. Is it for another out_size or other channels?')
+    module.load_state_dict(state)
+    print_log(f'{name}: {len(own)} of {len(own)} tensors loaded from {checkpoint} '
+              f'(prefix "{prefix}")', logger='current')

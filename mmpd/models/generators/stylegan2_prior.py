@@ -1,0 +1,177 @@
+"""StyleGAN2 as a prior: MMagic's generator, its widths free, open to features of an encoder."""
+from typing import NamedTuple
+
+import torch
+from mmagic.models.editors.pggan import PixelNorm
+from mmagic.models.editors.stylegan1 import ConstantInput, EqualLinearActModule
+from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedStyleConv, ModulatedToRGB
+from mmagic.registry import MODELS
+from mmengine.model import BaseModule
+from torch import nn
+
+from .prior_loading import load_prior
+
+
+class Synthesis(NamedTuple):
+    """What :meth:`StyleGAN2Prior.synthesis` returns."""
+    features: dict  # resolution -> (N, C, resolution, resolution)
+    rgb: torch.Tensor  # (N, 3, out_size, out_size), or None if not asked for
+
+
+def log2_of(size, name):
+    """log2 of a power of two of at least 4, else ValueError."""
+    if not isinstance(size, int) or size < 4 or size & (size - 1):
+        raise ValueError(f'{name}: expected a power of two of at least 4, got {size!r}')
+    return size.bit_length() - 1
+
+
+def prior_channels(channel_multiplier=2, channels=None):
+    """Width of each resolution: StyleGAN2 config-f, changed where ``channels`` says so."""
+    widths = {4: 512, 8: 512, 16: 512, 32: 512}
+    widths.update({res: 16384 // res * channel_multiplier for res in (64, 128, 256, 512, 1024)})
+    # a config file may turn the keys into strings
+    widths.update({int(res): width for res, width in (channels or {}).items()})
+    return widths
+
+
+@MODELS.register_module()
+class StyleGAN2Prior(BaseModule):
+    """Mapping and synthesis networks of StyleGAN2 (Karras et al. 2020).
+
+    The state-dict keys are those of MMagic's ``StyleGANv2Generator``, so official
+    OpenMMLab checkpoints load strictly (prefix ``generator_ema``). Given the same
+    weights, latents and noise the images are the same.
+
+    Args:
+        out_size (int): Power of two, at least 8.
+        style_channels (int): Width of latents and of the mapping network.
+        num_mlps (int): Layers of the mapping network.
+        channel_multiplier (int): 2 for config-f.
+        channels (dict[int, int], optional): Width at a resolution, in place of config-f's.
+        noise_size (int, optional): Width of z. Defaults to ``style_channels``.
+        out_channels (int): Of the image.
+        blur_kernel (Sequence[int]): As in StyleGAN2.
+        lr_mlp (float): Learning rate multiplier of the mapping network.
+        norm_eps (float): Of the normalisation of z.
+        fp16_enabled (bool): Half precision convolutions (GPU only).
+        bgr2rgb (bool): Flip the channels of the image.
+        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is loaded
+            by ``init_weights``, completely or with an error (see :func:`load_prior`).
+
+    Raises:
+        ValueError: if out_size is not a power of two of at least 8.
+    """
+
+    def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
+                 channels=None, noise_size=None, out_channels=3, blur_kernel=(1, 3, 3, 1),
+                 lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None):
+        super().__init__(init_cfg=init_cfg)
+        self.log_size = log2_of(out_size, 'out_size')
+        if out_size < 8:
+            raise ValueError(f'out_size: expected at least 8, got {out_size}')
+        self.out_size, self.style_channels = out_size, style_channels
+        self.noise_size = noise_size or style_channels
+        self.fp16_enabled, self.bgr2rgb = fp16_enabled, bgr2rgb
+        self.channels = prior_channels(channel_multiplier, channels)
+        blur_kernel = list(blur_kernel)
+
+        mapping = [PixelNorm(eps=norm_eps)]
+        for index in range(num_mlps):
+            mapping.append(EqualLinearActModule(
+                self.noise_size if index == 0 else style_channels, style_channels,
+                equalized_lr_cfg=dict(lr_mul=lr_mlp, gain=1.), act_cfg=dict(type='fused_bias')))
+        self.style_mapping = nn.Sequential(*mapping)
+
+        common = dict(style_channels=style_channels, fp16_enabled=fp16_enabled)
+        width = self.channels[4]
+        self.constant_input = ConstantInput(width)
+        self.conv1 = ModulatedStyleConv(width, width, 3, blur_kernel=blur_kernel, **common)
+        self.to_rgb1 = ModulatedToRGB(width, out_channels=out_channels, upsample=False, **common)
+        self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for exponent in range(3, self.log_size + 1):
+            wider = self.channels[2**exponent]
+            self.convs.append(ModulatedStyleConv(
+                width, wider, 3, upsample=True, blur_kernel=blur_kernel, **common))
+            self.convs.append(ModulatedStyleConv(
+                wider, wider, 3, blur_kernel=blur_kernel, **common))
+            self.to_rgbs.append(ModulatedToRGB(
+                wider, out_channels=out_channels, upsample=True, **common))
+            width = wider
+        self.num_latents = 2 * self.log_size - 2
+        self.num_injected_noises = self.num_latents - 1
+        for index in range(self.num_injected_noises):
+            size = 2**((index + 5) // 2)
+            self.register_buffer(f'injected_noise_{index}', torch.randn(1, 1, size, size))
+
+    def init_weights(self):
+        """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
+        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+            load_prior(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def map(self, z):
+        """z (N, noise_size) -> w (N, num_latents, style_channels), the same for all layers."""
+        if z.ndim != 2 or z.shape[1] != self.noise_size:
+            raise ValueError(f'z: expected shape (N, {self.noise_size}), got {tuple(z.shape)}')
+        return self.style_mapping(z).unsqueeze(1).expand(-1, self.num_latents, -1)
+
+    def noises(self, randomize=False):
+        """The stored noise images, or None per layer for fresh noise."""
+        if randomize:
+            return [None] * self.num_injected_noises
+        return [getattr(self, f'injected_noise_{i}') for i in range(self.num_injected_noises)]
+
+    def synthesis(self, latents, noises=None, fuse=None, return_rgb=True):
+        """Run the synthesis network.
+
+        Args:
+            latents (Tensor): (N, num_latents, style_channels).
+            noises (list, optional): One (1, 1, H, W) tensor, or None for fresh noise, per layer.
+                Defaults to the stored ones.
+            fuse (callable, optional): ``fuse(resolution, features, rgb)`` is called before each
+                upsampling with the features and the RGB image so far (None if not asked for) and
+                returns both, changed. This is where a restorer brings in its encoder.
+            return_rgb (bool): Compute the RGB path.
+
+        Returns:
+            Synthesis: Features of every resolution after its last convolution, before ``fuse``;
+            and the image.
+        """
+        noises = self.noises() if noises is None else noises
+        out = self.conv1(self.constant_input(latents), latents[:, 0], noise=noises[0])
+        rgb = self.to_rgb1(out, latents[:, 1]) if return_rgb else None
+        features = {4: out}
+        for index, to_rgb in enumerate(self.to_rgbs):
+            layer = 2 * index + 1
+            if fuse is not None:
+                out, rgb = fuse(out.shape[-1], out, rgb)
+            out = self.convs[layer - 1](out, latents[:, layer], noise=noises[layer])
+            out = self.convs[layer](out, latents[:, layer + 1], noise=noises[layer + 1])
+            features[out.shape[-1]] = out
+            if return_rgb:
+                rgb = to_rgb(out, latents[:, layer + 2], rgb)
+        if return_rgb and self.bgr2rgb:
+            rgb = rgb.flip(1)
+        return Synthesis(features, rgb)
+
+    def forward(self, z, input_is_latent=False, injected_noise=None, randomize_noise=True):
+        """Generate images.
+
+        Args:
+            z (Tensor): (N, noise_size); with ``input_is_latent`` w, (N, style_channels) or
+                (N, num_latents, style_channels).
+            input_is_latent (bool): Skip the mapping network.
+            injected_noise (list[Tensor], optional): See :meth:`synthesis`.
+            randomize_noise (bool): Fresh noise; otherwise the stored one.
+
+        Returns:
+            Tensor: (N, out_channels, out_size, out_size).
+        """
+        if not input_is_latent:
+            latents = self.map(z)
+        else:
+            latents = z if z.ndim == 3 else z.unsqueeze(1).expand(-1, self.num_latents, -1)
+        noises = injected_noise or self.noises(randomize_noise)
+        return self.synthesis(latents, noises).rgb
