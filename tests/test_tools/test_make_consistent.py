@@ -1,0 +1,200 @@
+"""tools/make_consistent.py: exact files, all problems at once, nothing overwritten."""
+import csv
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('make_consistent',
+                                                  ROOT / 'tools' / 'make_consistent.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def natural(seed, size, channels=3):
+    """A smooth random picture with some noise, uint8."""
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.random((5, 5, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
+    image = (image * 255 + rng.normal(0, 5, image.shape)).clip(0, 255).round().astype(np.uint8)
+    return image if channels == 3 else image[..., 0]
+
+
+def pooled(image, scale):
+    h, w = image.shape[0] // scale, image.shape[1] // scale
+    sums = image.astype(int).reshape(h, scale, w, scale, -1).sum((1, 3))
+    return sums.reshape(h, w, *image.shape[2:])
+
+
+def pil_resize(image, scale, method):
+    size = image.shape[1] // scale, image.shape[0] // scale
+    return np.asarray(Image.fromarray(image).resize(size, method))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three pictures: LR by pooling, SR = GT with an error that LR contradicts."""
+    for name in ('lr', 'sr', 'gt'):
+        (tmp_path / name).mkdir()
+    for index, (stem, scale, channels) in enumerate((('a', 4, 3), ('b.c', 8, 3), ('grey', 4, 1))):
+        gt = natural(index, 32, channels)
+        noise = np.random.default_rng(index).normal(6, 12, gt.shape)
+        sr = (gt + noise).clip(0, 255).round().astype(np.uint8)
+        lr = np.round(pooled(gt, scale) / scale**2).astype(np.uint8)
+        for name, image in (('lr', lr), ('sr', sr), ('gt', gt)):
+            Image.fromarray(image).save(tmp_path / name / f'{stem}.png')
+    return tmp_path
+
+
+def run(tool, folder, *extra):
+    return tool.main(['--lr', str(folder / 'lr'), '--sr', str(folder / 'sr'),
+                      '--out', str(folder / 'out'), *extra])
+
+
+def rows(folder):
+    with (folder / 'out' / 'consistency.csv').open() as file:
+        return {row['name']: row for row in csv.DictReader(file)}
+
+
+def test_written_files_pool_to_the_lr_bit_for_bit(tool, data, capsys):
+    assert run(tool, data, '--gt', str(data / 'gt')) == 0
+    for stem, scale in (('a', 4), ('b.c', 8), ('grey', 4)):
+        out, lr, gt, sr = (np.asarray(Image.open(data / name / f'{stem}.png'))
+                           for name in ('out', 'lr', 'gt', 'sr'))
+        assert (pooled(out, scale) == lr.astype(int) * scale**2).all()
+        assert not (pooled(sr, scale) == lr.astype(int) * scale**2).all()
+        row = rows(data)[stem]
+        assert (row['scale'], row['psnr_lr_after']) == (str(scale), 'inf')
+        assert row['lr_values_unmatched'] == '0' and int(row['lr_values']) == lr.size
+        mse = ((pooled(sr, scale) / scale**2 - lr)**2).mean()
+        assert float(row['psnr_lr_before']) == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+        mse = ((out.astype(float) - gt)**2).mean()
+        assert float(row['psnr_gt_after']) == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+        assert float(row['psnr_gt_after']) > float(row['psnr_gt_before'])
+    output = capsys.readouterr()
+    assert '3 images, A = average_pooling' in output.out and '-> inf dB' in output.out
+    assert '3/3' in output.err  # the progress bar
+
+
+def test_without_gt_there_are_no_gt_columns(tool, data):
+    assert run(tool, data) == 0
+    assert 'psnr_gt_after' not in rows(data)['a']
+
+
+@pytest.mark.parametrize('arguments, method', [
+    (['--operator', 'bicubic'], Image.Resampling.BICUBIC),
+    (['--operator', 'lanczos'], Image.Resampling.LANCZOS),
+    (['--operator', 'bilinear'], Image.Resampling.BILINEAR),
+    (['--operator', 'box'], Image.Resampling.BOX),
+    (['--operator', 'box', '--alias'], Image.Resampling.NEAREST),
+])
+def test_other_operators(tool, tmp_path, arguments, method):
+    """PIL itself, downsampling the written file, gives the LR file back up to its own rounding."""
+    for name in ('lr', 'sr'):
+        (tmp_path / name).mkdir()
+    gt = natural(3, 64)
+    sr = (gt.astype(int) * 0.9 + 20).clip(0, 255).round().astype(np.uint8)
+    Image.fromarray(pil_resize(gt, 4, method)).save(tmp_path / 'lr' / 'x.png')
+    Image.fromarray(sr).save(tmp_path / 'sr' / 'x.png')
+    assert run(tool, tmp_path, *arguments) == 0
+    row = rows(tmp_path)['x']
+    assert row['lr_values_unmatched'] == '0'
+    assert float(row['psnr_lr_after']) > float(row['psnr_lr_before']) + 20
+    again = pil_resize(np.asarray(Image.open(tmp_path / 'out' / 'x.png')), 4, method).astype(int)
+    lr = np.asarray(Image.open(tmp_path / 'lr' / 'x.png')).astype(int)
+    assert np.abs(again - lr).max() <= 1  # PIL rounds between its two passes
+    assert (again != lr).mean() < 0.1
+
+
+def test_operator_changes_the_result(tool, data):
+    assert run(tool, data) == 0
+    first = (data / 'out' / 'a.png').read_bytes()
+    assert run(tool, data, '--operator', 'bicubic', '--overwrite') == 0
+    assert (data / 'out' / 'a.png').read_bytes() != first
+
+
+def test_all_problems_are_reported_before_anything_is_written(tool, data, capsys):
+    (data / 'sr' / 'a.png').rename(data / 'sr' / 'other.png')
+    Image.fromarray(natural(0, 34)).save(data / 'sr' / 'b.c.png')
+    Image.fromarray(natural(0, 32)).save(data / 'sr' / 'grey.png')
+    Image.fromarray(natural(0, 8)).save(data / 'lr' / 'b.c.jpg')
+    assert run(tool, data, '--gt', str(data / 'gt')) == 2
+    error = capsys.readouterr().err
+    for expected in ('a: in --lr but not in --sr', 'other: in --sr but not in --lr',
+                     'b.c: --lr has both b.c.jpg and b.c.png',
+                     'b.c: expected an SR size that is one multiple of the LR size 4x4, got 34x34',
+                     'grey: LR is L but SR is RGB', 'other: in --sr but not in --gt',
+                     'nothing was written'):
+        assert expected in error
+    assert not (data / 'out').exists()
+
+
+def test_gt_must_fit_and_may_hold_more(tool, data, capsys):
+    Image.fromarray(natural(9, 16)).save(data / 'gt' / 'unused.png')
+    assert run(tool, data, '--gt', str(data / 'gt')) == 0
+    Image.fromarray(natural(0, 16)).save(data / 'gt' / 'a.png')
+    assert run(tool, data, '--gt', str(data / 'gt'), '--overwrite') == 2
+    assert 'a: expected a GT like SR, 32x32 RGB, got 16x16 RGB' in capsys.readouterr().err
+
+
+def test_existing_output_is_kept(tool, data, capsys):
+    (data / 'out').mkdir()
+    (data / 'out' / 'a.png').write_bytes(b'precious')
+    assert run(tool, data) == 2
+    assert 'a.png: exists (--overwrite replaces it)' in capsys.readouterr().err
+    assert (data / 'out' / 'a.png').read_bytes() == b'precious'
+    assert len(list((data / 'out').iterdir())) == 1
+    assert run(tool, data, '--overwrite') == 0
+    assert (data / 'out' / 'a.png').read_bytes() != b'precious'
+    assert run(tool, data) == 2  # now the CSV and all images
+
+
+def test_output_must_not_be_an_input(tool, data, capsys):
+    before = (data / 'sr' / 'a.png').read_bytes()
+    code = tool.main(['--lr', str(data / 'lr'), '--sr', str(data / 'sr'),
+                      '--out', str(data / 'sr' / '..' / 'sr'), '--overwrite'])
+    assert code == 2 and 'is also the folder of --sr' in capsys.readouterr().err
+    assert (data / 'sr' / 'a.png').read_bytes() == before
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda path: path.write_bytes(b'no image'), 'not a readable image'),
+    (lambda path: path.write_bytes(path.read_bytes()[:200]), 'a.png'),
+    (lambda path: Image.new('RGBA', (32, 32)).save(path), '8-bit grey or RGB, got mode RGBA'),
+    (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path), 'got mode I;16'),
+])
+def test_unusable_files(tool, data, capsys, make, message):
+    make(data / 'sr' / 'a.png')
+    assert run(tool, data) == 2
+    assert message in capsys.readouterr().err
+    assert not (data / 'out').exists()
+
+
+def test_missing_and_empty_folders(tool, data, capsys):
+    (data / 'empty').mkdir()
+    assert tool.main(['--lr', str(data / 'nowhere'), '--sr', str(data / 'empty'),
+                      '--out', str(data / 'out')]) == 2
+    error = capsys.readouterr().err
+    assert 'nowhere: expected a folder' in error and 'found none' in error
+
+
+@pytest.mark.parametrize('arguments', [['--operator', 'area'], ['--alias'], ['--scale', '2']])
+def test_bad_arguments_exit_with_2(tool, data, arguments):
+    with pytest.raises(SystemExit) as info:
+        run(tool, data, *arguments)
+    assert info.value.code == 2
+
+
+def test_a_failing_write_leaves_no_half_file(tool, data, monkeypatch):
+    monkeypatch.setattr(tool.os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError, match='disk full'):
+        run(tool, data)
+    assert [path.name for path in (data / 'out').iterdir()] == ['consistency.csv']
