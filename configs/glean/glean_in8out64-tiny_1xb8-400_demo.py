@@ -15,12 +15,7 @@ model = dict(
         channels={4: 48, 8: 48, 16: 48, 32: 32, 64: 24},
         freeze_prior=False),
     discriminator=dict(
-        type='DCGANDiscriminator',
-        input_scale=64,
-        output_scale=4,
-        out_channels=1,
-        base_channels=16,
-        default_norm_cfg=None),
+        type='UNetDiscriminatorWithSpectralNorm', in_channels=3, mid_channels=16),
     pixel_loss=dict(type='MSELoss', loss_weight=1.0, reduction='mean'),
     gan_loss=dict(
         type='GANLoss',
