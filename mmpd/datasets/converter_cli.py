@@ -1,0 +1,88 @@
+"""Command line of the data set converters in ``tools/dataset_converters``."""
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from .preparation import Recipe, prepare
+from .resampling import KERNELS
+from .sources import FolderSource, open_source
+
+
+def parse_args(argv, description, out, size, test_count):
+    """Arguments common to all converters."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('source', help='folder of images, zip file or LMDB')
+    parser.add_argument('--out', default=out, help='output folder')
+    parser.add_argument('--size', type=int, default=size, help='side of the square GT images')
+    parser.add_argument('--scale', type=int, nargs='*', default=[],
+                        help='write an LR folder for each of these scales; without, the configs '
+                        'make the LRs on the fly')
+    parser.add_argument('--kernel', choices=KERNELS, default='bicubic', help='kernel of the LRs')
+    parser.add_argument('--antialias', action=argparse.BooleanOptionalAction, default=True,
+                        help='antialiasing of the LRs')
+    parser.add_argument('--test-count', type=int, default=test_count,
+                        help='list the last N images in meta_info_test.txt, the others in '
+                        'meta_info_train.txt; -1: all')
+    parser.add_argument('--limit', type=int, help='use the first N images only')
+    parser.add_argument('--link', action='store_true',
+                        help='hard-link PNG files that need no change instead of copying them')
+    parser.add_argument('--workers', type=int, help='processes (default: one per core)')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    args = parser.parse_args(argv)
+    for name, least in (('limit', 1), ('workers', 1), ('test_count', -1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    return args
+
+
+def main(argv, description, out, size, test_count=0, check=None):
+    """Run a converter.
+
+    Args:
+        argv (list[str] | None): Arguments; None for those of the process.
+        description (str): What it does.
+        out (str): Default output folder, as the configs expect it.
+        size (int): Default GT size.
+        test_count (int): Default of ``--test-count``.
+        check (Callable[[Source], None], optional): Refuses an unsuitable source by ValueError.
+
+    Returns:
+        int: 0, 1 if images were bad (see the report), 2 for bad arguments or a full disk, 130 if
+        interrupted.
+    """
+    args = parse_args(argv, description, out, size, test_count)
+    start = time.perf_counter()
+    try:
+        recipe = Recipe(args.size, args.scale, args.kernel, args.antialias, args.link)
+        source = open_source(args.source)
+        if check is not None:
+            check(source)
+        manifest = prepare(source, args.out, recipe, args.workers, args.limit, args.test_count,
+                           progress=not args.quiet and sys.stderr.isatty())
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('interrupted: run the same command again to continue', file=sys.stderr)
+        return 130
+    seconds = time.perf_counter() - start
+    print(f'{manifest["images"]} images in {args.out} ({manifest["train"]} train, '
+          f'{manifest["test"]} test), {seconds:.1f} s')
+    if manifest['bad']:
+        report = os.path.join(args.out, 'report.txt')
+        print(f'{manifest["bad"]} images are corrupt or undersized: see {report}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def refuse_deltas(source):
+    """CelebA-HQ's deltas are no images: say what to do with them."""
+    deltas = isinstance(source, FolderSource) and any(Path(source.path).glob('delta*.zip'))
+    if deltas and not source.keys():
+        raise ValueError(f'{source.path} holds the deltas of the official release, not images: '
+                         'make imgHQ*.npy files of them with the release\'s own script, then give '
+                         'that folder')

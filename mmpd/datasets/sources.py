@@ -1,0 +1,134 @@
+"""Where raw images come from: a folder, a zip file or an LMDB.
+
+A source lists the keys of its images, in a stable order, and reads one as a file's bytes. It opens
+its archive lazily, once per process, so that it can be sent to worker processes.
+"""
+import os
+import zipfile
+from pathlib import Path, PurePosixPath
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.npy')
+
+
+class Source:
+    """Base of the sources.
+
+    Args:
+        path (str | Path): Folder or file.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._handle = self._owner = None
+
+    def __getstate__(self):
+        return {**self.__dict__, '_handle': None, '_owner': None}
+
+    @property
+    def handle(self):
+        """The opened archive of this process (a handle must not be shared by forked ones)."""
+        if self._owner != os.getpid():
+            self._handle, self._owner = self.open(), os.getpid()
+        return self._handle
+
+    def open(self):
+        """Open the archive."""
+        return None
+
+    def close(self):
+        """Close it; LMDB refuses to open again what a process had open when it was forked."""
+        if self._handle is not None:
+            self._handle.close()
+        self._handle = self._owner = None
+
+    def keys(self):
+        """Names of all images, sorted."""
+        raise NotImplementedError
+
+    def read(self, key):
+        """Bytes of one image file."""
+        raise NotImplementedError
+
+    def file(self, key):
+        """Path of the image if it is a file of its own, else None."""
+        return None
+
+
+class FolderSource(Source):
+    """All images below a folder."""
+
+    def keys(self):
+        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob('*')
+                      if path.suffix.lower() in SUFFIXES and path.is_file())
+
+    def read(self, key):
+        return (self.path / key).read_bytes()
+
+    def file(self, key):
+        return self.path / key
+
+
+class ZipSource(Source):
+    """All images of a zip file. Its checksums are verified on reading."""
+
+    def open(self):
+        return zipfile.ZipFile(self.path)
+
+    def keys(self):
+        return sorted(name for name in self.handle.namelist()
+                      if PurePosixPath(name).suffix.lower() in SUFFIXES
+                      and not name.startswith('__MACOSX/'))
+
+    def read(self, key):
+        return self.handle.read(key)
+
+
+class LMDBSource(Source):
+    """All values of an LMDB as LSUN publishes it: key -> image file."""
+
+    def open(self):
+        import lmdb
+        return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False,
+                         meminit=False, subdir=self.path.is_dir(), max_readers=1024)
+
+    def keys(self):
+        with self.handle.begin() as transaction:
+            return [key.hex() for key in transaction.cursor().iternext(values=False)]
+
+    def read(self, key):
+        with self.handle.begin() as transaction:
+            value = transaction.get(bytes.fromhex(key))
+        if value is None:
+            raise OSError('the key is gone')
+        return value
+
+
+def name_of(source, key):
+    """Stem of the files made from an image: the key's last part, without its suffix.
+
+    LMDB keys that are plain text (LSUN's are hexadecimal digests) name themselves.
+    """
+    if isinstance(source, LMDBSource):
+        raw = bytes.fromhex(key)
+        plain = all(chr(byte).isalnum() and byte < 128 or byte in b'_-' for byte in raw)
+        return raw.decode() if raw and plain else key
+    return PurePosixPath(key).stem
+
+
+def open_source(path):
+    """The source at a path: an LMDB folder or file, a zip file, or a folder of images.
+
+    Raises:
+        ValueError: If there is nothing or nothing of these kinds.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f'no such file or folder: {path}')
+    if path.is_dir():
+        return LMDBSource(path) if (path / 'data.mdb').is_file() else FolderSource(path)
+    if path.suffix.lower() == '.mdb':
+        return LMDBSource(path)
+    if zipfile.is_zipfile(path):
+        return ZipSource(path)
+    raise ValueError(f'{path} is neither a folder of images, nor an LMDB, nor a zip file '
+                     '(or it is damaged)')

@@ -1,0 +1,299 @@
+"""The converters on small archives in the real formats."""
+import hashlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpd.datasets import preparation
+from mmpd.datasets.preparation import Recipe, prepare
+from mmpd.datasets.resampling import downsample
+from mmpd.datasets.sources import LMDBSource, open_source
+
+TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
+
+
+def picture(index, size=(32, 32)):
+    """A smooth picture, BGR."""
+    y, x = np.mgrid[:size[0], :size[1]]
+    return np.stack([(x * 7 + index * 31) % 256, (y * 5) % 256, (x + y + index) % 256],
+                    2).astype(np.uint8)
+
+
+def encode(image, suffix='.png'):
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def run(name, *args):
+    """Run a converter in this process; returns its exit code."""
+    script = TOOLS / name / f'prepare_{name}.py'
+    argv, sys.argv = sys.argv, [str(script), *map(str, args), '--workers', '2']
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = argv
+
+
+def folder_of(tmp_path, count=5, size=(32, 32)):
+    root = tmp_path / 'images1024x1024'
+    for index in range(count):
+        path = root / '00000' / f'{index:05d}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture(index, size)))
+    return root
+
+
+def snapshot(out):
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*')
+            if path.is_file() and path.name not in ('progress.jsonl', 'manifest.json')}
+
+
+def test_ffhq_folder_and_zip_give_the_same(tmp_path, capsys):
+    root, archive = folder_of(tmp_path), tmp_path / 'images1024x1024.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+        for path in root.rglob('*.png'):
+            file.write(path, path.relative_to(tmp_path))
+        file.writestr('__MACOSX/._00000.png', b'rubbish')
+        file.writestr('README.txt', 'no image')
+    options = ['--size', 32, '--scale', 4, 8, '--test-count', 2]
+    outs = [tmp_path / 'a', tmp_path / 'b']
+    for source, out in zip((root, archive), outs, strict=True):
+        assert run('ffhq', source, '--out', out, *options) == 0
+    assert snapshot(outs[0]) == snapshot(outs[1])
+    for index in range(5):
+        source = root / '00000' / f'{index:05d}.png'
+        assert (outs[0] / 'GT' / source.name).read_bytes() == source.read_bytes()
+        for scale in (4, 8):
+            lr = cv2.imread(str(outs[0] / f'LR_x{scale}_bicubic_antialias' / source.name))
+            np.testing.assert_array_equal(lr, downsample(picture(index), scale))
+    assert (outs[0] / 'meta_info_train.txt').read_text().splitlines() == [
+        f'{index:05d}.png (32,32,3)' for index in range(3)]
+    assert (outs[0] / 'meta_info_test.txt').read_text().splitlines() == [
+        f'{index:05d}.png (32,32,3)' for index in (3, 4)]
+    manifest = json.loads((outs[1] / 'manifest.json').read_text())
+    assert [manifest[key] for key in ('images', 'train', 'test', 'bad')] == [5, 3, 2, 0]
+    for name, digest in manifest['gt_sha256'].items():
+        assert hashlib.sha256((outs[1] / 'GT' / f'{name}.png').read_bytes()).hexdigest() == digest
+    assert '5 images' in capsys.readouterr().out
+
+
+def make_lmdb(path, count=7):
+    pictures = {}
+    environment = lmdb.open(str(path), map_size=1 << 24)
+    with environment.begin(write=True) as transaction:
+        for index in range(count):
+            key = hashlib.sha1(str(index).encode()).hexdigest().encode()
+            pictures[key.decode()] = picture(index, (32 + index, 48))
+            transaction.put(key, encode(pictures[key.decode()], '.webp'))
+    environment.close()
+    return pictures
+
+
+def test_lsun_lmdb_is_cropped_and_resized(tmp_path):
+    make_lmdb(tmp_path / 'cat_lmdb')
+    out = tmp_path / 'lsun_cat'
+    assert run('lsun', tmp_path / 'cat_lmdb', '--out', out, '--size', 32, '--test-count', 3,
+               '--scale', 8, '--kernel', 'bicubic', '--no-antialias') == 0
+    source = LMDBSource(tmp_path / 'cat_lmdb')
+    for key in source.keys():
+        image = cv2.imdecode(np.frombuffer(source.read(key), np.uint8), cv2.IMREAD_COLOR)
+        h = len(image)
+        cropped = image[:, (48 - h) // 2:(48 - h) // 2 + h]
+        want = np.asarray(Image.fromarray(cropped).resize((32, 32), Image.LANCZOS))
+        name = bytes.fromhex(key).decode()
+        got = cv2.imread(str(out / 'GT' / f'{name}.png'))
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(cv2.imread(str(out / 'LR_x8_bicubic_alias' / f'{name}.png')),
+                                      downsample(got, 8, 'bicubic', antialias=False))
+    assert len((out / 'meta_info_train.txt').read_text().splitlines()) == 4
+
+
+def test_celeba_hq_npy_jpeg_and_deltas(tmp_path, capsys):
+    root = tmp_path / 'npy'
+    root.mkdir()
+    np.save(root / 'imgHQ00000.npy', picture(0)[..., ::-1].transpose(2, 0, 1)[None])
+    np.save(root / 'imgHQ00001.npy', picture(1)[..., ::-1].transpose(2, 0, 1))
+    (root / '2.jpg').write_bytes(encode(picture(2), '.jpg'))
+    out = tmp_path / 'out'
+    assert run('celeba_hq', root, '--out', out, '--size', 32) == 0
+    np.testing.assert_array_equal(cv2.imread(str(out / 'GT' / 'imgHQ00000.png')), picture(0))
+    np.testing.assert_array_equal(cv2.imread(str(out / 'GT' / 'imgHQ00001.png')), picture(1))
+    assert len((out / 'meta_info_test.txt').read_text().splitlines()) == 3
+    assert not (out / 'meta_info_train.txt').exists()
+    deltas = tmp_path / 'deltas'
+    deltas.mkdir()
+    (deltas / 'deltas00000.zip').write_bytes(b'')
+    assert run('celeba_hq', deltas, '--out', tmp_path / 'x') == 2
+    assert 'deltas' in capsys.readouterr().err
+
+
+def test_bad_images_are_listed_and_the_run_continues(tmp_path, capsys):
+    root = folder_of(tmp_path, 3) / '00000'
+    whole = encode(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    (root / 'cut.png').write_bytes(whole[:-200])
+    jpeg = encode(picture(1), '.jpg')
+    (root / 'half.jpg').write_bytes(jpeg[:len(jpeg) // 2])
+    (root / 'empty.png').write_bytes(b'')
+    (root / 'text.png').write_bytes(b'no image at all')
+    (root / 'small.png').write_bytes(encode(picture(0, (31, 40))))
+    (root / 'odd.npy').write_bytes(b'\x93NUMPY')
+    out = tmp_path / 'out'
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 1
+    report = dict(line.split('\t') for line in (out / 'report.txt').read_text().splitlines())
+    assert set(report) == {'cut', 'half', 'empty', 'text', 'small', 'odd'}
+    assert report['small'] == 'undersized: 31 x 40, needed 32 x 32'
+    assert all('corrupt' in reason for name, reason in report.items() if name != 'small')
+    assert len(list((out / 'GT').iterdir())) == 3
+    assert '6 images are corrupt or undersized' in capsys.readouterr().err
+    for name in ('cut', 'half', 'empty', 'text', 'small'):
+        for path in root.glob(f'{name}.*'):
+            path.unlink()
+    (root / 'odd.npy').unlink()
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 0  # mended
+    assert not (out / 'report.txt').exists()
+
+
+def test_damaged_archive_members(tmp_path):
+    archive = tmp_path / 'images.zip'
+    with zipfile.ZipFile(archive, 'w') as file:
+        for index in range(3):
+            file.writestr(f'{index}.png', encode(picture(index)))
+    data = bytearray(archive.read_bytes())
+    at = data.find(b'IDAT') + 8
+    data[at] ^= 0xff  # one wrong byte: the zip's checksum notices
+    archive.write_bytes(bytes(data))
+    assert run('ffhq', archive, '--out', tmp_path / 'out', '--size', 32) == 1
+    assert 'CRC' in (tmp_path / 'out' / 'report.txt').read_text()
+
+
+def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypatch):
+    root, out, recipe = folder_of(tmp_path), tmp_path / 'out', Recipe(32, [8])
+    prepare(open_source(root), out, recipe, 1, limit=3, progress=False)
+    before, stamps = snapshot(out), {p: p.stat().st_mtime_ns for p in out.rglob('*.png')}
+    (out / 'GT' / '00000.png').write_bytes(b'half')
+    (out / 'LR_x8_bicubic_antialias' / '00001.png').unlink()
+    (out / 'GT' / '00004.png.77.partial').write_bytes(b'left by a kill')
+    with open(out / 'progress.jsonl', 'a') as journal:
+        journal.write('{"key": "00000/00004.png", "na')
+    made = []
+    original = preparation._make_chunk
+    monkeypatch.setattr(preparation, 'ProcessPoolExecutor', Inline)
+    monkeypatch.setattr(preparation, '_make_chunk', lambda *args: made.extend(args[1]) or
+                        original(*args))
+    prepare(open_source(root), out, recipe, 1, progress=False)
+    assert made == [f'00000/0000{i}.png' for i in (0, 1, 3, 4)]
+    after = snapshot(out)
+    assert all(after[name] == data for name, data in before.items() if name.endswith('.png'))
+    assert not list(out.rglob('*.partial'))
+    untouched = out / 'GT' / '00002.png'
+    assert untouched.stat().st_mtime_ns == stamps[untouched]
+
+
+class Inline:
+    """An executor without processes."""
+
+    def __init__(self, *args):
+        pass
+
+    def submit(self, function, *args):
+        value = function(*args)
+
+        class Done:
+            def result(self):
+                return value
+        return Done()
+
+    def shutdown(self, **kwargs):
+        pass
+
+
+def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path):
+    root = folder_of(tmp_path, 120, (256, 256))
+    out = tmp_path / 'out'
+    command = [sys.executable, str(TOOLS / 'ffhq' / 'prepare_ffhq.py'), str(root), '--out',
+               str(out), '--size', '256', '--scale', '8', '--workers', '2', '--quiet']
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while time.time() < deadline and len(list(out.glob('GT/*.png'))) < 10:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    made = list(out.glob('*/*.png'))
+    assert 10 <= len(made)
+    for path in made:
+        assert not preparation.is_truncated(path.read_bytes())
+    assert run('ffhq', root, '--out', out, '--size', 256, '--scale', 8) == 0
+    fresh = tmp_path / 'fresh'
+    assert run('ffhq', root, '--out', fresh, '--size', 256, '--scale', 8) == 0
+    assert snapshot(out) == snapshot(fresh)
+
+
+def test_hard_links_save_the_copy(tmp_path):
+    root, out = folder_of(tmp_path, 2), tmp_path / 'out'
+    for _ in range(2):
+        assert run('ffhq', root, '--out', out, '--size', 32, '--link') == 0
+    assert (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
+
+
+def test_grey_and_16_bit_png_become_8_bit_rgb(tmp_path):
+    root = tmp_path / 'png'
+    root.mkdir()
+    cv2.imwrite(str(root / 'grey.png'), picture(0)[..., 0])
+    cv2.imwrite(str(root / 'deep.png'), picture(0).astype(np.uint16) * 257)
+    manifest = prepare(open_source(root), tmp_path / 'out', Recipe(32), 1, progress=False)
+    assert manifest['images'] == 2
+    for name in ('grey', 'deep'):
+        image = cv2.imread(str(tmp_path / 'out' / 'GT' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        assert image.dtype == np.uint8 and image.shape == (32, 32, 3)
+
+
+def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
+    root = folder_of(tmp_path, 2)
+    out = tmp_path / 'out'
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 0
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'note.txt').write_text('no archive')
+    twice = tmp_path / 'twice'
+    twice.mkdir()
+    for suffix in ('.png', '.jpg'):
+        (twice / f'a{suffix}').write_bytes(encode(picture(0), suffix))
+    for args, message in (
+            ((tmp_path / 'missing', '--out', out), 'no such file or folder'),
+            ((tmp_path / 'empty', '--out', tmp_path / 'o'), 'no images in'),
+            ((tmp_path / 'note.txt', '--out', out), 'neither a folder'),
+            ((twice, '--out', tmp_path / 'o', '--size', 32), 'both become a.png'),
+            ((root, '--out', out, '--size', 32, '--scale', 4), 'made with scales = [8]'),
+            ((root, '--out', out, '--size', 16, '--scale', 8), 'made with size = 32'),
+            ((root, '--out', out, '--size', 30, '--scale', 8), '30 is not divisible by scale 8'),
+            ((root, '--out', out, '--size', 0), 'size must be positive'),
+            ((root, '--out', out, '--kernel', 'average_pooling', '--no-antialias', '--scale', 8,
+              '--size', 32), 'antialiasing'),
+            ((root, '--out', out, '--limit', 0), 'at least 1')):
+        capsys.readouterr()
+        assert run('ffhq', *args) == 2, args
+        error = capsys.readouterr().err
+        assert message in error and 'Traceback' not in error
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match='No space'):
+        preparation.write_atomically(str(tmp_path / 'a.png'), b'data')
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,14 @@
+"""LSUN: an LMDB such as cat or church_outdoor_train_lmdb, centre-cropped and resized to 256 x 256
+-> data/lsun_{category}.
+
+    python tools/dataset_converters/lsun/prepare_lsun.py path/to/cat --out data/lsun_cat
+"""
+import os
+import sys
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no threads below them
+
+from mmpd.datasets.converter_cli import main  # noqa: E402
+
+if __name__ == '__main__':
+    sys.exit(main(None, __doc__, 'data/lsun', 256, test_count=1000))
