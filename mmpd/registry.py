@@ -6,7 +6,7 @@ LOCATIONS = {
     'TRANSFORMS': 'mmpd.datasets.transforms',
     'METRICS': 'mmpd.evaluation',
     'HOOKS': 'mmpd.engine',
-    'VISUALIZERS': 'mmpd.visualization',
+    'LOOPS': 'mmpd.engine',
 }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path('work_dirs/demo')
@@ -29,6 +30,7 @@ MODELS = {
     'PDGLEAN': 'configs/pd_glean/pd_glean_in8out64-tiny_1xb8-400_demo.py',
 }
 METRICS = ('PSNR', 'SSIM', 'PSNR_LR', 'PSNR_LR_8bit')
+PSNR_CAP = 200  # what LRConsistency reports for no error at all
 LABELS = dict(PSNR='PSNR', SSIM='SSIM', PSNR_LR='PSNR(LR), float', PSNR_LR_8bit='PSNR(LR), 8 bits')
 
 
@@ -61,12 +63,12 @@ def prepare_data(train_crops=480, val_crops=24):
         rng = np.random.default_rng(0)
         for name in PICTURES[split]:
             path = next(folder.glob(f'{name}.*'))
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            picture = np.asarray(Image.open(path).convert('RGB'))
             for index, crop in enumerate(crops_of(picture, rng, total // len(PICTURES[split]))):
-                cv2.imwrite(str(gt / f'{name}_{index:03d}.png'), crop)
-    face = cv2.imread(str(folder / 'astronaut.png'))[0:224, 112:336]
-    cv2.imwrite(str(DEMO / 'data/val/GT/astronaut_face.png'),
-                cv2.resize(face, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
+                Image.fromarray(crop).save(gt / f'{name}_{index:03d}.png')
+    face = np.asarray(Image.open(folder / 'astronaut.png').convert('RGB'))[0:224, 112:336]
+    Image.fromarray(cv2.resize(face, (SIZE, SIZE), interpolation=cv2.INTER_AREA)).save(
+        DEMO / 'data/val/GT/astronaut_face.png')
 
 
 def run_tool(*arguments):
@@ -100,7 +102,7 @@ def read_predictions(folder):
     """The pictures ``tools/test.py`` saved, by the stem of their GT."""
     pictures = {}
     for path in sorted(folder.glob('**/vis_image/*.png')):
-        pictures[path.stem.rsplit('_', 1)[0]] = cv2.imread(str(path))[..., ::-1]
+        pictures[path.stem.rsplit('_', 1)[0]] = np.asarray(Image.open(path))
     return pictures
 
 
@@ -123,14 +125,15 @@ def draw(predictions, lr_of, gt_of, stems):
         columns = {'LR': lr_of[stem]}
         columns.update({name: predictions[name][stem] for name in MODELS})
         rows.append(comparison_panel(columns, gt=gt_of[stem], gain=5))
-    cv2.imwrite(str(DEMO / 'comparison.png'), stack_panels(rows)[..., ::-1])
+    Image.fromarray(stack_panels(rows)).save(DEMO / 'comparison.png')
 
 
 def write_report(results, elapsed):
     header = [*LABELS.values(), 'largest LR error of the saved files', 'iterations', 'seconds']
     lines = ['| model | ' + ' | '.join(header) + ' |', '|---' * (len(header) + 1) + '|']
     for name, row in results.items():
-        values = [f'{row[key]:.2f}' if key != 'SSIM' else f'{row[key]:.4f}' for key in METRICS]
+        values = [f'{row[key]:.4f}' if key == 'SSIM' else
+                  'exact' if row[key] >= PSNR_CAP else f'{row[key]:.2f}' for key in METRICS]
         values += [f'{row["largest_lr_error_of_files"]:.3g} / 255', str(row['iterations']),
                    f'{row["seconds"]:.0f}']
         lines.append(f'| {name} | ' + ' | '.join(values) + ' |')
@@ -160,7 +163,7 @@ def main():
         predictions[name] = read_predictions(folder)
 
     from mmpd.datasets.resampling import downsample
-    gt_of = {path.stem: cv2.imread(str(path))[..., ::-1]
+    gt_of = {path.stem: np.asarray(Image.open(path))
              for path in sorted((DEMO / 'data/val/GT').glob('*.png'))}
     lr_of = {stem: downsample(gt, SCALE, 'bicubic', True) for stem, gt in gt_of.items()}
     for name in MODELS:
