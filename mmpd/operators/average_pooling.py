@@ -4,9 +4,10 @@ import torch
 from .base import HALF, LinearOperator, check_finite, check_positive_int, compute_dtype
 from .builder import OPERATORS
 
-# Bytes of the image handled at a time: the second reading then comes from the
-# cache, and no temporary is larger.  Chosen with tools/benchmark/pd_head.py.
-BLOCK_BYTES = 2 << 20
+# Bytes that the temporaries of a block of the image may take: 2/s of the block.  Smaller
+# blocks lose more to the start of each operation and to waiting for the other threads
+# than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
+TEMPORARY_BYTES = 4 << 20
 
 
 def average_pool(x, scale):
@@ -49,17 +50,25 @@ def _fused(x, y, scale, strength, out=None, check=False):
         y = y.to(wide)
         small = y.permute(0, 2, 3, 1) if inner > 1 else y
         small = small.reshape(len(source), row // scale)
-    mean = source.new_full((1, scale), scale**-2, dtype=wide)
-    step = max(1, BLOCK_BYTES // (scale * row * source.element_size()))
+    ones = source.new_ones(scale, dtype=wide)
+    mean = (ones / scale**2).view(1, 1, scale)
+    size = row * ones.element_size() * (2 if x.dtype not in HALF else 2 * scale)
+    step = max(1, TEMPORARY_BYTES // size)
     for start in range(0, len(source), step):
         block = source[start:start + step].to(wide)
         k = len(block)
-        pooled = torch.matmul(mean, block).view(k, -1, scale, inner).sum(2).view(k, -1)
-        error = -pooled if y is None else small[start:start + step] - pooled
+        rows = torch.bmm(mean.expand(k, 1, scale), block)
+        known = rows.new_zeros(k, row // scale) if y is None else small[start:start + step]
+        if inner == 1:  # one operation less
+            error = torch.addmv(known.reshape(-1), rows.view(-1, scale), ones, alpha=-1)
+        else:
+            error = known - rows.view(k, -1, scale, inner).sum(2).view(k, -1)
+        del rows  # not to be held beside the expanded error
         if check:
             check_finite(error, x, y)
-        error = error.mul_(strength).view(k, -1, 1, inner).expand(-1, -1, scale, -1)
-        error = error.reshape(k, 1, row)
+        if strength != 1:
+            error = error * strength
+        error = error.view(k, -1, 1, inner).expand(-1, -1, scale, -1).reshape(k, 1, row)
         if x.dtype in HALF:
             target[start:start + step] = block.add_(error)
         else:
@@ -103,7 +112,7 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
 
     Returns:
         Tensor: x̂ in the shape, dtype and memory format of ``x``.  Only this
-        image is allocated, apart from blocks of at most 2 MiB.
+        image is allocated, apart from temporaries of at most about 4 MiB.
 
     Raises:
         ValueError: Shapes that do not fit, integer or empty tensors, NaN or inf.
