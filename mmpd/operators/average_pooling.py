@@ -1,6 +1,7 @@
 """Average pooling and the pooling-based decomposition (paper Eqs. 8, 9 and 11)."""
 import torch
 
+from . import triton_pooling
 from .base import HALF, LinearOperator, check_finite, check_positive_int, compute_dtype
 from .builder import OPERATORS
 
@@ -40,8 +41,13 @@ def _fused(x, y, scale, strength, out=None, check=False):
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
     wide = compute_dtype(x) if y is None else compute_dtype(x, y)
-    source, inner = _rows(x)
     result = torch.empty_like(x) if out is None else out
+    if triton_pooling.usable(x, y, scale):
+        error = triton_pooling.project(x, y, scale, strength, result, want_error=check)
+        if check:
+            check_finite(error, x, y)
+        return result
+    source, inner = _rows(x)
     target = _rows(result)[0]
     planes, height, row = source.shape
     source = source.view(planes * height // scale, scale, row)

@@ -1,0 +1,106 @@
+"""The CUDA kernel: its arithmetic in Triton's interpreter, the rest where there is a GPU."""
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mmpd.operators import AveragePooling, pooling_decomposition, replicate, triton_pooling
+
+INTERPRETED = """
+import torch
+from mmpd.operators import AveragePooling, triton_pooling
+generator = torch.Generator().manual_seed(0)
+for scale, h, w in ((2, 3, 5), (4, 2, 3), (8, 2, 9), (16, 1, 3), (64, 1, 2)):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        x = torch.randn(2, 3, h * scale, w * scale, generator=generator).to(dtype)
+        y = torch.randn(2, 3, h, w, generator=generator)
+        operator = AveragePooling(scale)
+        for measurement, strength in ((y, 1.0), (None, 0.25), (y.to(dtype), 0.5)):
+            out = torch.empty_like(x)
+            error = triton_pooling.project(x, measurement, scale, strength, out, want_error=True)
+            known = torch.zeros_like(y) if measurement is None else measurement
+            expected = operator.project(x, known, strength)
+            # half: sums in another order may round to the neighbouring number
+            tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+            torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(error, known.float() - operator.A(x.float()),
+                                       rtol=0, atol=1e-5)
+            inplace = x.clone()
+            assert triton_pooling.project(inplace, measurement, scale, strength, inplace) is None
+            assert torch.equal(inplace, out)
+print('same')
+"""
+
+
+def test_arithmetic_in_the_interpreter():
+    pytest.importorskip('triton')
+    run = subprocess.run([sys.executable, '-c', INTERPRETED], capture_output=True, text=True,
+                         env={**os.environ, 'TRITON_INTERPRET': '1'})
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip().endswith('same')
+
+
+def test_cpu_images_take_the_plain_path():
+    x, y = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 2, 2)
+    assert not triton_pooling.usable(x, y, 8)
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+
+
+@cuda
+@pytest.mark.parametrize('scale', (2, 8, 16, 64))
+@pytest.mark.parametrize('dtype', triton_pooling.DTYPES, ids=str)
+def test_equals_the_plain_path_on_cuda(scale, dtype):
+    x = torch.randn(2, 3, 3 * scale, 5 * scale, device='cuda', dtype=dtype)
+    y = torch.randn(2, 3, 3, 5, device='cuda')
+    assert triton_pooling.usable(x, y, scale)
+    expected = pooling_decomposition(x.cpu(), y.cpu(), scale)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(pooling_decomposition(x, y, scale).cpu(), expected,
+                               rtol=tolerance, atol=tolerance)
+
+
+@cuda
+def test_refuses_nan_on_cuda():
+    x = torch.rand(1, 3, 16, 16, device='cuda')
+    x[0, 0, 3, 3] = float('nan')
+    with pytest.raises(ValueError, match='image: expected finite values, got 1'):
+        pooling_decomposition(x, torch.rand(1, 3, 2, 2, device='cuda'), 8)
+
+
+@cuda
+@pytest.mark.parametrize('scale', (8, 16))
+def test_gradient_on_cuda(scale):
+    x = torch.randn(1, 3, 64, 64, device='cuda', requires_grad=True)
+    weight = torch.randn(1, 3, 64, 64, device='cuda')
+    y = torch.randn(1, 3, 64 // scale, 64 // scale, device='cuda')
+    (pooling_decomposition(x, y, scale) * weight).sum().backward()
+    expected = weight - replicate(AveragePooling(scale).A(weight), scale)
+    torch.testing.assert_close(x.grad, expected, rtol=0, atol=1e-5)
+
+
+@cuda
+@pytest.mark.parametrize('scale', (8, 16))
+def test_bandwidth_on_cuda(scale):
+    """At least 85 % of that of a copy, best of 20 each."""
+    x = torch.rand(4, 3, 2048, 2048, device='cuda')
+    y = torch.rand(4, 3, 2048 // scale, 2048 // scale, device='cuda')
+    out = torch.empty_like(x)
+
+    def best(function):
+        times = []
+        for _ in range(20):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            function()
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    triton_pooling.project(x, y, scale, 1.0, out)
+    ours = best(lambda: triton_pooling.project(x, y, scale, 1.0, out))
+    assert best(lambda: out.copy_(x)) / ours >= 0.85
