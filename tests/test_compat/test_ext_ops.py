@@ -1,0 +1,206 @@
+"""The stand-ins for mmcv's compiled ops: same values and derivatives as mmcv's references.
+
+``mmcv.ops`` sends CUDA tensors through autograd functions around ``mmcv._ext``.
+Those functions do not look at the device, so driving them with CPU tensors runs
+what a GPU runs.
+"""
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+
+from mmpd.compat import ext_ops
+
+up_module = importlib.import_module('mmcv.ops.upfirdn2d')
+act_module = importlib.import_module('mmcv.ops.fused_bias_leakyrelu')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def stand_ins():
+    """Have mmcv's functions call the stand-ins even where mmcv is compiled."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(up_module, 'ext_module', ext_ops)
+    patch.setattr(act_module, 'ext_module', ext_ops)
+    yield
+    patch.undo()
+
+
+def filtered(x, kernel, **kwargs):
+    """What ``mmcv.ops.upfirdn2d`` does with a CUDA tensor."""
+    return up_module._upfirdn2d_cuda(**kwargs).apply(x, kernel)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**31), batch=st.integers(1, 2), channels=st.integers(1, 3),
+       size=st.tuples(st.integers(6, 9), st.integers(6, 9)),
+       taps=st.tuples(st.integers(1, 4), st.integers(1, 4)), separable=st.booleans(),
+       up=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+       down=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+       padding=st.tuples(*[st.integers(-1, 3)] * 4), flip=st.booleans(),
+       gain=st.sampled_from([1, 0.5, 4]))
+def test_upfirdn2d_equals_mmcvs_reference(seed, batch, channels, size, taps, separable, up, down,
+                                          padding, flip, gain):
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, channels, *size, generator=rng, dtype=torch.float64)
+    kernel = torch.randn(taps[0] if separable else taps, generator=rng)
+    if separable and taps[0] == 1:
+        # mmcv's CUDA path makes a full 1x1 filter of it and then applies the whole gain
+        gain = 1
+    kwargs = dict(up=list(up), down=list(down), padding=list(padding), flip_filter=flip, gain=gain)
+    expected = up_module._upfirdn2d_ref(x, kernel, **kwargs)
+    actual = filtered(x, kernel, **kwargs)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)  # float32 filters
+
+
+# StyleGAN2's uses (upsampling, downsampling, blur), then a cropping and an anisotropic one
+UPFIRDN = [
+    dict(up=2, padding=[2, 1, 2, 1], gain=4),
+    dict(down=2, padding=[1, 1, 1, 1]),
+    dict(padding=[2, 1, 2, 1]),
+    dict(up=2, down=3, padding=[-1, 2, 0, -1], flip_filter=True),
+    dict(up=[1, 2], down=[2, 1], padding=[0, 3, 1, 2]),
+]
+
+
+@pytest.mark.parametrize('kwargs', UPFIRDN, ids=range(len(UPFIRDN)))
+@pytest.mark.parametrize('separable', [False, True])
+def test_upfirdn2d_first_and_second_derivative(kwargs, separable):
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    kernel = torch.tensor([1., 3., 3., 1.]) / 8
+    if not separable:
+        kernel = torch.outer(kernel, kernel)
+
+    def function(x):
+        return filtered(x, kernel, **kwargs)
+
+    assert gradcheck(function, x)
+    assert gradgradcheck(function, x)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_upfirdn2d_keeps_half_precision(dtype):
+    x = torch.randn(1, 2, 8, 8)
+    kernel = torch.ones(4, 4) / 16
+    half = filtered(x.to(dtype), kernel, up=2, padding=[2, 1, 2, 1], gain=4)
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), filtered(x, kernel, up=2, padding=[2, 1, 2, 1],
+                                                      gain=4), rtol=0.02, atol=0.02)
+
+
+def activated(x, bias, slope=0.2, scale=2**0.5):
+    """What ``mmcv.ops.fused_bias_leakyrelu`` does with a CUDA tensor."""
+    return act_module.FusedBiasLeakyReLUFunction.apply(x, bias, slope, scale)
+
+
+SHAPES = [(3, 4), (2, 3, 5), (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('slope, scale', [(0.2, 2**0.5), (0.1, 1.0)])
+def test_fused_bias_leakyrelu_equals_mmcvs_reference(shape, slope, scale):
+    x, bias = torch.randn(shape), torch.randn(shape[1])
+    torch.testing.assert_close(activated(x, bias, slope, scale),
+                               act_module.bias_leakyrelu_ref(x, bias, slope, scale))
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_fused_bias_leakyrelu_first_and_second_derivative(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(shape[1], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(activated, (x, bias))
+    assert gradgradcheck(activated, (x, bias))
+
+
+@pytest.mark.parametrize('act, grad', [(1, 0), (3, 2)])
+def test_fused_bias_leakyrelu_refuses_what_it_cannot_do(act, grad):
+    with pytest.raises(ValueError, match=f'act={act}, grad={grad}'):
+        ext_ops.fused_bias_leakyrelu(torch.ones(1, 2), torch.ones(2), torch.ones(0), act, grad)
+
+
+def test_r1_penalty_reaches_the_weights():
+    """The double backward pass of StyleGAN2's discriminator, through both ops."""
+    weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(3, dtype=torch.float64)
+    kernel = torch.ones(4, 4) / 16
+    real = torch.randn(2, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+
+    def penalty(weight):
+        x = activated(torch.einsum('oc,nchw->nohw', weight, real), bias)
+        score = filtered(x, kernel, down=2, padding=1).pow(2).sum()
+        gradient, = torch.autograd.grad(score, real, create_graph=True)
+        return gradient.pow(2).sum()
+
+    gradient, = torch.autograd.grad(penalty(weight), weight)
+    step = torch.zeros_like(weight)
+    step[1, 2] = 1e-5
+    numeric = (penalty(weight + step) - penalty(weight - step)) / 2e-5
+    torch.testing.assert_close(gradient[1, 2], numeric, rtol=1e-5, atol=1e-6)
+
+
+needs_lite = pytest.mark.skipif(ext_ops.has_compiled_ops(), reason='mmcv is compiled here')
+
+
+@needs_lite
+def test_without_the_stand_in_mmcv_ops_fail(monkeypatch):
+    monkeypatch.delitem(sys.modules, ext_ops.NAME)
+    with pytest.raises(ModuleNotFoundError, match=r'mmcv\._ext'):
+        importlib.import_module(ext_ops.NAME)
+
+
+@needs_lite
+def test_installed_once_with_one_log_line(monkeypatch):
+    lines = []
+    monkeypatch.setattr(ext_ops, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.delitem(sys.modules, ext_ops.NAME)
+    for _ in range(3):
+        ext_ops.install_ext_ops()
+    module = sys.modules[ext_ops.NAME]
+    assert module.upfirdn2d is ext_ops.upfirdn2d
+    assert module.fused_bias_leakyrelu is ext_ops.fused_bias_leakyrelu
+    assert len(lines) == 1 and 'upfirdn2d' in lines[0]
+
+
+def test_other_ops_name_themselves_and_the_remedy():
+    module = ext_ops._StandIn(ext_ops.NAME)
+    with pytest.raises(RuntimeError, match=r'"deform_conv_forward".*pip install mmcv==2\.1\.0'):
+        module.deform_conv_forward(torch.ones(1))
+    assert not hasattr(module, '__path__')  # import machinery must see no package
+
+
+@needs_lite
+def test_an_op_of_mmcv_without_stand_in_fails_with_the_remedy():
+    from mmcv.ops import nms
+    with pytest.raises(RuntimeError, match=r'"nms".*compiled mmcv'):
+        nms(torch.tensor([[0., 0, 1, 1]]), torch.tensor([0.5]), 0.5)
+
+
+@pytest.mark.parametrize('file', ['_ext.cpython-311-x86_64-linux-gnu.so', '_ext.pyd'])
+def test_compiled_mmcv_is_left_alone(monkeypatch, tmp_path, file):
+    (tmp_path / file).touch()
+    spec = ModuleSpec('mmcv', None, is_package=True)
+    spec.submodule_search_locations.append(str(tmp_path))
+    monkeypatch.setattr(ext_ops.importlib.util, 'find_spec', lambda name: spec)
+    monkeypatch.delitem(sys.modules, ext_ops.NAME, raising=False)
+    assert ext_ops.has_compiled_ops()
+    ext_ops.install_ext_ops()
+    assert ext_ops.NAME not in sys.modules
+
+
+def test_without_mmcv_nothing_is_pretended(monkeypatch):
+    monkeypatch.setattr(ext_ops.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.delitem(sys.modules, ext_ops.NAME, raising=False)
+    ext_ops.install_ext_ops()
+    assert ext_ops.NAME not in sys.modules and not ext_ops.has_compiled_ops()
+
+
+@needs_lite
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_mmcvs_own_check_still_says_that_compiled_ops_are_missing():
+    from mmcv.utils.ext_loader import check_ops_exist
+    assert ext_ops.NAME in sys.modules and not check_ops_exist()
