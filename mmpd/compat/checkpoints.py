@@ -10,7 +10,7 @@ from mmengine.fileio.backends import LocalBackend, register_backend
 from mmengine.fileio.io import backend_instances
 from mmengine.logging import HistoryBuffer
 
-WRAPPER = re.compile(r'(^|\.)module\.')
+WRAPPER = re.compile(r'(^|\.)(?:module\.)+')
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 
 
@@ -28,12 +28,12 @@ def allow_history_buffers():
     which their pickles name for four methods of HistoryBuffer, is replaced by a
     function that gives those four and nothing else.
     """
-    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch < 2.4 loads them anyway
-        return
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        return  # torch < 2.6 loads them anyway
     core = np._core if hasattr(np, '_core') and hasattr(np._core, 'multiarray') else np.core
     multiarray = core.multiarray
-    names = [HistoryBuffer, np.ndarray, np.dtype, np.dtypes.Float64DType, np.dtypes.Int64DType,
-             (_history_method, 'builtins.getattr')]
+    names = [HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr')]
+    names += [type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         names += [(multiarray.scalar, f'{module}.scalar'),
                   (multiarray._reconstruct, f'{module}._reconstruct')]
@@ -48,7 +48,9 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj, filepath):
         """Write bytes, replacing ``filepath`` only when all of them are on disk."""
-        path = Path(filepath)
+        path = Path(os.path.realpath(filepath))  # a link stays a link
+        if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
+            return super().put(obj, filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
         try:
@@ -89,11 +91,19 @@ def strip_wrapper_prefix(state_dict):
     Returns:
         dict: ``state_dict`` itself if there is nothing to remove, else a new
         one of the same type, with the same ``_metadata``.
+
+    Raises:
+        ValueError: if two keys become the same.
     """
     if not any(WRAPPER.search(key) for key in state_dict):
         return state_dict
-    cleaned = type(state_dict)((WRAPPER.sub(r'\1', key), value)
-                               for key, value in state_dict.items())
+    cleaned = type(state_dict)()
+    for key, value in state_dict.items():
+        new = WRAPPER.sub(r'\1', key)
+        if new in cleaned:
+            raise ValueError(f'The checkpoint has {new!r} both with and without the "module." of '
+                             'a DDP wrapper: it is not clear which one is meant.')
+        cleaned[new] = value
     if hasattr(state_dict, '_metadata'):
         cleaned._metadata = type(state_dict._metadata)(
             (WRAPPER.sub(r'\1', f'{key}.')[:-1] if key else key, value)

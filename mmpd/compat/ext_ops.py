@@ -82,8 +82,8 @@ class _StandIn(ModuleType):
 def has_compiled_ops():
     """Whether the installed mmcv carries ``mmcv._ext`` (found without importing mmcv)."""
     spec = importlib.util.find_spec('mmcv')
-    return spec is not None and any(
-        path for root in spec.submodule_search_locations or () for path in Path(root).glob('_ext.*'))
+    roots = (spec and spec.submodule_search_locations) or ()
+    return any(path for root in roots for path in Path(root).glob('_ext.*'))
 
 
 def install_ext_ops():

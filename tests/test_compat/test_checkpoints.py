@@ -1,0 +1,230 @@
+"""Checkpoints of mmengine: they load safely, are written whole, and lose wrapper prefixes."""
+import io
+import os
+import pickle
+import stat
+from collections import OrderedDict
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.fileio import get_file_backend, put
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import load_checkpoint, save_checkpoint
+from torch import nn
+
+from mmpd.compat import apply, checkpoints
+from mmpd.compat.checkpoints import AtomicLocalBackend, strip_wrapper_prefix
+
+
+def message_hub():
+    """The part of a checkpoint that torch >= 2.6 refuses: log history and run-time values."""
+    hub = MessageHub('test_checkpoints')
+    for value in (3.0, np.float32(2.5), 1):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('iter', 3)
+    hub.update_info('best_score', np.float64(27.25))
+    hub.update_info('best_score_single', np.float32(27.25))
+    return hub.state_dict()
+
+
+@pytest.fixture
+def no_safe_globals():
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    yield
+    torch.serialization.add_safe_globals(before)
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return file
+
+
+def test_log_history_loads_with_weights_only():
+    buffer = torch.load(saved(message_hub()), weights_only=True)['log_scalars']['train/loss']
+    assert isinstance(buffer, HistoryBuffer)
+    assert (buffer.current(), buffer.max(), buffer.min()) == (1.0, 3.0, 1.0)
+    assert buffer.statistics('mean') == pytest.approx(6.5 / 3)
+
+
+def test_runtime_values_survive():
+    info = torch.load(saved(message_hub()), weights_only=True)['runtime_info']
+    assert info['iter'] == 3 and info['best_score'] == 27.25 and info['best_score_single'] == 27.25
+
+
+def test_without_the_workaround_mmengines_checkpoints_are_refused(no_safe_globals):
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
+        torch.load(saved(message_hub()))
+
+
+class Calls:
+    """Pickles as a call of any function with any arguments."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+MALICIOUS = [
+    Calls(os.system, 'true'),
+    Calls(eval, '1 + 1'),
+    Calls(getattr, HistoryBuffer, '__init__'),
+    Calls(getattr, HistoryBuffer, '__globals__'),
+    Calls(getattr, np.ndarray, 'tofile'),
+    Calls(getattr, Calls(getattr, HistoryBuffer, 'mean'), '__globals__'),
+]
+
+
+@pytest.mark.parametrize('content', MALICIOUS, ids=lambda call: str(call.call))
+def test_malicious_checkpoints_are_refused(content):
+    with pytest.raises((pickle.UnpicklingError, AttributeError)):
+        torch.load(saved({'state_dict': {}, 'message_hub': content}))
+
+
+def test_getattr_gives_the_four_methods_only():
+    for name in ('min', 'max', 'current', 'mean'):
+        assert checkpoints._history_method(HistoryBuffer, name) is getattr(HistoryBuffer, name)
+    for owner, name in [(HistoryBuffer, 'update'), (str, 'min'), (HistoryBuffer(), 'mean')]:
+        with pytest.raises(AttributeError, match='refused'):
+            checkpoints._history_method(owner, name)
+
+
+def test_torch_load_itself_is_not_replaced():
+    assert torch.load.__module__ == 'torch.serialization'
+    assert getattr not in torch.serialization.get_safe_globals()
+
+
+def test_plain_paths_use_the_atomic_backend(tmp_path):
+    apply()  # a second time: nothing is registered twice
+    for target in ('a.pth', tmp_path / 'a.pth', f'file://{tmp_path}/a.pth'):
+        backend = get_file_backend(target, backend_args=dict(backend='local'))
+        assert isinstance(backend, AtomicLocalBackend)
+    assert isinstance(get_file_backend(str(tmp_path)), AtomicLocalBackend)
+    assert isinstance(get_file_backend(str(tmp_path), enable_singleton=True), AtomicLocalBackend)
+
+
+class FullDisk(Exception):
+    pass
+
+
+@pytest.mark.parametrize('fails', ['fsync', 'replace'])
+def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fails):
+    path = str(tmp_path / 'iter_10.pth')
+    save_checkpoint(dict(state_dict=dict(a=torch.ones(1))), path)
+
+    def broken(*args):
+        raise FullDisk
+
+    monkeypatch.setattr(os, fails, broken)
+    with pytest.raises(FullDisk):
+        save_checkpoint(dict(state_dict=dict(a=torch.zeros(1))), path)
+    assert torch.load(path)['state_dict']['a'] == 1
+    assert os.listdir(tmp_path) == ['iter_10.pth']
+
+
+def test_mmengines_own_backend_destroys_the_old_checkpoint(tmp_path):
+    """The fault: the old file is emptied before the new bytes are there."""
+    path = tmp_path / 'iter_10.pth'
+    path.write_bytes(b'old and whole')
+    with pytest.raises(TypeError):  # stands for any failure while the bytes are written
+        mmengine.fileio.LocalBackend().put('not bytes', path)
+    assert path.read_bytes() == b''
+    path.write_bytes(b'old and whole')
+    with pytest.raises(TypeError):
+        AtomicLocalBackend().put('not bytes', path)
+    assert path.read_bytes() == b'old and whole'
+
+
+def test_text_and_folders(tmp_path):
+    mmengine.dump({'PSNR': 1.5}, str(tmp_path / 'new' / 'folder' / 'metrics.json'))
+    put(b'bytes', str(tmp_path / 'raw'))
+    AtomicLocalBackend().put_text('größer', tmp_path / 'text', encoding='latin-1')
+    assert mmengine.load(str(tmp_path / 'new' / 'folder' / 'metrics.json')) == {'PSNR': 1.5}
+    assert (tmp_path / 'text').read_bytes() == 'größer'.encode('latin-1')
+
+
+def test_permissions_links_and_devices(tmp_path):
+    backend = AtomicLocalBackend()
+    umask = os.umask(0o027)
+    try:
+        backend.put(b'1', tmp_path / 'file')
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == 0o640
+    (tmp_path / 'link').symlink_to(tmp_path / 'file')
+    backend.put(b'2', tmp_path / 'link')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'file').read_bytes() == b'2'
+    backend.put(b'3', os.devnull)
+    assert not os.path.isfile(os.devnull)
+
+
+@pytest.mark.parametrize('key, expected', [
+    ('generator.module.conv.weight', 'generator.conv.weight'),
+    ('module.generator.conv.weight', 'generator.conv.weight'),
+    ('module.generator.module.conv.weight', 'generator.conv.weight'),
+    ('module.module.generator.conv.weight', 'generator.conv.weight'),
+    ('generator.submodule.weight', 'generator.submodule.weight'),
+    ('generator.module_list.0.weight', 'generator.module_list.0.weight'),
+])
+def test_prefixes_at_every_level(key, expected):
+    assert list(strip_wrapper_prefix({key: 1})) == [expected]
+
+
+class Pair(nn.Module):
+    """Two children, of which one may be wrapped as MMSeparateDistributedDataParallel does."""
+
+    def __init__(self, wrapped=False):
+        super().__init__()
+        self.generator = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+        self.discriminator = nn.Linear(2, 1)
+        if wrapped:
+            wrapper = nn.Module()
+            wrapper.module = self.generator
+            self.generator = wrapper
+
+
+@settings(deadline=None, max_examples=25)
+@given(names=st.lists(st.sampled_from(['generator', 'module_list', 'conv', 'step_counter', '0']),
+                      min_size=1, max_size=4),
+       wrapped=st.sets(st.integers(0, 4)))
+def test_stripping_undoes_wrapping(names, wrapped):
+    key = '.'.join(f'module.{name}' if i in wrapped else name for i, name in enumerate(names))
+    assert strip_wrapper_prefix({key: 0}) == {'.'.join(names): 0}
+
+
+def test_clean_dicts_are_returned_as_they_are():
+    clean = Pair().state_dict()
+    assert strip_wrapper_prefix(clean) is clean
+
+
+def test_type_order_and_metadata_are_kept():
+    cleaned, plain = strip_wrapper_prefix(Pair(wrapped=True).state_dict()), Pair().state_dict()
+    assert isinstance(cleaned, OrderedDict) and set(cleaned) == set(plain)
+    assert cleaned._metadata['generator.1'] == {'version': 2}  # BatchNorm's counter needs it
+    Pair().load_state_dict(cleaned)
+
+
+def test_two_keys_never_become_one_in_silence():
+    with pytest.raises(ValueError, match="'g.w' both with and without"):
+        strip_wrapper_prefix({'g.w': 1, 'g.module.w': 2})
+
+
+def test_the_fault_and_the_cure(tmp_path):
+    """Wrapped keys load nothing, without an error; cleaned keys load everything."""
+    source, path = Pair(wrapped=True), str(tmp_path / 'ddp.pth')
+    model = Pair()
+    before = model.generator[0].weight.clone()
+    save_checkpoint(dict(state_dict=source.state_dict()), path)
+    load_checkpoint(model, path, strict=False)
+    assert torch.equal(model.generator[0].weight, before)
+    save_checkpoint(dict(state_dict=strip_wrapper_prefix(source.state_dict())), path)
+    load_checkpoint(model, path, strict=True)
+    assert torch.equal(model.generator[0].weight, source.generator.module[0].weight)
