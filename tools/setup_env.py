@@ -77,7 +77,7 @@ def main():
     python = find_python()
     check_disk()
     if VENV.exists():
-        print('setup: .venv is unfinished or older than the lock file, building it anew', flush=True)
+        print('setup: .venv is unfinished or out of date, building it anew', flush=True)
         shutil.rmtree(VENV)
     print(f'setup: creating .venv with {python} (a few minutes the first time)', flush=True)
     run(python, '-m', 'venv', VENV)

@@ -1,0 +1,43 @@
+"""Test a model: MMagic's tools/test.py, with mmpd and with plain words for wrong input."""
+import argparse
+import json
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmpd.apis import cli
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Test a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint, file or URL')
+    parser.add_argument('--out', help='JSON file for the metrics')
+    cli.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def test(argv=None):
+    args = parse_args(argv)
+    cfg = cli.load_config(args)
+    cli.check_gpu(cfg)
+    cli.check_data(cfg, 'test')
+    cli.check_checkpoint(args.checkpoint, 'checkpoint')
+    if args.out and not args.out.endswith('.json'):
+        raise cli.UsageError(f'--out: expected a name that ends in .json, got {args.out}')
+    cfg.load_from = args.checkpoint
+    cli.prepare_distributed(cfg)
+    runner = Runner.from_cfg(cfg)
+    print_log(f'Working directory: {cfg.work_dir}', logger='current')
+    metrics = runner.test()
+    if args.out and is_main_process():
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(cli.to_plain(metrics), indent=2) + '\n')
+        print_log(f'Metrics are in {out}', logger='current')
+
+
+if __name__ == '__main__':
+    cli.run_tool(test)

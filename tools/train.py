@@ -1,0 +1,67 @@
+"""Train a model: MMagic's tools/train.py, with mmpd and with plain words for wrong input."""
+import argparse
+
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from mmpd.apis import cli
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or from the last one in the work directory')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate with the batch size')
+    cli.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def enable_amp(cfg):
+    """Turn every OptimWrapper of the config into an AmpOptimWrapper."""
+    wrapper = cfg.optim_wrapper
+    parts = [wrapper] if 'optimizer' in wrapper else [
+        item for item in wrapper.values() if isinstance(item, dict) and 'optimizer' in item]
+    for part in parts:
+        kind = part.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise cli.UsageError(f'--amp works with OptimWrapper only, the config has {kind}')
+        part.type = 'AmpOptimWrapper'
+        part.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise cli.UsageError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the '
+                         'config')
+    cfg.auto_scale_lr.enable = True
+
+
+def train(argv=None):
+    args = parse_args(argv)
+    cfg = cli.load_config(args)
+    cli.check_gpu(cfg, args.amp)
+    cli.check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') is not None else []))
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        if args.resume != 'auto':
+            cli.check_checkpoint(args.resume, '--resume')
+            cfg.load_from = args.resume
+    elif cfg.get('load_from'):
+        cli.check_checkpoint(cfg.load_from, 'load_from')
+    cli.prepare_distributed(cfg)
+    runner = Runner.from_cfg(cfg)
+    print_log(f'Working directory: {cfg.work_dir}', logger='current')
+    runner.train()
+    print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')
+
+
+if __name__ == '__main__':
+    cli.run_tool(train)
