@@ -1,0 +1,196 @@
+"""Tables and convergence curves, from files as mmengine writes them."""
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis_tools'
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # workers look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+make_table, plot, benchmark = map(load, ('make_table', 'plot_convergence', 'benchmark_converter'))
+
+
+@pytest.fixture(scope='module')
+def real_run(tmp_path_factory):
+    """Work folder of a real training with validation, followed by a test."""
+    root = tmp_path_factory.mktemp('run')
+    (root / 'gt').mkdir()
+    for index in range(2):
+        gt = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / 'gt' / f'{index}.png'), gt)
+
+    def loader(sampler):
+        return dict(num_workers=0, batch_size=1, sampler=dict(type=sampler), dataset=dict(
+            type='BasicImageDataset', data_root=str(root / 'gt'), data_prefix=dict(gt=''),
+            metainfo=dict(task_name='sisr'),
+            pipeline=[dict(type='LoadImageFromFile', key='gt'),
+                      dict(type='LRSynthesis', scale=4), dict(type='PackInputs')]))
+
+    evaluator = [dict(type='PSNR'), dict(type='LRConsistency')]
+    work = root / 'work_dirs' / 'glean_x8_1xb4-100k_ffhq'
+    runner = Runner.from_cfg(Config(dict(
+        default_scope='mmagic', work_dir=str(work), experiment_name='analysis_tools',
+        log_level='WARNING', model=dict(
+            type='BaseEditModel', pixel_loss=dict(type='L1Loss'), generator=dict(
+                type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
+                upscale_factor=4), data_preprocessor=dict(type='DataPreprocessor')),
+        train_dataloader=loader('InfiniteSampler'), val_dataloader=loader('DefaultSampler'),
+        test_dataloader=loader('DefaultSampler'), val_evaluator=evaluator, test_evaluator=evaluator,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=4, val_interval=2),
+        val_cfg=dict(type='MultiValLoop'), test_cfg=dict(type='MultiTestLoop'),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-3)),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None),
+        log_processor=dict(type='LogProcessor', by_epoch=False))))
+    runner.train()
+    runner.test()
+    return work
+
+
+def test_reads_what_mmengine_writes(real_run, tmp_path, capsys):
+    curves = plot.read_log(real_run)
+    assert sorted(curves['PSNR']) == [2, 4] and 'loss' not in curves
+    result = make_table.read_result(real_run)
+    assert {'PSNR', 'PSNR_LR', 'MaxErr_LR_8bit'} <= set(result)
+    assert make_table.main(['table2', '--work-dirs', str(real_run.parent)]) == 0
+    table = capsys.readouterr().out
+    line = next(line for line in table.splitlines() if line.startswith('| Face | GLEAN |'))
+    assert f'{result["PSNR"]:.2f} (27.20)' in line and 'missing (12.63)' in line
+    assert table.count('missing') == 3 * 12 - 1
+
+
+def write_log(folder, figures, metric='PSNR', stamp='20260101_000000', rest=''):
+    path = folder / stamp / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [dict(lr=1e-4, loss=1.0, iter=5, step=5)] + [
+        {metric: value, 'step': step} for step, value in figures.items()]
+    path.write_text('\n'.join(map(json.dumps, lines)) + rest)
+    return folder
+
+
+def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
+    base = write_log(tmp_path / 'a', {10: 20., 50: 25., 90: 27., 100: 26.9})
+    ours = write_log(tmp_path / 'b', {10: 27.5, 50: 28.})
+    never = write_log(tmp_path / 'c', {10: 21., 50: 26.})
+    out = tmp_path / 'fig' / 'fig3.png'
+    assert plot.main(['--run', f'GLEAN={base}', '--run', f'GLEAN w/ PD={ours}', '--run',
+                      f'slow={never}', '--out', str(out)]) == 0
+    said = capsys.readouterr().out
+    assert 'after 10 iterations: 9 times fewer' in said and 'slow does not reach' in said
+    found = json.loads(out.with_suffix('.json').read_text())
+    assert found[0] == dict(run='GLEAN w/ PD', baseline='GLEAN', metric='PSNR', best=27.,
+                            best_iteration=90, iteration=10, times=9.)
+    assert found[1]['iteration'] is None and found[1]['times'] is None
+    picture = cv2.imread(str(out))
+    assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    assert plot.main(['--run', f'GLEAN={base}', '--run', f'PD={ours}', '--baseline', 'PD', '--out',
+                      str(out)]) == 0
+    assert 'GLEAN does not reach' in capsys.readouterr().out
+
+
+def test_lower_is_better_for_fid_and_kin():
+    found = plot.speed_up({10: 30., 20: 12., 30: 13.}, {5: 20., 10: 12.}, 'FID')
+    assert found == dict(best=12., best_iteration=20, iteration=10, times=2.)
+    assert plot.lower_is_better('box(antialias)/FID') and plot.lower_is_better('LPIPS_alex')
+    assert plot.lower_is_better('L1_LR') and not plot.lower_is_better('PSNR_LR')
+    assert not plot.lower_is_better('MS_SSIM')
+
+
+def test_resumed_and_killed_logs(tmp_path):
+    folder = write_log(tmp_path, {10: 1., 20: 2.}, rest='\n{"PSNR": 3.0, "st')
+    write_log(folder, {20: 2.5, 30: 4.}, stamp='20260102_000000')
+    assert plot.read_log(folder)['PSNR'] == {10: 1., 20: 2.5, 30: 4.}
+    path = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+    path.write_text('{"PSNR": \n' + path.read_text())
+    with pytest.raises(ValueError, match='line 1: damaged'):
+        plot.read_log(folder)
+
+
+def result_file(path, **metrics):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(metrics))
+    return path
+
+
+def test_table_formats_agree(tmp_path, capsys):
+    values = {f'{kernel}(antialias)/{metric}': 10. * i + j
+              for i, kernel in enumerate(('bicubic', 'bilinear', 'box', 'lanczos'))
+              for j, metric in enumerate(('PSNR', 'FID'), 1)}
+    result_file(tmp_path / 'pdn_x8-alias_1xb4-100k_ffhq' / '1' / '1.json', **values)
+    result_file(tmp_path / 'pdn_x8-alias_1xb4-100k_ffhq' / '0' / '0.json', **{'box/PSNR': 0})
+    for form in ('markdown', 'csv', 'json'):
+        assert make_table.main(['table4', '--work-dirs', str(tmp_path), '--format', form, '--out',
+                                str(tmp_path / form)]) == 0
+    rows = json.loads((tmp_path / 'json').read_text())['rows']
+    pdn = next(row for row in rows if row['method'] == 'PDN')
+    assert pdn['ours'] == {key.replace('/', ' '): value for key, value in values.items()}
+    assert pdn['paper']['bilinear(antialias) FID'] == 15.96
+    assert pdn['paper']['box(antialias) FID'] is None
+    glean = next(row for row in rows if row['method'] == 'GLEAN')
+    assert set(glean['ours'].values()) == {None}
+    table = list(csv.DictReader((tmp_path / 'csv').read_text().splitlines()))
+    line = next(row for row in table if row['method'] == 'PDN')
+    assert float(line['box(antialias) PSNR (ours)']) == 21.
+    assert next(r for r in table if r['method'] == 'GLEAN')['box(antialias) PSNR (ours)'] == \
+        'missing'
+    assert '15.96' in (tmp_path / 'markdown').read_text()
+
+
+def test_custom_table(tmp_path, capsys):
+    a = result_file(tmp_path / 'a.json', PSNR=27.123, FID=8.5)
+    b = result_file(tmp_path / 'b.json', PSNR=26)
+    assert make_table.main(['custom', '--run', f'A={a}', '--run', f'B={b}', '--metrics', 'PSNR',
+                            'FID']) == 0
+    assert '|  | A | 27.12 | 8.500 |' in (said := capsys.readouterr().out)
+    assert '|  | B | 26.00 | missing |' in said
+
+
+def test_paper_figures_match_the_paper_table_layout():
+    tables = json.loads(make_table.PAPER.read_text())
+    for table in tables.values():
+        assert all(len(row['paper']) == len(table['columns']) for row in table['rows'])
+    assert [len(table['rows']) for table in tables.values()] == [12, 8, 3]
+
+
+def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
+    good = write_log(tmp_path / 'good', {10: 1.})
+    (tmp_path / 'broken.json').write_text('{')
+    (tmp_path / 'list.json').write_text('[1]')
+    for tool, args, message in (
+            (make_table, ['custom', '--run', f'A={tmp_path}/none.json'], 'no test result at'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/broken.json'], 'is no JSON file'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/list.json'], 'holds no metrics'),
+            (make_table, ['custom', '--run', 'A'], 'NAME=PATH'),
+            (make_table, ['custom'], '--run goes with'),
+            (make_table, ['table2', '--run', 'A=x'], '--run goes with'),
+            (plot, ['--run', f'A={good}'], 'at least two'),
+            (plot, ['--run', f'A={good}', '--run', f'A={good}'], 'every name once'),
+            (plot, ['--run', f'A={good}', '--run', f'B={tmp_path}/none'], 'no log'),
+            (plot, ['--run', f'A={good}', '--run', f'B={good}', '--baseline', 'C'], 'named C'),
+            (plot, ['--run', f'A={good}', '--run', f'B={good}', '--metrics', 'FID'],
+             'A has no FID, its log holds: PSNR')):
+        capsys.readouterr()
+        assert tool.main(args) == 2, args
+        assert message in capsys.readouterr().err
+
+
+def test_benchmark_measures_all_ways(tmp_path, capsys):
+    result = benchmark.main(['--images', '3', '--size', '64', '--repeats', '1', '--workers', '1',
+                             '--work-dir', str(tmp_path)])
+    assert result['images'] == 3 and len(result['ratio']) == 6
+    assert all(value > 0 for value in result['images_per_second'].values())
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,163 @@
+"""Convergence curves of several runs from mmengine's logs, as in the paper's Fig. 3.
+
+    python tools/analysis_tools/plot_convergence.py --run GLEAN=work_dirs/glean_x8_1xb4-100k_ffhq \
+        --run "GLEAN w/ PD=work_dirs/pd_glean_x8_1xb4-100k_ffhq" --metrics PSNR FID --out fig3.png
+
+Computed, printed, marked in the picture and written as JSON beside it: after how many iterations a
+run reaches the baseline's best figure, and how many times fewer that is than the baseline needed.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE')
+
+
+def read_log(path):
+    """Validation figures of a run.
+
+    Args:
+        path (str | Path): Work folder, or one of mmengine's ``vis_data/*.json`` logs. All logs of
+            a folder are read, so resumed runs are whole; later figures replace earlier ones.
+
+    Returns:
+        dict[str, dict[int, float]]: Metric -> iteration -> figure.
+
+    Raises:
+        ValueError: If there is no log or a line is damaged (other than the last of a file, which
+            a kill may have cut).
+    """
+    path = Path(path)
+    files = sorted(path.glob('*/vis_data/scalars.json')) if path.is_dir() else [path]
+    files = files or sorted(path.glob('vis_data/scalars.json'))
+    if not files or not files[0].is_file():
+        raise ValueError(f'no log (vis_data/scalars.json) in {path}')
+    curves = {}
+    for file in files:
+        lines, trained = file.read_text().splitlines(), 0
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                if number == len(lines):
+                    continue
+                raise ValueError(f'{file}, line {number}: damaged') from None
+            if 'iter' in entry:  # a training line
+                trained = int(entry['iter'])
+                continue
+            # LoggerHook gives validation the epoch as its step, 0 in iteration-based runs, unless
+            # log_metric_by_epoch=False: then the training line before tells the iteration
+            step = entry.get('step') or trained
+            for name, value in entry.items():
+                if name not in ('step', 'time', 'data_time') and isinstance(value, (int, float)):
+                    curves.setdefault(name, {})[int(step)] = float(value)
+    return curves
+
+
+def lower_is_better(metric):
+    """Whether small figures of a metric are good."""
+    name = metric.rsplit('/', 1)[-1].upper()
+    return any(name == known or name.startswith(known + '_') for known in LOWER_IS_BETTER)
+
+
+def speed_up(baseline, curve, metric):
+    """When a curve reaches the baseline's best figure.
+
+    Args:
+        baseline (dict[int, float]): Iteration -> figure.
+        curve (dict[int, float]): Likewise.
+        metric (str): Decides what is better.
+
+    Returns:
+        dict: ``best`` figure of the baseline and its ``best_iteration``; ``iteration`` at which
+        the curve is at least as good and ``times`` fewer, both None if it never is.
+    """
+    sign = -1 if lower_is_better(metric) else 1
+    best_iteration = max(sorted(baseline), key=lambda step: sign * baseline[step])
+    best = baseline[best_iteration]
+    reached = [step for step in sorted(curve) if sign * curve[step] >= sign * best]
+    iteration = reached[0] if reached else None
+    return dict(best=best, best_iteration=best_iteration, iteration=iteration,
+                times=best_iteration / iteration if iteration else None)
+
+
+def sentence(name, baseline, metric, found):
+    """The result in words."""
+    if found['iteration'] is None:
+        return f"{name} does not reach {baseline}'s best {metric} of {found['best']:.4g}."
+    times = f"{found['times']:.3g} times fewer" if found['times'] else 'at the very start'
+    return (f"{name} reaches {baseline}'s best {metric} of {found['best']:.4g} "
+            f"({found['best_iteration']} iterations) after {found['iteration']} iterations: "
+            f'{times}.')
+
+
+def draw(runs, baseline, metrics, results, out):
+    """One plot per metric; stars mark where the baseline's best is reached."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(1, len(metrics), figsize=(6 * len(metrics), 4.5),
+                                   squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for name, curves in runs.items():
+            curve = sorted(curves[metric].items())
+            line, = axis.plot(*zip(*curve, strict=True), marker='.', label=name,
+                              linestyle='--' if name == baseline else '-')
+            found = results.get((name, metric))
+            if found and found['iteration'] is not None:
+                y = runs[name][metric][found['iteration']]
+                axis.plot(found['iteration'], y, marker='*', markersize=16, color=line.get_color())
+                times = f'{found["times"]:.3g}x fewer' if found['times'] else 'at the start'
+                axis.annotate(f'{found["iteration"]}: {times}', (found['iteration'], y),
+                              textcoords='offset points', xytext=(8, -14))
+        best = next(found['best'] for (_, m), found in results.items() if m == metric)
+        axis.axhline(best, color='grey', linewidth=0.8, linestyle=':')
+        axis.set(xlabel='iterations', ylabel=metric)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(out, dpi=120)
+    pyplot.close(figure)
+
+
+def main(argv=None):
+    """Draw; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--run', action='append', required=True, metavar='NAME=PATH',
+                        help='work folder or log; at least two')
+    parser.add_argument('--baseline', help='name of the run to compare with (default: the first)')
+    parser.add_argument('--metrics', nargs='+', default=['PSNR'])
+    parser.add_argument('--out', type=Path, default=Path('convergence.png'))
+    args = parser.parse_args(argv)
+    try:
+        pairs = [run.rpartition('=')[::2] for run in args.run]
+        runs = {name: read_log(path) for name, path in pairs if name}
+        if len(runs) != len(args.run) or len(runs) < 2:
+            raise ValueError('--run takes NAME=PATH, at least two, every name once')
+        baseline = args.baseline or next(iter(runs))
+        if baseline not in runs:
+            raise ValueError(f'no run named {baseline}, there are: {", ".join(runs)}')
+        for name, curves in runs.items():
+            for metric in args.metrics:
+                if metric not in curves:
+                    raise ValueError(f'{name} has no {metric}, its log holds: '
+                                     f'{", ".join(sorted(curves)) or "no validation figures"}')
+        results = {(name, metric): speed_up(runs[baseline][metric], curves[metric], metric)
+                   for name, curves in runs.items() if name != baseline
+                   for metric in args.metrics}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        draw(runs, baseline, args.metrics, results, args.out)
+        args.out.with_suffix('.json').write_text(json.dumps(
+            [dict(run=name, baseline=baseline, metric=metric, **found)
+             for (name, metric), found in results.items()], indent=1) + '\n')
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for (name, metric), found in results.items():
+        print(sentence(name, baseline, metric, found))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
