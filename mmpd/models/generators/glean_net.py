@@ -107,14 +107,16 @@ class GLEANNet(BaseModule):
             res *= 2
         return blocks
 
-    def _freeze(self, freeze_prior):
-        """No gradients for the prior if frozen, nor for what never reaches the output."""
+    def _idle_modules(self):
+        """What never reaches the output."""
         idle = [self.generator.style_mapping]
-        if freeze_prior:
-            idle.append(self.generator)
         if self.decoder is not None:
             idle += [self.fusion_skip, self.generator.to_rgb1, self.generator.to_rgbs]
-        for module in idle:
+        return idle
+
+    def _freeze(self, freeze_prior):
+        """No gradients for the prior if frozen, nor for what never reaches the output."""
+        for module in self._idle_modules() + [self.generator] * freeze_prior:
             module.requires_grad_(False)
 
     def encode(self, lr):

@@ -1,66 +1,101 @@
-"""PDNNet: random latents, the LR's features, gradients where they belong."""
+"""PDNNet: seedable, diverse, no idle parameters; PDN resumes exactly."""
 import pytest
 import torch
 from mmagic.registry import MODELS
+from mmengine.logging import MessageHub
 
-TINY = dict(type='PDNNet', in_size=8, out_size=32, style_channels=12, num_mlps=2, rrdb_channels=4,
-            num_rrdbs=1, growth_channels=4, channels={4: 10, 8: 8, 16: 6, 32: 4})
+from mmpd.models.generators import PDNNet
+
+TINY = dict(in_size=8, out_size=16, style_channels=16, num_mlps=2, rrdb_channels=8, num_rrdbs=1,
+            growth_channels=4, channels={4: 12, 8: 8, 16: 6})
 
 
-def build(**kwargs):
+def network(**kwargs):
     torch.manual_seed(0)
-    return MODELS.build({**TINY, **kwargs})
+    net = PDNNet(**{**TINY, **kwargs})
+    for block in net.generator.convs:  # noise is scaled by 0 at the start: let it have an effect
+        block.noise_injector.weight.data.fill_(0.1)
+    return net
 
 
-def test_output_depends_on_z_and_on_the_lr():
-    net, lr, z = build(), torch.randn(2, 3, 8, 8), torch.randn(2, 12)
-    first = net(lr, z=z)
-    assert first.shape == (2, 3, 32, 32) and net.noise_size == 12
-    torch.testing.assert_close(net(lr, z=z), first, rtol=0, atol=0)
-    assert (net(lr, z=-z) - first).abs().max() > 1e-3
-    assert (net(-lr, z=z) - first).abs().max() > 1e-3
-    torch.testing.assert_close(net(lr[1:], z=z[1:]), first[1:])  # one z per image
+def lr_images(n=2, size=8):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_seeded_generator_repeats_the_sample():
-    net, lr = build(), torch.randn(2, 3, 8, 8)
-    one, two = (net(lr, generator=torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, net(lr, generator=torch.Generator().manual_seed(4)))
-    assert not torch.equal(net(lr), net(lr))
+def test_seed_decides_the_image_and_latents_vary_it():
+    net, lr = network(), lr_images(1)
+
+    def draw(seed):
+        return net(lr, generator=torch.Generator().manual_seed(seed))
+
+    assert draw(0).shape == (1, 3, 16, 16)
+    assert torch.equal(draw(0), draw(0))
+    assert (draw(0) - draw(1)).abs().mean() > 1e-3
+    z = torch.randn(1, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(draw(0), net(lr, z=z))
 
 
-def test_it_is_the_prior_driven_by_its_mapping_network():
-    """With the fusion convolutions set to pass the prior's features on, the LR has no influence."""
-    net = build()
-    for convs, offset in ((net.fusion_out, 0), (net.fusion_skip, 0)):
-        for conv in convs:
-            torch.nn.init.dirac_(conv.weight)
-            conv.bias.data.zero_()
-            conv.weight.data[:, conv.out_channels + offset:] = 0
-    z = torch.randn(2, 12)
-    expected = net.generator(z, randomize_noise=False)
-    torch.testing.assert_close(net(torch.randn(2, 3, 8, 8), z=z), expected, rtol=1e-5, atol=1e-5)
+def test_the_global_seed_decides_without_generator():
+    net, lr = network(), lr_images()
+    torch.manual_seed(3)
+    first = net(lr)
+    assert not torch.equal(first, net(lr))
+    torch.manual_seed(3)
+    assert torch.equal(first, net(lr))
+
+
+def test_many_latents_for_one_lr_equal_single_calls():
+    net, lr, z = network(), lr_images(1), torch.randn(3, 16)
+    single = torch.cat([net(lr, z=row[None]) for row in z])
+    torch.testing.assert_close(net(lr, z=z), single, atol=1e-5, rtol=1e-5)
+
+
+def test_the_lr_steers_the_image():
+    net, lr, z = network(), lr_images(2), torch.randn(1, 16).expand(2, -1)
+    first, second = net(lr, z=z)
+    assert (first - second).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize('freeze_prior', [True, False])
-def test_no_parameter_is_idle(freeze_prior):
-    net = build(freeze_prior=freeze_prior)
-    for module in net.modules():  # the weights of StyleGAN2's noise begin at zero
-        if type(module).__name__ == 'NoiseInjection':
-            module.weight.data.fill_(0.1)
-    net(torch.randn(2, 3, 8, 8)).square().sum().backward()
-    trained = {name for name, p in net.named_parameters() if p.requires_grad}
-    assert trained == {name for name, p in net.named_parameters() if p.grad is not None}
-    assert any(name.startswith('generator.') for name in trained) != freeze_prior
-    assert any('style_mapping' in name for name in trained) != freeze_prior
+def test_gradients_reach_exactly_the_trainable_parameters(freeze_prior):
+    net = network(freeze_prior=freeze_prior)
+    net(lr_images()).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    trainable = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert any(name.startswith('generator.') for name in trainable) != freeze_prior
 
 
-def test_bad_arguments_are_refused():
-    net = build()
-    with pytest.raises(ValueError, match=r'z: expected shape \(2, 12\).*\(1, 12\)'):
-        net(torch.zeros(2, 3, 8, 8), z=torch.zeros(1, 12))
-    with pytest.raises(ValueError, match=r'\(N, C, 8, 8\).*16, 16'):
-        net(torch.zeros(2, 3, 16, 16))
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(lr=lr_images(size=16)), r'expected shape \(N, C, 8, 8\)'),
+    (dict(lr=lr_images(), z=torch.zeros(3, 16)), r'one per LR image \(2\).*got 3'),
+    (dict(lr=lr_images(), z=torch.zeros(2, 8)), r'expected shape \(N, 16\)'),
+    (dict(lr=lr_images(), z=torch.zeros(2, 16), generator=torch.Generator()), 'got both'),
+])
+def test_bad_input_is_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        network()(**kwargs)
+
+
+def test_no_decoder():
     with pytest.raises(ValueError, match='no decoder'):
-        build(decoder=True)
+        PDNNet(8, 16, decoder=True)
+
+
+def pdn(**kwargs):
+    return MODELS.build(dict(
+        type='PDN', generator=dict(type='PDNNet', **TINY), train_cfg=dict(seed=1),
+        test_cfg=dict(num_samples=3, **kwargs),
+        data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+
+
+def test_pdn_draws_by_seed_and_iteration_so_that_resuming_is_exact():
+    model = pdn()
+    hub = MessageHub.get_current_instance()
+    draws = []
+    for iteration in (5, 6, 5):
+        hub.update_info('iter', iteration)
+        torch.manual_seed(iteration + len(draws))  # the global state must not matter
+        draws.append(model.draw_latents(2, training=True))
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
