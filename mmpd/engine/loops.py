@@ -7,6 +7,7 @@ from mmagic.registry import LOOPS
 
 from mmpd.datasets.resampling import KERNELS, check_kernel
 
+OWN = 'own'
 CASES = ('bicubic(antialias)', 'bilinear(antialias)', 'box(antialias)', 'lanczos(antialias)')
 
 
@@ -65,21 +66,31 @@ def with_downsampling(pipeline, case, scale=None):
     return pipeline
 
 
-def with_prefix(evaluator, case):
+def with_prefix(evaluator, case, metrics=()):
     """The evaluator's config with ``case`` as the prefix of every metric.
+
+    Args:
+        evaluator (dict | list): Evaluator or metrics.
+        case (str): The prefix; 'own' adds none.
+        metrics (Sequence[str | dict]): Further metrics.
 
     Raises:
         ValueError: If it is no config.
     """
+    case, extra = None if case == OWN else case, metrics
     evaluator = deepcopy(evaluator)
     evaluator = (evaluator if isinstance(evaluator, dict) and 'metrics' in evaluator
                  else dict(type='Evaluator', metrics=evaluator))
     metrics = evaluator['metrics']
-    evaluator['metrics'] = metrics = [metrics] if isinstance(metrics, dict) else list(metrics)
+    metrics = [metrics] if isinstance(metrics, dict) else list(metrics)
+    metrics += [dict(type=metric) if isinstance(metric, str) else dict(metric) for metric in extra]
+    evaluator['metrics'] = metrics
     for metric in metrics:
         if not isinstance(metric, dict):
             raise ValueError(f'test_evaluator must be a config, got {type(metric).__name__}')
-        metric['prefix'] = '_'.join(filter(None, [case, metric.get('prefix')]))
+        prefix = '_'.join(filter(None, [case, metric.get('prefix')]))
+        if prefix:
+            metric['prefix'] = prefix
     return evaluator
 
 
@@ -92,12 +103,17 @@ class DownsamplingTestLoop(MultiTestLoop):
     and reports each metric as ``bicubic(antialias)/PSNR`` and so on;
     ``tools/analysis_tools/make_table.py`` puts them into columns.
 
+    The same loop switches metrics on from the command line: ``test_cfg.cases=own
+    test_cfg.metrics=SRFID,PairedMSSSIM`` tests as the config says, with two metrics more.
+
     Args:
         runner (Runner): The runner.
         dataloader (dict): One test dataloader, whose pipeline loads the GT.
         evaluator (dict | list): Evaluator or metrics, used for each downsampling.
         cases (Sequence[str]): Downsamplings. Defaults to those of the paper's section "Unseen
-            Downsamplings": bicubic, bilinear, box and Lanczos, all with antialiasing.
+            Downsamplings": bicubic, bilinear, box and Lanczos, all with antialiasing. 'own' is
+            the config's own LR, whose metrics get no prefix.
+        metrics (Sequence[str | dict]): Metrics besides those of the evaluator. Defaults to ().
         scale (int, optional): Scale, for pipelines that read LR files. Defaults to None.
         fp16 (bool): See ``MultiTestLoop``. Defaults to False.
 
@@ -105,7 +121,8 @@ class DownsamplingTestLoop(MultiTestLoop):
         ValueError: For unknown or repeated cases, several dataloaders, or a pipeline without GT.
     """
 
-    def __init__(self, runner, dataloader, evaluator, cases=CASES, scale=None, fp16=False):
+    def __init__(self, runner, dataloader, evaluator, cases=CASES, metrics=(), scale=None,
+                 fp16=False):
         cases = [cases] if isinstance(cases, str) else list(cases)
         if not cases or len(set(cases)) < len(cases):
             raise ValueError(f'cases must be different downsamplings, got {cases}')
@@ -116,10 +133,12 @@ class DownsamplingTestLoop(MultiTestLoop):
         for case in cases:
             dataloaders.append(deepcopy(dataloader))
             dataset = dataloaders[-1]['dataset']
-            dataset['pipeline'] = with_downsampling(dataset.get('pipeline', []), case, scale)
+            if case != OWN:
+                dataset['pipeline'] = with_downsampling(dataset.get('pipeline', []), case, scale)
+        metrics = [metrics] if isinstance(metrics, (str, dict)) else metrics
         self.cases, self.case = cases, None
-        super().__init__(runner, dataloaders, [with_prefix(evaluator, case) for case in cases],
-                         fp16)
+        super().__init__(runner, dataloaders,
+                         [with_prefix(evaluator, case, metrics) for case in cases], fp16)
 
     def run_iter(self, idx, data_batch, metrics):
         """One batch; ``self.case`` names the downsampling for hooks."""

@@ -63,6 +63,14 @@ def test_cases_are_an_option(tmp_path):
     assert {key.split('/')[0] for key in metrics} == {'bicubic(alias)'}
 
 
+def test_own_lr_and_further_metrics(tmp_path):
+    _, metrics = run(tmp_path, 'loop_own', cases='own', metrics=['PSNR', dict(type='MSE')])
+    assert {'PSNR', 'MSE', 'MAE', 'PSNR_LR'} <= set(metrics)
+    assert not any('/' in key for key in metrics)
+    _, both = run(tmp_path, 'loop_both', cases=['own', 'bicubic(antialias)'], metrics='PSNR')
+    assert both['PSNR'] == both['bicubic(antialias)/PSNR']  # LRSynthesis's default
+
+
 @pytest.mark.parametrize('case, want', [
     ('bicubic', ('bicubic', True)), ('bicubic(alias)', ('bicubic', False)),
     ('average_pooling', ('average_pooling', True)), ('lanczos(antialias)', ('lanczos', True))])
