@@ -1,0 +1,145 @@
+"""The benchmark tools run, report what they should, and refuse bad arguments."""
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f'benchmark_{name}',
+                                                  ROOT / 'tools' / 'benchmark' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def pd_head():
+    return load('pd_head')
+
+
+@pytest.fixture(scope='module')
+def validate():
+    return load('validate_theory')
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """The tools set the number of threads for their process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(tool, out, *arguments):
+    assert tool.main([*arguments, '--device', 'cpu', '--out', str(out)]) == 0
+    return json.loads(out.with_suffix('.json').read_text()), out.with_suffix('.md').read_text()
+
+
+def test_pd_head_benchmark(pd_head, tmp_path, capsys):
+    report, text = run(pd_head, tmp_path / 'speed', '--sizes', '32', '64', '--scales', '8',
+                       '--batches', '1', '2', '--rounds', '3', '--threads', '1')
+    assert len(report['cases']) == 4
+    assert {(c['batch'], c['size'], c['scale']) for c in report['cases']} == \
+        {(1, 32, 8), (1, 64, 8), (2, 32, 8), (2, 64, 8)}
+    for case in report['cases']:
+        rows = case['methods']
+        assert {'clone', 'ours', 'ours in place', 'ours forward + backward', 'paper formula',
+                'README formula', 'CEM', 'SeparableResize bicubic'} <= set(rows)
+        assert all(row['rounds'] == 3 and row['least_ms'] <= row['median_ms']
+                   for row in rows.values())
+        assert rows['clone']['times_clone'] == 1
+        assert rows['clone']['memory_images'] == pytest.approx(1, abs=0.01)
+        assert rows['ours in place']['memory_images'] < 0.6 < rows['ours']['memory_images'] < 1.6
+        assert rows['paper formula']['memory_images'] > 2
+    assert report['threads'] == 1 and report['torch'] == torch.__version__
+    assert '| CEM |' in text and 'CEM / ours:' in text and text.strip() in capsys.readouterr().out
+
+
+def test_compared_methods_compute_the_same(pd_head):
+    x, y = torch.rand(2, 3, 32, 48), torch.rand(2, 3, 4, 6)
+    functions = pd_head.methods(x, y, 8)
+    expected = functions['ours']()
+    for name in ('paper formula', 'README formula', 'ours, no check', 'ours in place'):
+        torch.testing.assert_close(functions[name](), expected, rtol=0, atol=1e-6)
+    assert functions['ours forward + backward']().shape == x.shape
+
+
+def test_block_sizes(pd_head, tmp_path, monkeypatch):
+    monkeypatch.setattr(pd_head.pooling, 'TEMPORARY_BYTES', 1)  # restored after the test
+    report, _ = run(pd_head, tmp_path / 'blocks', '--sizes', '32', '--scales', '8', '--batches',
+                    '1', '--rounds', '1', '--blocks', '64', '128')
+    assert set(report['cases'][0]['methods']) == {'clone', '64 KiB', '128 KiB'}
+
+
+def test_table_1_on_noise(validate, tmp_path):
+    report, text = run(validate, tmp_path / 'theory', '--network', 'noise', '--count', '2',
+                       '--size', '512', '--timings', '2')
+    rows = report['operators']
+    assert report['count'] == 2 and len(rows) == 10
+    assert rows['PD']['psnr_lr'] >= 145.7  # the paper's figure
+    for name, row in rows.items():
+        if name != 'CEM':
+            assert row['psnr_lr'] == 'inf' or row['psnr_lr_least'] > 120
+            assert row['psnr_lr_raw'] < 20
+    assert 42 < rows['CEM']['psnr_lr'] < 110
+    assert '| PD |' in text and '| 145.7 |' in text and '| 42.2 |' in text
+
+
+def test_table_1_on_an_untrained_network(validate, tmp_path):
+    """GLEANNet as backbone, as in the paper's validation (there Panini)."""
+    report, text = run(validate, tmp_path / 'theory', '--count', '2', '--size', '64',
+                       '--timings', '1')
+    assert report['operators']['PD']['psnr_lr'] >= 145.7 > report['operators']['PD']['psnr_lr_raw']
+    assert 'untrained GLEANNet' in text
+
+
+def test_images_are_used(validate, tmp_path):
+    folder = tmp_path / 'gt'
+    folder.mkdir()
+    arguments = ('--network', 'noise', '--count', '2', '--size', '64', '--timings', '1')
+    random, _ = run(validate, tmp_path / 'a', *arguments)
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f'{index}.png')
+    given, _ = run(validate, tmp_path / 'b', *arguments, '--images', str(folder))
+    assert given['count'] == 2
+    assert given['operators']['CEM']['psnr_lr'] != random['operators']['CEM']['psnr_lr']
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--images', 'nowhere'], 'expected a folder'),
+    (['--size', '100', '--scale', '8'], 'expected a multiple'),
+    (['--count', '0'], 'positive'),
+    (['--out', 'nowhere/x'], 'does not exist'),
+])
+def test_validate_refuses(validate, capsys, arguments, message):
+    with pytest.raises(SystemExit) as info:
+        validate.main(arguments)
+    assert info.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_validate_names_every_image_of_another_size(validate, tmp_path, capsys):
+    for name, side in (('a', 32), ('b', 64), ('c', 16)):
+        Image.new('RGB', (side, side)).save(tmp_path / f'{name}.png')
+    with pytest.raises(SystemExit) as info:
+        validate.main(['--images', str(tmp_path), '--size', '64'])
+    error = capsys.readouterr().err
+    assert info.value.code == 2 and 'a.png is 32x32' in error and 'c.png is 16x16' in error
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--sizes', '100'], 'expected multiples of --scales'),
+    (['--rounds', '0'], 'positive integers'),
+    (['--out', 'nowhere/x'], 'does not exist'),
+])
+def test_pd_head_refuses(pd_head, capsys, arguments, message):
+    with pytest.raises(SystemExit) as info:
+        pd_head.main(arguments)
+    assert info.value.code == 2 and message in capsys.readouterr().err
