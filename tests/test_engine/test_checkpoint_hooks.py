@@ -93,6 +93,34 @@ def test_old_wrapped_checkpoints_load_into_mmpds_models(tmp_path, process_group)
     assert same(model, source)
 
 
+@pytest.mark.parametrize('wrap', [False, True], ids=['one process', 'DDP'])
+def test_averaged_weights_resume(tmp_path, process_group, wrap):
+    """mmengine's EMAHook: both sets of weights come back, however source and target are wrapped."""
+    hooks = dict(type='EMAHook'), dict(type='CleanCheckpointHook')
+    runner = runner_of(MMSeparateDistributedDataParallel(build('SRGAN', seed=1)), tmp_path, *hooks)
+    averaged_hook(runner).before_run(runner)
+    with torch.no_grad():
+        for parameter in averaged_hook(runner).ema_model.parameters():
+            parameter.add_(0.5)
+    checkpoint = dict(state_dict=runner.model.module.state_dict())
+    runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+    assert set(checkpoint['ema_state_dict']) == {'steps'} | {
+        f'module.{key}' for key in checkpoint['state_dict']}
+    torch.save(checkpoint, tmp_path / 'ema.pth')
+
+    model = build('SRGAN', seed=2)
+    again = runner_of(MMSeparateDistributedDataParallel(model) if wrap else model, tmp_path, *hooks)
+    averaged_hook(again).before_run(again)
+    again._resume = True
+    again.load_checkpoint(str(tmp_path / 'ema.pth'))
+    assert same(model, build('SRGAN', seed=1))
+    assert same(averaged_hook(again).ema_model, averaged_hook(runner).ema_model)
+
+
+def averaged_hook(runner):
+    return next(hook for hook in runner.hooks if type(hook).__name__ == 'EMAHook')
+
+
 def test_hook_is_registered_and_leaves_clean_files_alone():
     assert HOOKS.get('CleanCheckpointHook') is CleanCheckpointHook
     hook, state = CleanCheckpointHook(), {'generator.w': torch.ones(1)}

@@ -1,8 +1,11 @@
 """Checkpoints whose keys do not depend on how a run was distributed."""
 from mmagic.registry import HOOKS
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner.checkpoint import load_state_dict
 
 from ...compat.checkpoints import strip_wrapper_prefix
+
+AVERAGED = 'module.'  # mmengine's averaged models keep the model under this name
 
 
 @HOOKS.register_module()
@@ -12,13 +15,32 @@ class CleanCheckpointHook(Hook):
     Without it a checkpoint of ``MMSeparateDistributedDataParallel`` loads
     nothing into a model that is not wrapped, or into a wrapped one on resuming,
     and mmengine goes on from fresh weights. mmpd's model types need no hook.
+    The averaged weights of mmengine's EMAHook are treated likewise. Optimisers
+    are saved under the names of the children and need nothing.
     """
+
+    priority = 'LOW'  # after EMAHook, which exchanges its weights with the model's by key
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Clean what is about to be written."""
-        checkpoint['state_dict'] = strip_wrapper_prefix(checkpoint['state_dict'])
+        self._clean(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint):
         """Clean what was read, before it goes into the model."""
+        averaged = self._clean(checkpoint)
+        if averaged and getattr(runner, '_resume', False):
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # mmengine's loader looks into wrappers, EMAHook not
+                    load_state_dict(hook.ema_model, averaged, strict=hook.strict_load)
+
+    @staticmethod
+    def _clean(checkpoint):
         if 'state_dict' in checkpoint:
             checkpoint['state_dict'] = strip_wrapper_prefix(checkpoint['state_dict'])
+        averaged = checkpoint.get('ema_state_dict')
+        if averaged:
+            inside = {key.removeprefix(AVERAGED): value for key, value in averaged.items()}
+            checkpoint['ema_state_dict'] = type(averaged)(
+                (key if key in averaged else AVERAGED + key, value)
+                for key, value in strip_wrapper_prefix(inside).items())
+        return checkpoint.get('ema_state_dict')
