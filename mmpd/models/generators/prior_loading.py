@@ -13,7 +13,7 @@ def read_state_dict(checkpoint):
 
     Raises:
         FileNotFoundError: if the file does not exist or the URL cannot be reached.
-        RuntimeError: if it holds no state dict.
+        RuntimeError: if it cannot be read safely, or holds no state dict.
     """
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
@@ -24,6 +24,9 @@ def read_state_dict(checkpoint):
             f'pretrained weights: cannot download {checkpoint}: {error}. Without network put the '
             f'file into {get_dir()}/checkpoints/, or name a local file in init_cfg.checkpoint.'
         ) from error
+    except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
+        reason = str(error).strip().split('\n')[0]
+        raise RuntimeError(f'pretrained weights: {checkpoint} cannot be read: {reason}') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(hasattr(value, 'shape') for value in state.values()):
         raise RuntimeError(f'pretrained weights: {checkpoint} holds no state dict')
