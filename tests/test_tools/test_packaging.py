@@ -1,0 +1,116 @@
+"""``mmpd/.mim``: links in an editable install, real files in a wheel, as OpenMMLab's mim needs."""
+import email
+import importlib.util
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The files that packaging reads, as a fresh clone has them."""
+    target = tmp_path / 'clone'
+    target.mkdir()
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for folder in ('mmpd', 'configs', 'tools', 'requirements'):
+        shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
+    for file in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'model-index.yml',
+                 'LICENSE'):
+        shutil.copyfile(ROOT / file, target / file)
+    (target / 'tools' / '__pycache__').mkdir()
+    (target / 'tools' / '__pycache__' / 'x.pyc').touch()
+    return target
+
+
+@pytest.fixture
+def setup_module(tree):
+    spec = importlib.util.spec_from_file_location('setup_under_test', tree / 'setup.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def add(module, monkeypatch, *argv):
+    monkeypatch.setattr(sys, 'argv', ['setup.py', *argv])
+    module.add_mim_extension()
+
+
+def files_below(folder):
+    return {path.relative_to(folder) for path in folder.rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts}
+
+
+@pytest.mark.parametrize('command', ['develop', 'editable_wheel'])
+def test_editable_installs_link(tree, setup_module, monkeypatch, command):
+    add(setup_module, monkeypatch, command)
+    for name in setup_module.MIM_PATHS:
+        link = tree / 'mmpd' / '.mim' / name
+        assert link.is_symlink() and not link.readlink().is_absolute()
+        assert link.resolve() == (tree / name).resolve()
+
+
+@pytest.mark.parametrize('command', ['bdist_wheel', 'sdist', 'install', 'build_py'])
+def test_regular_builds_copy(tree, setup_module, monkeypatch, command):
+    add(setup_module, monkeypatch, command)
+    mim = tree / 'mmpd' / '.mim'
+    assert not any(path.is_symlink() for path in mim.rglob('*'))
+    for name in ('configs', 'tools'):
+        assert files_below(mim / name) == files_below(tree / name)
+    assert not list(mim.rglob('__pycache__'))
+
+
+def test_a_build_after_an_editable_install_spares_the_sources(tree, setup_module, monkeypatch):
+    before = files_below(tree / 'configs')
+    for command in ('editable_wheel', 'bdist_wheel', 'editable_wheel'):
+        add(setup_module, monkeypatch, command)
+        assert before == files_below(tree / 'configs') == files_below(tree / 'mmpd/.mim/configs')
+
+
+@pytest.mark.parametrize('command', ['egg_info', 'dist_info', '--version'])
+def test_metadata_commands_leave_no_trace(tree, setup_module, monkeypatch, command):
+    add(setup_module, monkeypatch, command)
+    assert not (tree / 'mmpd' / '.mim').exists()
+
+
+def build(tree, hook):
+    """Build through the PEP 517 / PEP 660 hook that pip calls; return the wheel."""
+    subprocess.run(
+        [sys.executable, '-c', f'from setuptools.build_meta import {hook}; {hook}("out")'],
+        cwd=tree, check=True, capture_output=True, timeout=120)
+    wheel, = (tree / 'out').glob('*.whl')
+    return zipfile.ZipFile(wheel)
+
+
+def test_wheel_carries_configs_and_tools_as_files(tree):
+    with build(tree, 'build_wheel') as wheel:
+        names = set(wheel.namelist())
+        metadata = wheel.read(next(name for name in names if name.endswith('METADATA'))).decode()
+    for folder in ('configs', 'tools'):
+        for path in files_below(tree / folder):
+            assert f'mmpd/.mim/{folder}/{path}' in names
+    assert 'mmpd/.mim/model-index.yml' in names and 'mmpd/compat/ext_ops.py' in names
+    assert not any(name.startswith(('tests/', 'tools/', 'configs/')) for name in names)
+    fields = email.message_from_string(metadata)
+    assert fields['Name'] == 'mmpd'
+    assert set(fields['Requires-Python'].split(',')) == {'>=3.10', '<3.13'}
+    assert 'mim' in fields.get_all('Provides-Extra')
+
+
+def test_pep_660_editable_install_gets_its_links(tree):
+    with build(tree, 'build_editable') as wheel:
+        names = wheel.namelist()
+    assert any('editable' in name for name in names)
+    assert (tree / 'mmpd' / '.mim' / 'configs').resolve() == (tree / 'configs').resolve()
+    assert (tree / 'mmpd' / '.mim' / 'model-index.yml').is_symlink()
+
+
+def test_config_names_are_unique():
+    """mim addresses configs by their file name alone."""
+    names = [path.stem for path in (ROOT / 'configs').glob('[!_]*/*.py')]
+    assert names and len(names) == len(set(names))
