@@ -37,7 +37,10 @@ def version_of(python):
 def find_python():
     """The interpreter to build with: ``$PYTHON`` if set, else the first that fits."""
     wanted = os.environ.get('PYTHON')
-    candidates = [wanted] if wanted else [sys.executable, 'python3.11', 'python3.12', 'python3.10']
+    own = sys.executable
+    if VENV in Path(own).parents:  # that one is about to be deleted
+        own = sys._base_executable
+    candidates = [wanted] if wanted else [own, 'python3.11', 'python3.12', 'python3.10']
     seen = []
     for python in candidates:
         version = version_of(python)
@@ -61,27 +64,32 @@ def check_disk():
 def run(*command):
     try:
         subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
-    except subprocess.CalledProcessError as error:
+    except (OSError, subprocess.CalledProcessError) as error:
+        ending = f'ended with {error.returncode}' if hasattr(error, 'returncode') else error
         free = shutil.disk_usage(ROOT).free / 2**30
-        hint = (f'only {free:.2f} GB are free on the disk' if free < 1 else
-                'see the message above (no network, or a package index that cannot be reached?)')
-        fail(f'"{" ".join(map(str, command))}" ended with {error.returncode}: {hint}. '
+        if free < 1:
+            hint = f'only {free:.2f} GB are free on the disk'
+        elif command[1:3] == ('-m', 'venv'):
+            hint = 'this Python cannot make virtual environments (on Debian: python3-venv)'
+        else:
+            hint = 'see the message above (no network, or a package index that cannot be reached?)'
+        fail(f'"{" ".join(map(str, command))}" {ending}: {hint}. '
              'The half-built .venv is rebuilt by the next run.')
 
 
 def main():
     fingerprint = hashlib.sha256(
         LOCK.read_bytes() + (ROOT / 'setup.py').read_bytes() + str(ROOT).encode()).hexdigest()
-    if STAMP.is_file() and STAMP.read_text() == fingerprint:
+    inside = VENV / 'bin' / 'python'
+    if STAMP.is_file() and STAMP.read_text() == fingerprint and version_of(inside):
         return
     python = find_python()
-    check_disk()
-    if VENV.exists():
-        print('setup: .venv is unfinished or out of date, building it anew', flush=True)
+    if VENV.exists():  # before looking at the free space, of which it may hold gigabytes
+        print('setup: .venv is unfinished, broken or out of date, building it anew', flush=True)
         shutil.rmtree(VENV)
+    check_disk()
     print(f'setup: creating .venv with {python} (a few minutes the first time)', flush=True)
     run(python, '-m', 'venv', VENV)
-    inside = VENV / 'bin' / 'python'
     run(inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'uv>=0.5')
     uv = [inside, '-m', 'uv', 'pip', 'install', '--quiet', '--python', inside]
     run(*uv, '--require-hashes', '-r', LOCK)
