@@ -2,7 +2,14 @@
 import torch
 
 from . import triton_pooling
-from .base import HALF, LinearOperator, check_finite, check_positive_int, compute_dtype
+from .base import (
+    HALF,
+    LinearOperator,
+    check_finite,
+    check_positive_int,
+    compute_dtype,
+    full_precision,
+)
 from .builder import OPERATORS
 
 # Bytes that the temporaries of a block of the image may take: 2/s of the block.  Smaller
@@ -95,7 +102,8 @@ class _Project(torch.autograd.Function):
     def backward(ctx, grad):
         grad_x = grad_y = None
         if ctx.needs_input_grad[0]:
-            grad_x = _Project.apply(grad, None, ctx.scale, ctx.strength, False)
+            with full_precision(grad.device.type):
+                grad_x = _Project.apply(grad, None, ctx.scale, ctx.strength, False)
         if ctx.needs_input_grad[1]:
             wide = grad.to(compute_dtype(grad))
             grad_y = average_pool(wide, ctx.scale) * (ctx.strength * ctx.scale**2)
@@ -178,7 +186,7 @@ class AveragePooling(LinearOperator):
 
     def project(self, x, y, strength=1.0, check=True, inplace=False):
         self.check_pair(x, y)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device.type):
             if not inplace:
                 return _Project.apply(x, y, self.scale, strength, check)
             if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):

@@ -1,5 +1,6 @@
 """The contract of every degradation operator."""
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -10,6 +11,20 @@ HALF = (torch.float16, torch.bfloat16)
 def compute_dtype(*tensors):
     """The dtype that operators compute in: float64 if any tensor has it, else float32."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+@contextmanager
+def full_precision(device_type):
+    """No autocast, and float32 matrix products in float32 whatever the user allows (TF32, bf16)."""
+    before = torch.get_float32_matmul_precision()
+    if before != 'highest':
+        torch.set_float32_matmul_precision('highest')
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        if before != 'highest':
+            torch.set_float32_matmul_precision(before)
 
 
 def check_batch(tensor, name):
@@ -131,7 +146,7 @@ class LinearOperator(nn.Module):
         """
         self.check_pair(x, y)
         wide = compute_dtype(x, y)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device.type):
             raw = x.to(wide)
             error = y.to(wide) - self._A(raw)
             if check:
@@ -150,7 +165,7 @@ class LinearOperator(nn.Module):
                              f'{tuple(x.shape)} and {self!r}, got {tuple(y.shape)}')
 
     def _run(self, function, tensor):
-        with torch.autocast(tensor.device.type, enabled=False):
+        with full_precision(tensor.device.type):
             if tensor.dtype in HALF:
                 return function(tensor.float()).to(tensor.dtype)
             return function(tensor)

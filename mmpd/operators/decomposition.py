@@ -1,7 +1,5 @@
 """Range-null space decomposition with any operator (paper Eqs. 2 and 7)."""
-import torch
-
-from .base import LinearOperator, check_finite, compute_dtype
+from .base import LinearOperator, check_finite, compute_dtype, full_precision
 
 
 def decompose(x, operator):
@@ -33,7 +31,7 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
         if not tensor.is_floating_point():
             raise ValueError(f'{name}: expected a floating point tensor, got {tensor.dtype}')
     wide = compute_dtype(raw, y)
-    with torch.autocast(raw.device.type, enabled=False):
+    with full_precision(raw.device.type):
         image = raw.to(wide)
         measured = operator.A(image)
         if measured.shape != y.shape:

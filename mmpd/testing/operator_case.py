@@ -249,6 +249,19 @@ class OperatorCase:
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert torch.equal(operator.project(x, y), expected)
 
+    def test_matrix_products_stay_float32(self, shape):
+        operator = self.make()
+        x = self.image(shape, torch.float32)
+        y = self.measurement(shape, dtype=torch.float32)
+        expected = operator.project(x, y)
+        before = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision('medium')
+            assert torch.equal(operator.project(x, y), expected)
+            assert torch.get_float32_matmul_precision() == 'medium', 'not put back'
+        finally:
+            torch.set_float32_matmul_precision(before)
+
     # -- derivatives
 
     def test_gradcheck(self):
