@@ -15,7 +15,7 @@ def parse_args(argv, description, out, size, test_count):
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('source', help='folder of images, zip file or LMDB')
-    parser.add_argument('--out', default=out, help='output folder')
+    parser.add_argument('--out', default=out, required=out is None, help='output folder')
     parser.add_argument('--size', type=int, default=size, help='side of the square GT images')
     parser.add_argument('--scale', type=int, nargs='*', default=[],
                         help='write an LR folder for each of these scales; without, the configs '
@@ -45,7 +45,7 @@ def main(argv, description, out, size, test_count=0, check=None):
     Args:
         argv (list[str] | None): Arguments; None for those of the process.
         description (str): What it does.
-        out (str): Default output folder, as the configs expect it.
+        out (str | None): Default output folder, as the configs expect it; None: it must be given.
         size (int): Default GT size.
         test_count (int): Default of ``--test-count``.
         check (Callable[[Source], None], optional): Refuses an unsuitable source by ValueError.

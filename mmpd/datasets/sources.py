@@ -129,6 +129,9 @@ def open_source(path):
     if path.suffix.lower() == '.mdb':
         return LMDBSource(path)
     if zipfile.is_zipfile(path):
-        return ZipSource(path)
+        source = ZipSource(path)
+        if any(name.endswith('data.mdb') for name in source.handle.namelist()):
+            raise ValueError(f'{path} holds an LMDB: unpack it and give the folder')
+        return source
     raise ValueError(f'{path} is neither a folder of images, nor an LMDB, nor a zip file '
                      '(or it is damaged)')

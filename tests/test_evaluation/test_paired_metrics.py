@@ -10,7 +10,7 @@ import torch
 import torchvision
 from mmagic.registry import METRICS
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from mmpd.evaluation.functional import require
@@ -102,6 +102,20 @@ def test_ms_ssim_of_too_small_images(size, scales, message):
         evaluate(dict(type='PairedMSSSIM', scales=scales), [sample(gt, pred)])
     with pytest.raises(ValueError, match='compare shapes'):
         ms_ssim(gt[None], gt[None, :, :-1])
+
+
+def test_mmagic_metrics_equal_scikit_image():
+    gt, pred = pair((48, 64))
+    a, b = (x.double().numpy() for x in (gt, pred))
+    want = dict(PSNR=peak_signal_noise_ratio(a, b, data_range=255),
+                MAE=np.abs(a - b).mean() / 255,
+                SSIM=structural_similarity(a, b, data_range=255, gaussian_weights=True, sigma=1.5,
+                                           use_sample_covariance=False, channel_axis=0))
+    for name, value in want.items():
+        metric = METRICS.build(dict(type=name))
+        metric.size = 1
+        metric.process(None, [sample(gt, pred)])
+        assert float(metric.evaluate()[name]) == pytest.approx(value, rel=1e-4), name
 
 
 @pytest.fixture(scope='module')

@@ -267,6 +267,9 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 0
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'note.txt').write_text('no archive')
+    make_lmdb(tmp_path / 'cat', 1)
+    with zipfile.ZipFile(tmp_path / 'cat.zip', 'w') as file:
+        file.write(tmp_path / 'cat' / 'data.mdb', 'cat/data.mdb')
     twice = tmp_path / 'twice'
     twice.mkdir()
     for suffix in ('.png', '.jpg'):
@@ -275,6 +278,7 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
             ((tmp_path / 'missing', '--out', out), 'no such file or folder'),
             ((tmp_path / 'empty', '--out', tmp_path / 'o'), 'no images in'),
             ((tmp_path / 'note.txt', '--out', out), 'neither a folder'),
+            ((tmp_path / 'cat.zip', '--out', out), 'unpack it'),
             ((twice, '--out', tmp_path / 'o', '--size', 32), 'both become a.png'),
             ((root, '--out', out, '--size', 32, '--scale', 4), 'made with scales = [8]'),
             ((root, '--out', out, '--size', 16, '--scale', 8), 'made with size = 32'),
@@ -287,6 +291,11 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
         assert run('ffhq', *args) == 2, args
         error = capsys.readouterr().err
         assert message in error and 'Traceback' not in error
+
+
+def test_lsun_must_be_told_where_to_write(tmp_path, capsys):
+    assert run('lsun', tmp_path) == 2
+    assert '--out' in capsys.readouterr().err
 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):

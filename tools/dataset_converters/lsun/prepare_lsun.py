@@ -1,5 +1,5 @@
 """LSUN: an LMDB such as cat or church_outdoor_train_lmdb, centre-cropped and resized to 256 x 256
--> data/lsun_{category}.
+-> data/lsun_cat or data/lsun_church, where the configs look for them.
 
     python tools/dataset_converters/lsun/prepare_lsun.py path/to/cat --out data/lsun_cat
 """
@@ -11,4 +11,4 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no thread
 from mmpd.datasets.converter_cli import main  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(main(None, __doc__, 'data/lsun', 256, test_count=1000))
+    sys.exit(main(None, __doc__, None, 256, test_count=1000))
