@@ -1,5 +1,7 @@
+from .degradation_encoder import DegradationEncoder
 from .glean_net import GLEANNet
+from .panini_net import PaniniNet
 from .pdn_net import PDNNet
 from .stylegan2_prior import StyleGAN2Prior
 
-__all__ = ['GLEANNet', 'PDNNet', 'StyleGAN2Prior']
+__all__ = ['DegradationEncoder', 'GLEANNet', 'PDNNet', 'PaniniNet', 'StyleGAN2Prior']
