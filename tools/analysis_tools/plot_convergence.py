@@ -110,7 +110,8 @@ def draw(runs, baseline, metrics, results, out):
                 axis.plot(found['iteration'], y, marker='*', markersize=16, color=line.get_color())
                 times = f'{found["times"]:.3g}x fewer' if found['times'] else 'at the start'
                 axis.annotate(f'{found["iteration"]}: {times}', (found['iteration'], y),
-                              textcoords='offset points', xytext=(8, -14))
+                              textcoords='offset points',
+                              xytext=(8, 8 if lower_is_better(metric) else -14))
         best = next(found['best'] for (_, m), found in results.items() if m == metric)
         axis.axhline(best, color='grey', linewidth=0.8, linestyle=':')
         axis.set(xlabel='iterations', ylabel=metric)
