@@ -10,7 +10,7 @@ from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 
-import mmpd  # noqa: F401  (before mmagic: stands in for compiled ops)
+from mmpd.models.editors import pd_mixin
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = sorted((ROOT / 'configs/pd_glean').glob('pd_glean_*b*_*.py'))
@@ -124,6 +124,22 @@ def test_quantize_option_changes_the_prediction(quantize):
 def test_unknown_quantize_is_refused():
     with pytest.raises(ValueError, match="quantize.*'consistent'.*got 'floor'"):
         tiny_model(test_cfg=dict(quantize='floor'))
+
+
+def test_less_strength_is_not_undone_by_rounding():
+    lr = lr_batch()
+    output = predict(tiny_model(pd_head=dict(strength=0.5)), lr)[0].output
+    assert torch.equal(output.pred_img, output.pred_float.clamp(0, 255).round())
+    with pytest.raises(ValueError, match="'consistent' would undo pd_head.strength=0.5"):
+        tiny_model(pd_head=dict(strength=0.5), test_cfg=dict(quantize='consistent'))
+
+
+def test_lr_that_is_not_8_bit_is_clipped_and_said_so(monkeypatch):
+    said = []
+    monkeypatch.setattr(pd_mixin, 'print_log', lambda text, **kwargs: said.append(text))
+    output = predict(tiny_model(), lr_batch() / 2 + 0.25)[0].output
+    assert torch.equal(output.pred_img, output.pred_float.clamp(0, 255).round())
+    assert 'not an 8-bit image' in said[0]
 
 
 def test_keep_raw_gives_the_raw_prediction():

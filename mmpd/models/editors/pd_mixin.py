@@ -1,10 +1,14 @@
 """Pooling-based decomposition for any MMagic super-resolution model type."""
+import logging
+
 from mmagic.structures import DataSample
+from mmengine.logging import print_log
 from mmengine.model.wrappers import is_model_wrapper
 
 from ...operators import clip_uint8, consistent_uint8
 from ..heads import PDHead
 
+RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
 QUANTIZE = ('consistent', 'clip', 'none')
 
 
@@ -25,17 +29,23 @@ class PDMixin:
             the generator, or, where a generator does not name its sizes, the
             ratio of its output to its input.
         test_cfg (dict): Besides MMagic's keys, ``quantize``: ``'consistent'``
-            (default) rounds to the 8-bit image whose downsampling is the LR
-            exactly, ``'clip'`` clips and rounds (the paper's evaluation),
-            ``'none'`` keeps the clipped float image, as MMagic does.
+            (default with strength 1) rounds to the 8-bit image whose downsampling
+            is the LR exactly, ``'clip'`` (default with less strength) clips and
+            rounds (the paper's evaluation), ``'none'`` keeps the clipped float
+            image, as MMagic does. An LR that is not 8-bit is clipped and rounded
+            too, with a warning.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
     """
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
-        quantize = (test_cfg or {}).get('quantize', 'consistent')
+        exact = (pd_head or {}).get('strength', 1) == 1
+        quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')
         if quantize not in QUANTIZE:
             raise ValueError(f'test_cfg.quantize: expected one of {QUANTIZE}, got {quantize!r}.')
+        if quantize == 'consistent' and not exact:
+            raise ValueError("test_cfg.quantize='consistent' would undo pd_head.strength="
+                             f"{pd_head['strength']}; use 'clip'.")
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         self.quantize = quantize
         head = dict(pd_head or {})
@@ -99,15 +109,23 @@ class PDMixin:
         if self.quantize == 'none':
             image = pred.clamp(0, 255)
         elif self.quantize == 'clip':
-            image = clip_uint8(pred).float()
+            image = clip_uint8(pred.clamp(*RANGE)).float()
         else:
-            lr = self._to_pixels(inputs, data_samples).round().clamp(0, 255)
-            operator = self.pd_head.operator_for(pred, lr)
-            image = consistent_uint8(pred.clamp(-1020, 1275), lr, operator).float()
+            image = self._round_consistently(pred.clamp(*RANGE), inputs, data_samples).float()
         fields = dict(pred_img=image.cpu(), pred_float=pred.cpu())
         if (self.test_cfg or {}).get('keep_raw'):
             fields['raw_pred'] = self._to_pixels(raw, data_samples).cpu()
         return DataSample(**fields)
+
+    def _round_consistently(self, pred, inputs, data_samples):
+        lr = self._to_pixels(inputs, data_samples)
+        rounded = lr.round().clamp(0, 255)
+        if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
+            print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
+                      'predictions are clipped and rounded.', logger='current',
+                      level=logging.WARNING)
+            return clip_uint8(pred)
+        return consistent_uint8(pred, rounded, self.pd_head.operator_for(pred, rounded))
 
     def _to_pixels(self, batch, data_samples):
         """Undo normalisation, padding and channel order like ``destruct``, without its clipping."""
