@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -19,6 +20,15 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+class MetricsHook(Hook):
+    """Keeps the metrics: MMagic's MultiTestLoop returns none, it only hands them to hooks."""
+
+    metrics = None
+
+    def after_test_epoch(self, runner, metrics=None):
+        self.metrics = metrics
+
+
 def test(argv=None):
     args = parse_args(argv)
     cfg = cli.load_config(args)
@@ -31,11 +41,13 @@ def test(argv=None):
     cli.prepare_distributed(cfg)
     runner = Runner.from_cfg(cfg)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
-    metrics = runner.test()
+    hook = MetricsHook()
+    runner.register_hook(hook, 'LOWEST')
+    runner.test()
     if args.out and is_main_process():
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(cli.to_plain(metrics), indent=2) + '\n')
+        out.write_text(json.dumps(cli.to_plain(hook.metrics), indent=2) + '\n')
         print_log(f'Metrics are in {out}', logger='current')
 
 
