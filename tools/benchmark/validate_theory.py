@@ -30,7 +30,7 @@ from mmpd.operators import CEM, AveragePooling, SeparableResize
 PAPER = dict(PD=dict(psnr_lr=145.7, ms=0.68), CEM=dict(psnr_lr=42.2, ms=31.8))
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 # Widths of the small network by resolution; the code is that of the full one
-SMALL = {4: 32, 8: 32, 16: 32, 32: 32, 64: 24, 128: 16, 256: 12, 512: 8, 1024: 8, 2048: 8}
+SMALL = {4: 32, 8: 32, 16: 32, 32: 32, 64: 16, 128: 8, 256: 4, 512: 4, 1024: 2, 2048: 2}
 
 
 def parse_args(argv=None):
@@ -102,8 +102,8 @@ def make_network(args):
     torch.manual_seed(1)
     options = {}
     if args.network == 'glean':
-        options = dict(style_channels=64, num_mlps=2, rrdb_channels=16, num_rrdbs=2,
-                       growth_channels=8,
+        options = dict(style_channels=64, num_mlps=2, rrdb_channels=8, num_rrdbs=1,
+                       growth_channels=4,
                        channels={k: v for k, v in SMALL.items() if k <= args.size})
     network = GLEANNet(args.size // args.scale, args.size, **options).to(args.device).eval()
     return lambda lr: network(lr.to(args.device)).cpu()
