@@ -1,0 +1,62 @@
+"""PDInferencer: files and arrays, exactly consistent output, clear refusals."""
+import numpy as np
+import pytest
+import torch
+from mmagic.registry import MODELS
+from mmengine.config import Config
+from PIL import Image
+
+from mmpd.apis.inferencer import PDInferencer
+
+MODEL = dict(
+    type='PDGLEAN',
+    generator=dict(
+        type='GLEANNet', in_size=8, out_size=32, style_channels=16, num_mlps=1, rrdb_channels=8,
+        num_rrdbs=1, growth_channels=4, channels={4: 8, 8: 8, 16: 8, 32: 8}),
+    discriminator=dict(type='UNetDiscriminatorWithSpectralNorm', in_channels=3, mid_channels=4),
+    gan_loss=dict(type='GANLoss', gan_type='vanilla', loss_weight=1e-2),
+    pixel_loss=dict(type='L1Loss'),
+    data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('checkpoint') / 'pd.pth'
+    torch.save(dict(state_dict=MODELS.build(MODEL).state_dict()), path)
+    return str(path)
+
+
+def lr_image(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def test_output_pools_to_the_input(checkpoint, tmp_path):
+    inferencer = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu')
+    lr = lr_image()
+    image = inferencer(lr)
+    assert image.dtype == np.uint8 and image.shape == (32, 32, 3)
+    assert np.array_equal(image.reshape(8, 4, 8, 4, 3).mean((1, 3)), lr)
+    Image.fromarray(lr).save(tmp_path / 'lr.png')
+    assert np.array_equal(inferencer(tmp_path / 'lr.png'), image)
+
+
+def test_options_reach_the_model(checkpoint):
+    raw = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu',
+                       cfg_options={'model.pd_head': dict(strength=0.0)})
+    assert not np.array_equal(raw(lr_image()).reshape(8, 4, 8, 4, 3).mean((1, 3)), lr_image())
+
+
+def test_refusals(checkpoint, tmp_path):
+    inferencer = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu')
+    with pytest.raises(FileNotFoundError, match='nothing.png'):
+        inferencer(tmp_path / 'nothing.png')
+    with pytest.raises(ValueError, match='uint8 RGB, got float64'):
+        inferencer(lr_image() / 255)
+    with pytest.raises(ValueError, match=r'expected shape \(N, C, 8, 8\)'):
+        inferencer(np.zeros((16, 16, 3), np.uint8))
+    other = dict(MODEL, generator=dict(MODEL['generator'], in_size=16))
+    with pytest.raises(RuntimeError, match='size mismatch|Missing key'):
+        PDInferencer(Config(dict(model=other)), checkpoint, device='cpu')
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        PDInferencer(Config(dict(model=MODEL)), str(tmp_path / 'none.pth'), device='cpu')
