@@ -29,26 +29,35 @@ class MetricsHook(Hook):
         self.metrics = metrics
 
 
+def check_out(out):
+    """Raise UsageError unless ``--out`` can be written; make its folder."""
+    if not out.endswith('.json') or Path(out).is_dir():
+        raise cli.UsageError(f'--out: expected a file name that ends in .json, got {out}')
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cli.UsageError(f'--out {out}: {error}') from error
+
+
 def test(argv=None):
     args = parse_args(argv)
     cfg = cli.load_config(args)
     cli.check_gpu(cfg)
     cli.check_data(cfg, 'test')
     cli.check_checkpoint(args.checkpoint, 'checkpoint')
-    if args.out and not args.out.endswith('.json'):
-        raise cli.UsageError(f'--out: expected a name that ends in .json, got {args.out}')
-    cfg.load_from = args.checkpoint
+    if args.out:
+        check_out(args.out)
+    cfg.load_from, cfg.resume = args.checkpoint, False
     cli.prepare_distributed(cfg)
     runner = Runner.from_cfg(cfg)
+    cli.check_matches(runner.model, args.checkpoint)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     hook = MetricsHook()
     runner.register_hook(hook, 'LOWEST')
     runner.test()
     if args.out and is_main_process():
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(cli.to_plain(hook.metrics), indent=2) + '\n')
-        print_log(f'Metrics are in {out}', logger='current')
+        Path(args.out).write_text(json.dumps(cli.to_plain(hook.metrics), indent=2) + '\n')
+        print_log(f'Metrics are in {args.out}', logger='current')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Train a model: MMagic's tools/train.py, with mmpd and with plain words for wrong input."""
 import argparse
+from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -40,6 +41,23 @@ def enable_auto_scale_lr(cfg):
     cfg.auto_scale_lr.enable = True
 
 
+def resume(cfg, checkpoint):
+    """Go on from ``checkpoint``, or ('auto') from the last one; start anew where there is none.
+
+    mmengine would take ``load_from`` of the config for the run to resume.
+    """
+    option = '--resume'
+    if checkpoint == 'auto':
+        note = Path(cfg.work_dir) / 'last_checkpoint'
+        if not note.is_file():
+            print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.',
+                      logger='current')
+            return
+        checkpoint, option = note.read_text().strip(), str(note)
+    cli.check_checkpoint(checkpoint, option, resume=True)
+    cfg.resume, cfg.load_from = True, checkpoint
+
+
 def train(argv=None):
     args = parse_args(argv)
     cfg = cli.load_config(args)
@@ -50,11 +68,8 @@ def train(argv=None):
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.resume:
-        cfg.resume = True
-        if args.resume != 'auto':
-            cli.check_checkpoint(args.resume, '--resume')
-            cfg.load_from = args.resume
-    elif cfg.get('load_from'):
+        resume(cfg, args.resume)
+    if cfg.get('load_from') and not cfg.get('resume'):
         cli.check_checkpoint(cfg.load_from, 'load_from')
     cli.prepare_distributed(cfg)
     runner = Runner.from_cfg(cfg)

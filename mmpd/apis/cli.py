@@ -9,9 +9,22 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
+from ..compat.checkpoints import strip_wrapper_prefix
+
 
 class UsageError(Exception):
     """Something the user gave is missing or wrong; its message is one line."""
+
+
+class OptionAction(DictAction):
+    """mmengine's KEY=VALUE pairs; one without '=' is named instead of a traceback."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except Exception as error:  # unpacking, unmatched brackets
+            raise UsageError(f'{option_string}: expected KEY=VALUE pairs, each one word for the '
+                             f'shell, got {" ".join(map(repr, values))}') from error
 
 
 def run_tool(function, argv=None):
@@ -28,7 +41,7 @@ def add_common_arguments(parser):
     """The arguments of MMagic's tools that training and testing share."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE',
         help='override settings of the config: a.b=1, lists as a="[1,2]" or a=1,2, no spaces')
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
@@ -52,6 +65,7 @@ def load_config(args):
     except Exception as error:  # whatever a config file can do wrong
         raise UsageError(f'config {args.config}: {type(error).__name__}: {error}') from error
     if args.cfg_options is not None:
+        _check_names(cfg, args.cfg_options)
         try:
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
@@ -69,10 +83,21 @@ def load_config(args):
     return cfg
 
 
+def _check_names(cfg, options):
+    """A mistyped section would be added beside the right one and change nothing."""
+    for key in options:
+        section = key.split('.')[0]
+        near = difflib.get_close_matches(section, cfg.keys(), n=1, cutoff=0.8)
+        if section not in cfg and near:
+            raise UsageError(f'--cfg-options {key}: the config has no {section!r}; '
+                             f'did you mean {near[0]!r}?')
+
+
 def _suggestion(path):
-    root = Path(__file__).resolve().parents[2] / 'configs'
-    folders = [folder for folder in (root, Path('configs')) if folder.is_dir()]
-    known = {config.name: config for folder in folders for config in folder.glob('*/*.py')}
+    package = Path(__file__).resolve().parents[1]
+    known = {}
+    for folder in (package / '.mim' / 'configs', package.parent / 'configs', Path('configs')):
+        known.update((config.name, config) for config in folder.glob('[!_]*/*.py'))
     near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.6)
     return f'; did you mean {" or ".join(str(known[name]) for name in near)}?' if near else ''
 
@@ -119,22 +144,51 @@ def _check_dataset(dataset, name):
     for folder, option in wanted:
         if folder and not os.path.isdir(folder):
             raise UsageError(f'no data folder {folder} ({name}.{option})')
+        if folder and not any(os.scandir(folder)):
+            raise UsageError(f'data folder {folder} is empty ({name}.{option})')
     ann_file = dataset.get('ann_file')
     if ann_file and not os.path.isfile(os.path.join(root, ann_file)):
         raise UsageError(f'no annotation file {os.path.join(root, ann_file)} ({name}.ann_file)')
 
 
-def check_checkpoint(path, option):
-    """Raise UsageError unless ``path`` is a URL or an existing, readable checkpoint."""
+def check_checkpoint(path, option, resume=False):
+    """Raise UsageError unless ``path`` is a URL or an existing, readable checkpoint.
+
+    With ``resume`` it must also hold what resuming needs besides the weights.
+    """
     if '://' in path:
         return
     if not os.path.isfile(path):
         raise UsageError(f'no checkpoint {path} ({option})')
     try:
-        torch.load(path, map_location='meta')
+        content = torch.load(path, map_location='meta')
     except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
-        first = str(error).strip().split('\n')[0]
+        first = str(error).strip().split('\n')[0] or type(error).__name__
         raise UsageError(f'checkpoint {path} ({option}) cannot be read: {first}') from error
+    if not isinstance(content, dict):
+        raise UsageError(f'checkpoint {path} ({option}) holds a {type(content).__name__}, not '
+                         'the weights of a model')
+    missing = [key for key in ('meta', 'message_hub', 'optimizer') if key not in content]
+    if resume and missing:
+        raise UsageError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
+                         'weights to start from (--cfg-options load_from=FILE), not a run')
+
+
+def check_matches(model, path):
+    """Raise UsageError if no weight in ``path`` is one of the model's.
+
+    mmengine would only log it and go on with random weights.
+    """
+    if '://' in path:
+        return
+    content = torch.load(path, map_location='meta')
+    found = strip_wrapper_prefix(content.get('state_dict', content))
+    expected = strip_wrapper_prefix(model.state_dict())
+    if not any(key in expected and getattr(value, 'shape', None) == expected[key].shape
+               for key, value in found.items()):
+        raise UsageError(f'checkpoint {path} has none of the weights of this config: it has '
+                         f'{next(iter(found), "nothing")!r} ..., the model '
+                         f'{next(iter(expected), "nothing")!r} ...')
 
 
 def prepare_distributed(cfg):

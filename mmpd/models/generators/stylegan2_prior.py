@@ -59,7 +59,8 @@ class StyleGAN2Prior(BaseModule):
             by ``init_weights``, completely or with an error (see :func:`load_prior`).
 
     Raises:
-        ValueError: if out_size is not a power of two of at least 8.
+        ValueError: if out_size is not a power of two of at least 8, or the width of a
+            resolution is not known (above 1024).
     """
 
     def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
@@ -73,6 +74,10 @@ class StyleGAN2Prior(BaseModule):
         self.noise_size = noise_size or style_channels
         self.fp16_enabled, self.bgr2rgb = fp16_enabled, bgr2rgb
         self.channels = prior_channels(channel_multiplier, channels)
+        missing = [2**i for i in range(2, self.log_size + 1) if 2**i not in self.channels]
+        if missing:
+            raise ValueError(f'channels: expected the width at {missing[0]} px for out_size='
+                             f'{out_size}, got widths for {sorted(self.channels)}')
         blur_kernel = list(blur_kernel)
 
         mapping = [PixelNorm(eps=norm_eps)]
@@ -105,7 +110,8 @@ class StyleGAN2Prior(BaseModule):
 
     def init_weights(self):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+        pretrained = self.init_cfg and self.init_cfg.get('type') == 'Pretrained'
+        if pretrained and not self._is_init:
             load_prior(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
             self._is_init = True
         else:

@@ -1,0 +1,161 @@
+"""load_prior: everything or an error, and a line in the log."""
+import pickle
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmpd.models.generators import GLEANNet, StyleGAN2Prior, prior_loading
+from mmpd.models.generators.prior_loading import load_prior
+
+TINY = dict(style_channels=12, num_mlps=1, channels={4: 6, 8: 4, 16: 4})
+
+
+def network(seed=0, width=3):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+
+
+def full_checkpoint(path, **parts):
+    """As mmengine's runner saves it, with the history that torch >= 2.6 refuses by itself."""
+    history = HistoryBuffer()
+    history.update(0.5)
+    state = {f'{prefix}.{key}': value for prefix, module in parts.items()
+             for key, value in module.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(iter=3),
+                    message_hub=dict(log_scalars=dict(loss=history))), path)
+    return str(path)
+
+
+def bare_checkpoint(path, module):
+    torch.save(module.state_dict(), path)
+    return str(path)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in
+               zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize('prefix', ['ema', 'ema.'])
+def test_one_part_of_a_full_checkpoint(tmp_path, prefix, monkeypatch):
+    lines = []
+    monkeypatch.setattr(prior_loading, 'print_log',
+                        lambda message, logger: lines.append((message, logger)))
+    source, other = network(1), network(2)
+    path = full_checkpoint(tmp_path / 'a.pth', gen=other, ema=source)
+    target = network(3)
+    load_prior(target, path, prefix)
+    assert same(target, source)
+    assert lines == [(f'prior: 7 of 7 tensors loaded from {path} (prefix "{prefix}")', 'current')]
+
+
+def test_a_bare_state_dict_and_one_of_a_ddp_run(tmp_path):
+    source, target = network(1), network(2)
+    load_prior(target, bare_checkpoint(tmp_path / 'a.pth', source))
+    assert same(target, source)
+    wrapped = {f'ema.module.{key}': value for key, value in source.state_dict().items()}
+    torch.save(wrapped, tmp_path / 'b.pth')
+    target = network(2)
+    load_prior(target, str(tmp_path / 'b.pth'), 'ema')
+    assert same(target, source)
+
+
+def test_incomplete_or_differing_checkpoints_change_nothing(tmp_path):
+    source = network(1)
+    partial = {key: value for key, value in source.state_dict().items() if key != '1.weight'}
+    torch.save(partial, tmp_path / 'partial.pth')
+    torch.save({**source.state_dict(), '2.weight': torch.ones(1)}, tmp_path / 'more.pth')
+    bare_checkpoint(tmp_path / 'wide.pth', network(1, width=5))
+    for name, message in (
+            ('partial.pth', '6 of 7 tensors match.*"1.weight" is not in the file'),
+            ('more.pth', '"2.weight" of the file is not in the model'),
+            ('wide.pth', r'"0.weight" is \(5, 3, 3, 3\) in the file and \(3, 3, 3, 3\) in the')):
+        target = network(2)
+        with pytest.raises(RuntimeError, match=message):
+            load_prior(target, str(tmp_path / name))
+        assert same(target, network(2)), name
+
+
+def test_a_prefix_that_matches_nothing_names_those_there_are(tmp_path):
+    path = full_checkpoint(tmp_path / 'a.pth', generator=network(), discriminator=network())
+    with pytest.raises(RuntimeError, match='begin with "generator_ema.".*discriminator, generator'):
+        load_prior(network(), path, 'generator_ema')
+    with pytest.raises(RuntimeError, match='begin with "gen."'):  # not a part of a name
+        load_prior(network(), path, 'gen')
+
+
+def test_missing_file_and_unreachable_address(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match='no file .*nothing.pth'):
+        load_prior(network(), str(tmp_path / 'nothing.pth'))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    for variable in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(FileNotFoundError, match='cannot download http://127.0.0.1:9/prior.pth'
+                                                '.*Without network put the file into .*hub'):
+        load_prior(network(), 'http://127.0.0.1:9/prior.pth')
+
+
+class Payload:
+    """Unpickling it without torch's protection would run code."""
+
+    def __reduce__(self):
+        return (exec, ('raise SystemExit("executed")',))
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    (tmp_path / 'text.pth').write_text('hello')
+    (tmp_path / 'empty.pth').write_bytes(b'')
+    torch.save(dict(state_dict={'w': torch.ones(1)}, meta=Payload()), tmp_path / 'evil.pth')
+    (tmp_path / 'old.pth').write_bytes(pickle.dumps(Payload()))
+    for name in ('text.pth', 'empty.pth', 'evil.pth', 'old.pth'):
+        with pytest.raises(RuntimeError, match=f'{name} cannot be read'):
+            load_prior(network(), str(tmp_path / name))
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(RuntimeError, match='holds no state dict'):
+        load_prior(network(), str(tmp_path / 'list.pth'))
+
+
+class Restorer(BaseModel):
+    """Stands for a model type: mmengine's runner calls its init_weights before training."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.generator(inputs)
+
+
+def test_init_cfg_of_a_restorer_loads_its_prior_once(tmp_path):
+    source = StyleGAN2Prior(16, **TINY)
+    path = full_checkpoint(tmp_path / 'prior.pth', generator_ema=source)
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix='generator_ema')
+    model = Restorer(GLEANNet(8, 16, rrdb_channels=4, num_rrdbs=1, init_cfg=init_cfg, **TINY))
+    prior = model.generator.generator
+    assert not same(prior, source)  # not by construction: testing needs no prior
+    encoder = {key: value.clone() for key, value in model.generator.encoder.state_dict().items()}
+    model.init_weights()
+    assert same(prior, source)
+    assert all(torch.equal(encoder[key], value)
+               for key, value in model.generator.encoder.state_dict().items())
+    with torch.no_grad():
+        prior.constant_input.input.add_(1)
+    for module in (model, model.generator, prior):
+        module.init_weights()  # must not undo training
+        assert not same(prior, source)
+
+
+def test_constructing_needs_no_file_but_initialising_does(tmp_path):
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth'))
+    net = GLEANNet(8, 16, rrdb_channels=4, num_rrdbs=1, init_cfg=init_cfg, **TINY)
+    with pytest.raises(FileNotFoundError, match='none.pth'):
+        net.init_weights()
+
+
+def test_a_prior_for_another_size_is_named(tmp_path):
+    path = bare_checkpoint(tmp_path / 'a.pth', StyleGAN2Prior(8, **TINY))
+    with pytest.raises(RuntimeError, match='another out_size'):
+        load_prior(StyleGAN2Prior(16, **TINY), path)
