@@ -1,0 +1,175 @@
+"""tools/train.py and tools/test.py in this process: wrong input, resuming, MMagic's own tool."""
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import mmagic
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+TINY = ('model.generator.style_channels=8', 'model.generator.num_mlps=1',
+        'model.generator.rrdb_channels=4', 'model.generator.num_rrdbs=1',
+        'model.discriminator.mid_channels=2', 'train_dataloader.batch_size=2',
+        'model.generator.channels.4=8', 'model.generator.channels.8=8',
+        'model.generator.channels.16=8', 'model.generator.channels.32=8',
+        'model.generator.channels.64=8')
+
+
+def load_tool(path):
+    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def tools():
+    return {name: load_tool(ROOT / 'tools' / f'{name}.py') for name in ('train', 'test')}
+
+
+@HOOKS.register_module(force=True)
+class KeepLosses(Hook):
+    """Losses of every iteration, exactly."""
+    seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen.append({key: value.item() for key, value in outputs.items()})
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'GT').mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((64, 64), Image.BICUBIC).save(folder / f'GT/{index}.png')
+    return folder
+
+
+def options(data, *more, name='run'):
+    splits = [f'{split}_dataloader.dataset.data_root={data}' for split in ('train', 'val', 'test')]
+    return ['--cfg-options', *TINY, *splits, f'experiment_name={name}',
+            'train_cfg.val_interval=100', 'default_hooks.checkpoint.save_best=None', *more]
+
+
+def with_hook(config, work_dir):
+    """The same config with KeepLosses, in a file: a hook cannot be given as an option."""
+    path = work_dir.with_suffix('.py')
+    path.write_text(f"_base_ = {str(config)!r}\ncustom_hooks = [dict(type='KeepLosses')]\n")
+    return path
+
+
+def train(tools, config, data, work_dir, *more, resume=None):
+    KeepLosses.seen.clear()
+    extra = ['--resume', str(resume)] if resume else []
+    config = with_hook(config, Path(work_dir))
+    tools['train'].train([str(config), '--work-dir', str(work_dir), *extra,
+                          *options(data, *more, name=Path(work_dir).name)])
+    return list(KeepLosses.seen)
+
+
+@pytest.mark.parametrize('method', ['pd_glean', 'pdn'])
+def test_resuming_repeats_the_uninterrupted_run_to_the_last_digit(tools, method, data, tmp_path):
+    config, = (CONFIGS / method).glob('*_demo.py')  # with random flips; PDN draws latents as well
+    every = ('train_cfg.max_iters=5', 'default_hooks.checkpoint.interval=3')
+    whole = train(tools, config, data, tmp_path / f'{method}_whole', *every)
+    assert len(whole) == 5 and len({str(losses) for losses in whole}) == 5
+    resumed = train(tools, config, data, tmp_path / f'{method}_resumed', *every,
+                    resume=tmp_path / f'{method}_whole' / 'iter_3.pth')
+    assert resumed == whole[3:]
+
+
+def test_train_then_test_with_exact_files(tools, data, tmp_path):
+    config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    train(tools, config, data, tmp_path / 'run', 'train_cfg.max_iters=2')
+    out = tmp_path / 'results' / 'metrics.json'
+    tools['test'].test([str(config), str(tmp_path / 'run/iter_2.pth'), '--out', str(out),
+                        '--work-dir', str(tmp_path / 'tested'), *options(data, name='tested')])
+    metrics = json.loads(out.read_text())
+    assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+def test_mmagics_own_tool_trains_the_same_model(tools, data, tmp_path, monkeypatch):
+    config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    ours = train(tools, config, data, tmp_path / 'ours', 'train_cfg.max_iters=2')
+    theirs = load_tool(Path(mmagic.__file__).parent / '.mim' / 'tools' / 'train.py')
+    KeepLosses.seen.clear()
+    monkeypatch.setattr(sys, 'argv', [
+        'train.py', str(with_hook(config, tmp_path / 'theirs')), '--work-dir',
+        str(tmp_path / 'theirs'),
+        *options(data, 'train_cfg.max_iters=2', name='theirs')])
+    theirs.main()
+    assert KeepLosses.seen == ours
+    weights = [torch.load(tmp_path / name / 'iter_2.pth')['state_dict']
+               for name in ('ours', 'theirs')]
+    assert list(weights[0]) == list(weights[1])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+DEMO = 'pd_glean/pd_glean_in8out64-tiny_1xb8-400_demo.py'
+WRONG = {
+    'config': (['pd_glean/pd_glean_x8_1xb4-100k_fhq.py'],
+               'no config .*100k_fhq.py; did you mean .*pd_glean_x8_1xb4-100k_ffhq.py'),
+    'data': ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=nowhere'],
+             r'no data folder nowhere \(train_dataloader.dataset.data_root\)'),
+    'validation data': ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root={data}',
+                         'val_dataloader.dataset.data_root={data}',
+                         'val_dataloader.dataset.data_prefix.gt=images'],
+                        r'no data folder .*images \(val_dataloader.dataset.data_prefix.gt\)'),
+    'annotation': ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root={data}',
+                    'train_dataloader.dataset.ann_file=list.txt'],
+                   r'no annotation file .*list.txt \(train_dataloader'),
+    'amp': ([DEMO, '--amp'], 'needs a CUDA GPU'),
+    'fp16': (['pd_glean/pd_glean_x16-fp16_2xb8_ffhq.py'],
+             'model.generator.fp16_enabled=True needs a CUDA GPU'),
+    'options': ([DEMO, '--cfg-options', 'train_cfg.max_iters'], 'expected KEY=VALUE'),
+    'section': ([DEMO, '--cfg-options', 'train_dataloder.batch_size=2'],
+                "no 'train_dataloder'; did you mean 'train_dataloader'"),
+    'resume': ([DEMO, '--resume', 'nothing.pth', '--cfg-options',
+                'train_dataloader.dataset.data_root={data}',
+                'val_dataloader.dataset.data_root={data}'],
+               r'no checkpoint nothing.pth \(--resume\)'),
+}
+
+
+def run_and_read(function, argv, capsys):
+    from mmpd.apis.cli import run_tool
+    with pytest.raises(SystemExit) as stop:
+        run_tool(function, argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='some of these are fine with a GPU')
+@pytest.mark.parametrize('case', WRONG)
+def test_wrong_input_is_one_line_and_code_2(tools, case, data, capsys):
+    (config, *arguments), message = WRONG[case]
+    arguments = [argument.format(data=data) for argument in arguments]
+    said = run_and_read(tools['train'].train, [str(CONFIGS / config), *arguments], capsys)
+    assert '\n' not in said
+
+    assert re.search(message, said), said
+
+
+def test_wrong_checkpoints(tools, data, tmp_path, capsys):
+    config = str(CONFIGS / DEMO)
+    broken, alien = tmp_path / 'broken.pth', tmp_path / 'alien.pth'
+    broken.write_bytes(b'not a checkpoint')
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), alien)
+    for path, message in ((tmp_path / 'none.pth', 'no checkpoint'), (broken, 'cannot be read'),
+                          (alien, 'has none of the weights of this config')):
+        said = run_and_read(tools['test'].test, [
+            config, str(path), '--work-dir', str(tmp_path / 'w'),
+            *options(data, name=path.stem)], capsys)
+        assert message in said.splitlines()[-1] and path.name in said
+        assert 'Traceback' not in said
