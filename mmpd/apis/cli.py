@@ -10,10 +10,11 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from ..compat.checkpoints import strip_wrapper_prefix
+from ..errors import InputError
 
 
-class UsageError(Exception):
-    """Something the user gave is missing or wrong; its message is one line."""
+class UsageError(InputError):
+    """An argument or a setting is missing or wrong."""
 
 
 class OptionAction(DictAction):
@@ -28,10 +29,10 @@ class OptionAction(DictAction):
 
 
 def run_tool(function, argv=None):
-    """Run a tool's ``function(argv)``; a :class:`UsageError` ends it with one line and code 2."""
+    """Run a tool's ``function(argv)``; an :class:`InputError` ends it with one line and code 2."""
     try:
         function(argv)
-    except UsageError as error:
+    except InputError as error:
         message = ' '.join(str(error).split())
         print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
         raise SystemExit(2) from None

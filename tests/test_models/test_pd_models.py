@@ -255,7 +255,7 @@ def test_discriminator_must_load_completely(tmp_path):
 def test_vgg_weights_that_cannot_be_had(tmp_path):
     loss = dict(type='PerceptualLoss', layer_weights={'21': 1.0}, vgg_type='vgg16',
                 pretrained=str(tmp_path / 'vgg.pth'))
-    with pytest.raises(RuntimeError, match='vgg16-397923af.pth.*checkpoints'):
+    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*checkpoints'):
         tiny_model(perceptual_loss=loss)
 
 

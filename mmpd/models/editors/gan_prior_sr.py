@@ -8,6 +8,7 @@ from mmagic.registry import MODELS
 from torch.hub import get_dir
 
 from ...compat.checkpoints import strip_wrapper_prefix
+from ...errors import WeightsNotFound
 from ..generators.prior_loading import load_prior
 from .pd_mixin import unwrap
 
@@ -37,8 +38,9 @@ class GANPriorSR(SRGAN):
         kwargs: The other arguments of MMagic's SRGAN.
 
     Raises:
-        RuntimeError: from ``init_weights``, if the prior or the discriminator
-            does not load completely; or if the VGG weights cannot be had.
+        WeightsNotFound: if the VGG weights cannot be had; from ``init_weights``, if
+            those of the prior or the discriminator cannot.
+        WeightsMismatch: from ``init_weights``, if they do not load completely.
     """
 
     def __init__(self, generator, pixel_loss=None, train_cfg=None, use_ema=False, **kwargs):
@@ -79,7 +81,7 @@ class GANPriorSR(SRGAN):
     @staticmethod
     def _vgg_error(perceptual_loss, error):
         pretrained = (perceptual_loss or {}).get('pretrained', 'torchvision://vgg16')
-        return RuntimeError(
+        return WeightsNotFound(
             f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. '
             f'Without network: put {VGG_FILE} into {get_dir()}/checkpoints/, or name '
             'a local file with model.perceptual_loss.pretrained=FILE.')

@@ -6,30 +6,32 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch.hub import get_dir
 
 from ...compat.checkpoints import strip_wrapper_prefix
+from ...errors import WeightsMismatch, WeightsNotFound
 
 
 def read_state_dict(checkpoint):
     """The state dict in a checkpoint file or URL, in mmengine's format or bare.
 
     Raises:
-        FileNotFoundError: if the file does not exist or the URL cannot be reached.
+        WeightsNotFound: if the file does not exist or the URL cannot be reached.
         RuntimeError: if it cannot be read safely, or holds no state dict.
     """
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'pretrained weights: no file {checkpoint}') from error
+        raise WeightsNotFound(f'pretrained weights: no file {checkpoint}') from error
     except URLError as error:
-        raise FileNotFoundError(
+        raise WeightsNotFound(
             f'pretrained weights: cannot download {checkpoint}: {error}. Without network put the '
             f'file into {get_dir()}/checkpoints/, or name a local file in init_cfg.checkpoint.'
         ) from error
     except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
         reason = str(error).strip().split('\n')[0]
-        raise RuntimeError(f'pretrained weights: {checkpoint} cannot be read: {reason}') from error
+        raise WeightsMismatch(
+            f'pretrained weights: {checkpoint} cannot be read: {reason}') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(hasattr(value, 'shape') for value in state.values()):
-        raise RuntimeError(f'pretrained weights: {checkpoint} holds no state dict')
+        raise WeightsMismatch(f'pretrained weights: {checkpoint} holds no state dict')
     return strip_wrapper_prefix(state)
 
 
@@ -46,8 +48,8 @@ def load_prior(module, checkpoint, prefix='', name='prior'):
         name (str): What to call it in messages.
 
     Raises:
-        FileNotFoundError: if the checkpoint cannot be had.
-        RuntimeError: if not all tensors of ``module`` are in the checkpoint with
+        WeightsNotFound: if the checkpoint cannot be had.
+        WeightsMismatch: if not all tensors of ``module`` are in the checkpoint with
             their shapes, or the checkpoint has others; names the first ones.
     """
     state = read_state_dict(checkpoint)
@@ -56,7 +58,7 @@ def load_prior(module, checkpoint, prefix='', name='prior'):
         chosen = {key[len(start):]: value for key, value in state.items() if key.startswith(start)}
         if not chosen:
             found = ', '.join(sorted({key.split('.')[0] for key in state})[:8])
-            raise RuntimeError(f'{name}: {checkpoint} has no keys that begin with "{start}"; '
+            raise WeightsMismatch(f'{name}: {checkpoint} has no keys that begin with "{start}"; '
                                f'it has: {found}')
         state = chosen
     own = module.state_dict()
@@ -74,7 +76,7 @@ def load_prior(module, checkpoint, prefix='', name='prior'):
             problems.append(f'"{missing[0]}" is not in the file')
         if unexpected:
             problems.append(f'"{unexpected[0]}" of the file is not in the model')
-        raise RuntimeError(
+        raise WeightsMismatch(
             f'{name}: {matched} of {len(own)} tensors match {checkpoint} (prefix "{prefix}"): '
             + '; '.join(problems) + '. Is it for another out_size or other channels?')
     module.load_state_dict(state)

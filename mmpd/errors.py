@@ -1,0 +1,13 @@
+"""Errors that the command line tools show as one line."""
+
+
+class InputError(Exception):
+    """Something the user gave is missing or wrong; the message says what and where."""
+
+
+class WeightsNotFound(InputError, FileNotFoundError):
+    """Pretrained weights that are neither on disk nor can be downloaded."""
+
+
+class WeightsMismatch(InputError, RuntimeError):
+    """Pretrained weights that are not those of the network."""
