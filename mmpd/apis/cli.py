@@ -36,9 +36,6 @@ def run_tool(function, argv=None):
         message = ' '.join(str(error).split())
         print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
         raise SystemExit(2) from None
-    finally:
-        if torch.distributed.is_initialized():  # else gloo's threads may abort a finished run
-            torch.distributed.destroy_process_group()
 
 
 def add_common_arguments(parser):

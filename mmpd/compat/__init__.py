@@ -1,6 +1,7 @@
 """What MMagic 1.x needs to run on today's PyTorch; nothing else in mmpd knows of it."""
 from .checkpoints import allow_history_buffers, write_checkpoints_atomically
 from .ext_ops import install_ext_ops
+from .process_group import join_gloo_threads_at_exit
 
 
 def apply():
@@ -8,3 +9,4 @@ def apply():
     install_ext_ops()
     allow_history_buffers()
     write_checkpoints_atomically()
+    join_gloo_threads_at_exit()
