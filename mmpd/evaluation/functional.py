@@ -65,11 +65,17 @@ def resolve_device(device):
     return torch.device(device)
 
 
+def _root(cov):
+    """R with R Rᵀ = cov, of the columns that its numerical rank leaves."""
+    values, vectors = np.linalg.eigh(cov)
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
 def frechet_distance(mean1, cov1, mean2, cov2):
     """Squared Fréchet distance of two Gaussians: |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½).
 
-    The trace of the root is computed through symmetric eigenvalue problems, which is exact for
-    singular covariances too (fewer images than features).
+    Accurate for singular covariances too (fewer images than features).
 
     Args:
         mean1 (np.ndarray): (D,).
@@ -90,10 +96,9 @@ def frechet_distance(mean1, cov1, mean2, cov2):
                          f'{mean2.shape}, {cov1.shape} and {cov2.shape}')
     if not all(np.isfinite(x).all() for x in (mean1, cov1, mean2, cov2)):
         raise ValueError('feature statistics hold values that are not finite')
-    values, vectors = np.linalg.eigh(cov1)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    inner = root @ cov2 @ root
-    trace_root = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(0)).sum()
+    # tr (C1 C2)^½ is the sum of the singular values of R1ᵀ R2, where C = R Rᵀ: no root of a
+    # rounding error is taken, as there would be of an eigenvalue that should be 0
+    trace_root = np.linalg.svd(_root(cov1).T @ _root(cov2), compute_uv=False).sum()
     distance = ((mean1 - mean2)**2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * trace_root
     return max(float(distance), 0.)
 
