@@ -1,1 +1,1 @@
-from . import editors, generators, heads  # noqa: F401
+from . import editors, generators, heads, losses  # noqa: F401

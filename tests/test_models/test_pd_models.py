@@ -252,13 +252,6 @@ def test_discriminator_must_load_completely(tmp_path):
         tiny_model(discriminator=wider, gan_loss=gan_loss).init_weights()
 
 
-def test_vgg_weights_that_cannot_be_had(tmp_path):
-    loss = dict(type='PerceptualLoss', layer_weights={'21': 1.0}, vgg_type='vgg16',
-                pretrained=str(tmp_path / 'vgg.pth'))
-    with pytest.raises(FileNotFoundError, match='vgg16-397923af.pth.*checkpoints'):
-        tiny_model(perceptual_loss=loss)
-
-
 def train_steps(model, steps=2):
     from mmengine.optim import OptimWrapper, OptimWrapperDict
     wrappers = {name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=1e-3))

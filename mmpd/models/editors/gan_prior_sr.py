@@ -1,18 +1,13 @@
 """SRGAN as GAN-prior super-resolution needs it: the prior really loads."""
 from copy import deepcopy
-from urllib.error import URLError
 
 from mmagic.models.editors.srgan import SRGAN
 from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
 from mmagic.registry import MODELS
-from torch.hub import get_dir
 
 from ...compat.checkpoints import strip_wrapper_prefix
-from ...errors import WeightsNotFound
 from ..generators.prior_loading import load_prior
 from .pd_mixin import unwrap
-
-VGG_FILE = 'vgg16-397923af.pth'
 
 
 @MODELS.register_module()
@@ -38,8 +33,8 @@ class GANPriorSR(SRGAN):
         kwargs: The other arguments of MMagic's SRGAN.
 
     Raises:
-        WeightsNotFound: if the VGG weights cannot be had; from ``init_weights``, if
-            those of the prior or the discriminator cannot.
+        WeightsNotFound: from ``init_weights``, if the weights of the prior or the
+            discriminator cannot be had.
         WeightsMismatch: from ``init_weights``, if they do not load completely.
     """
 
@@ -50,11 +45,7 @@ class GANPriorSR(SRGAN):
             kwargs['discriminator'], self._discriminator_cfg = self._split_pretrained(
                 kwargs['discriminator'])
         placeholder = pixel_loss or dict(type='L1Loss')  # SRGAN cannot be built without one
-        try:
-            super().__init__(
-                generator=generator, pixel_loss=placeholder, train_cfg=train_cfg, **kwargs)
-        except (URLError, OSError) as error:
-            raise self._vgg_error(kwargs.get('perceptual_loss'), error) from error
+        super().__init__(generator=generator, pixel_loss=placeholder, train_cfg=train_cfg, **kwargs)
         if not pixel_loss:
             self.pixel_loss = None
         self.r1_weight = (train_cfg or {}).get('r1_weight', 0)
@@ -77,14 +68,6 @@ class GANPriorSR(SRGAN):
         if isinstance(cfg, dict) and cfg.get('type') == 'GLEANStyleGANv2':
             return cls._split_pretrained(cfg)
         return cfg, None
-
-    @staticmethod
-    def _vgg_error(perceptual_loss, error):
-        pretrained = (perceptual_loss or {}).get('pretrained', 'torchvision://vgg16')
-        return WeightsNotFound(
-            f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. '
-            f'Without network: put {VGG_FILE} into {get_dir()}/checkpoints/, or name '
-            'a local file with model.perceptual_loss.pretrained=FILE.')
 
     def init_weights(self):
         """Initialise, then load prior and discriminator, each completely or not at all."""

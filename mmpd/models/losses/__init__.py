@@ -1,0 +1,3 @@
+from .perceptual_loss import PerceptualLoss
+
+__all__ = ['PerceptualLoss']
