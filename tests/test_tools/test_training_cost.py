@@ -1,0 +1,61 @@
+"""What a config costs: the meta device gives what a real run takes."""
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    path = ROOT / 'tools' / 'analysis_tools' / 'training_cost.py'
+    spec = importlib.util.spec_from_file_location('training_cost', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def demo(method):
+    return next((ROOT / 'configs' / method).glob('*_demo.py'))
+
+
+def test_meta_device_counts_what_a_cpu_run_takes(tool):
+    shapes, real = (tool.measure(demo('pd_glean'), device) for device in ('meta', 'cpu'))
+    assert shapes.pop('train_bytes') == pytest.approx(real.pop('train_bytes'), rel=1e-3)
+    assert shapes.pop('test_bytes') == pytest.approx(real.pop('test_bytes'), rel=1e-3)
+    assert shapes == real and real['train_flop'] > 1e9
+
+
+def test_pd_costs_next_to_nothing(tool):
+    plain, pd = (tool.measure(demo(method)) for method in ('glean', 'pd_glean'))
+    assert pd['parameters'] == plain['parameters']
+    assert plain['train_flop'] <= pd['train_flop'] < 1.001 * plain['train_flop']
+
+
+def test_memory_holds_weights_gradients_and_adams_state(tool):
+    cost = tool.measure(demo('glean'))
+    assert cost['train_bytes'] > 4 * 4 * cost['trainable']
+    assert 4 * cost['parameters'] < cost['test_bytes'] < cost['train_bytes']
+
+
+def test_bad_arguments(tool, capsys):
+    for argv, message in ((['no.py'], 'no config no.py'), (['--tflops', '0'], 'positive')):
+        with pytest.raises(SystemExit) as stop:
+            tool.parse_args(argv)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_documented_figures_are_the_measured_ones(tool):
+    costs = json.loads((ROOT / 'docs' / 'training_cost.json').read_text())
+    assert tool.table(costs, 10) in (ROOT / 'docs' / 'training_cost.md').read_text()
+    lines = (ROOT / 'docs' / 'reproduction.md').read_text().splitlines()
+    for name, cost in costs.items():
+        hours = cost['train_flop'] * cost['iterations'] / 3.6e16
+        cell = f'| {cost["train_bytes"] / 1e9:.0f} GB, {hours:.0f} h |'
+        assert sum(f'[{name}](' in line and cell in line for line in lines) == 1, name
+    name = 'pd_glean_x8_1xb4-100k_cat'
+    again = tool.measure(ROOT / 'configs' / 'pd_glean' / f'{name}.py')
+    assert again == pytest.approx(costs[name], rel=1e-3)
