@@ -1,4 +1,6 @@
 """Every config parses and builds; every reduced one trains and tests; metafiles are in order."""
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -125,3 +127,40 @@ def test_method_readme_is_laid_out_as_openmmlab_reads_it(folder):
     assert header.endswith('Download |')
     for path in folder.glob('*.py'):
         assert f'(./{path.name})' in text
+
+
+PRIORS = (ROOT / 'docs' / 'priors.md').read_text()
+
+
+def test_documented_sizes_and_priors_are_those_of_the_configs():
+    rows = re.findall(r'^\| (`.+`) \| (\d+) × \d+ \| (\d+) × \d+ \|', PRIORS, re.M)
+    matched = set()
+    for names, lr, output in rows:
+        for pattern in names.strip('`').split('`, `'):
+            for path in CONFIGS:
+                if fnmatch(path.stem, pattern):
+                    generator = Config.fromfile(path).model.generator
+                    sizes = generator.in_size, generator.out_size
+                    assert sizes == (int(lr), int(output)), path.stem
+                    matched.add(path)
+    left = {path.stem for path in CONFIGS} - {path.stem for path in matched} - {
+        path.stem for path in REDUCED}
+    assert left == {'panini_degradation-moco_1xb32-438k_ffhq'}
+    files = set(re.findall(r'`(stylegan2-[\w-]+\.pth)`', PRIORS))
+    used = {Config.fromfile(path).model.generator.init_cfg.checkpoint.rsplit('/', 1)[1]
+            for path in matched}
+    assert used < files
+
+
+@pytest.mark.parametrize('snippet', re.findall(r'```python\n(.*?)```', PRIORS, re.S))
+def test_snippets_about_priors_and_lmdb_are_configs(snippet, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(snippet.replace('../configs', str(ROOT / 'configs')))
+    cfg = Config.fromfile(path)
+    if 'lmdb' in snippet:
+        load, synthesis = (cfg.train_dataloader.dataset.pipeline[i] for i in (0, 2))
+        assert load.backend_args.backend == 'lmdb' and synthesis.type == 'LRSynthesis'
+    else:
+        for part in (cfg.model.generator, cfg.model.discriminator):
+            assert part.init_cfg.checkpoint == 'work_dirs/stylegan2_mine/iter_800000.pth'
+            assert part.init_cfg.prefix in ('generator_ema', 'discriminator')

@@ -62,6 +62,8 @@ def load_prior(module, checkpoint, prefix='', name='prior'):
                                f'it has: {found}')
         state = chosen
     own = module.state_dict()
+    if 'steps' not in own:
+        state.pop('steps', None)  # the counter of mmengine's averaged models (generator_ema)
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     differing = [key for key in own if key in state and own[key].shape != state[key].shape]

@@ -52,6 +52,16 @@ def test_one_part_of_a_full_checkpoint(tmp_path, prefix, monkeypatch):
     assert lines == [(f'prior: 7 of 7 tensors loaded from {path} (prefix "{prefix}")', 'current')]
 
 
+def test_the_averaged_generator_of_mmagics_stylegan2_training(tmp_path):
+    """Its keys are ``generator_ema.module.x``, beside a counter ``generator_ema.steps``."""
+    from mmagic.models.base_models import ExponentialMovingAverage
+    source, target = StyleGAN2Prior(16, **TINY), StyleGAN2Prior(16, **TINY)
+    path = full_checkpoint(tmp_path / 'a.pth', generator_ema=ExponentialMovingAverage(source))
+    assert 'generator_ema.steps' in torch.load(path)['state_dict']
+    load_prior(target, path, 'generator_ema')
+    assert same(target, source)
+
+
 def test_a_bare_state_dict_and_one_of_a_ddp_run(tmp_path):
     source, target = network(1), network(2)
     load_prior(target, bare_checkpoint(tmp_path / 'a.pth', source))
