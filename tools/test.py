@@ -55,6 +55,8 @@ def test(argv=None):
     hook = MetricsHook()
     runner.register_hook(hook, 'LOWEST')
     runner.test()
+    from mmpd.evaluation.protocol import protocol  # not before wrong input was refused: it is slow
+    print_log('\n  '.join(['Protocol:', *protocol(runner)]), logger='current')
     if args.out and is_main_process():
         Path(args.out).write_text(json.dumps(cli.to_plain(hook.metrics), indent=2) + '\n')
         print_log(f'Metrics are in {args.out}', logger='current')

@@ -97,6 +97,16 @@ def test_train_then_test_with_exact_files(tools, data, tmp_path):
     metrics = json.loads(out.read_text())
     assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
     assert all(isinstance(value, float) for value in metrics.values())
+    log, = (tmp_path / 'tested').glob('*/*.log')
+    block = log.read_text().split('Protocol:\n')[1].splitlines()
+    assert block[0].startswith('  mmpd ') and 'mmagic 1.2.0' in block[0]
+    for line, expected in zip(block[1:], (
+            "output: PDGLEAN, A = AveragePooling(scale=8), strength 1, quantize 'consistent'",
+            f"data: 5 images of {data}, LR by LRSynthesis(scale=8, kernel='bicubic', ",
+            "MAE: MMagic's", "PSNR: MMagic's, 0 border pixels cropped, all channels",
+            "SSIM: MMagic's, 0 border pixels cropped, all channels",
+            "LRConsistency: A = {'type': 'AveragePooling', 'scale': None}, float64"), strict=False):
+        assert line.startswith(f'  {expected}'), (line, expected)
 
 
 def test_mmagics_own_tool_trains_the_same_model(tools, data, tmp_path, monkeypatch):

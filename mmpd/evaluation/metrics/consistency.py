@@ -52,6 +52,11 @@ class LRConsistency(BaseSampleWiseMetric):
         self.input_key = input_key
         self._operators = {}
 
+    @property
+    def protocol(self):
+        """What is measured, for the log."""
+        return f'A = {self.operator_cfg}, float64, float output and saved 8-bit image'
+
     def _operator(self, image, lr):
         cfg = self.operator_cfg
         if not (isinstance(cfg, dict) and 'scale' in cfg and cfg['scale'] is None):

@@ -142,6 +142,12 @@ class SRFID(BaseSampleWiseMetric):
         self._load_reference()
         self._waiting = []
 
+    @property
+    def protocol(self):
+        """What is measured, for the log."""
+        reference = self.reference or 'GT of this run'
+        return f'saved 8-bit RGB image, network {self.network_name}, reference {reference}'
+
     def _load_reference(self):
         if self._known is None and self.reference and Path(self.reference).exists():
             self._known = load_statistics(self.reference, self.network_name)

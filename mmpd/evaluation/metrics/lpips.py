@@ -87,6 +87,12 @@ class LPIPS(BaseSampleWiseMetric):
         self.network_device = resolve_device(device)
         self.network = build_lpips(net, backbone).to(self.network_device)
 
+    @property
+    def protocol(self):
+        """What is measured, for the log."""
+        return (f'saved 8-bit RGB image in [-1, 1], no border cropped, lpips 0.1, network '
+                f'{self.metric.removeprefix("LPIPS_")}')
+
     @torch.no_grad()
     def process_image(self, gt, pred, mask):
         """LPIPS of one image, a Python float."""

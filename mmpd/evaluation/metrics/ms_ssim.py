@@ -98,6 +98,12 @@ class PairedMSSSIM(BaseSampleWiseMetric):
         require('pytorch_msssim', 'pytorch-msssim')
         self.scales, self._told = scales, False
 
+    @property
+    def protocol(self):
+        """What is measured, for the log."""
+        return (f'saved 8-bit image, all channels, range 255, no border cropped, '
+                f'{self.scales or "up to five"} scales')
+
     def process_image(self, gt, pred, mask):
         """MS-SSIM of one image, a Python float."""
         gt, pred = as_tensor(gt, self.gt_key), to_saved(as_tensor(pred, self.pred_key))

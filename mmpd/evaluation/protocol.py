@@ -1,0 +1,58 @@
+"""What a result was measured with: figures without it do not compare."""
+from importlib.metadata import version
+
+import torch
+
+from ..version import __version__
+
+
+def _model_lines(model):
+    model = getattr(model, 'module', model)  # under DistributedDataParallel
+    head = getattr(model, 'pd_head', None)
+    if head is None:
+        return [f'output: {type(model).__name__}, without PD, float clipped to 0..255']
+    operator = 'average pooling, scale from the sizes' if head.operator is None else head.operator
+    return [f'output: {type(model).__name__}, A = {operator}, strength {head.strength:g}, '
+            f'quantize {model.quantize!r}']
+
+
+def _data_line(dataset):
+    while hasattr(dataset, 'dataset'):  # RepeatDataset and the like
+        dataset = dataset.dataset
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    synthesis = [repr(step) for step in steps if type(step).__name__ == 'LRSynthesis']
+    files = (getattr(dataset, 'data_prefix', None) or {}).get('img')
+    return (f'data: {len(dataset)} images of {getattr(dataset, "data_root", None)}, LR by '
+            + (', '.join(synthesis) or (f'files in {files}' if files else 'the pipeline')))
+
+
+def _metric_line(metric):
+    text = getattr(metric, 'protocol', None)
+    if text is None:
+        border = getattr(metric, 'crop_border', None)
+        text = "MMagic's" + ('' if border is None else f', {border} border pixels cropped')
+        if hasattr(metric, 'convert_to'):
+            text += ', Y channel' if metric.convert_to == 'Y' else ', all channels'
+    name = f'{metric.prefix}/' if metric.prefix else ''
+    return f'{name}{type(metric).__name__}: {text}'
+
+
+def protocol(runner):
+    """The protocol of a test run, line by line.
+
+    Args:
+        runner (Runner): After or before testing.
+
+    Returns:
+        list[str]: Versions; output, operator and rounding; data and how the LRs were made; every
+        metric with crop, colour, range and network.
+    """
+    loop = runner.test_loop
+    lines = [f'mmpd {__version__}, mmagic {version("mmagic")}, torch {torch.__version__}']
+    lines += _model_lines(runner.model)
+    evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
+    dataloaders = getattr(loop, 'dataloaders', None) or [loop.dataloader]
+    for evaluator, dataloader in zip(evaluators, dataloaders, strict=True):
+        lines.append(_data_line(dataloader.dataset))
+        lines += [_metric_line(metric) for metric in evaluator.metrics]
+    return lines
