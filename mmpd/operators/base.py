@@ -1,11 +1,13 @@
 """The contract of every degradation operator."""
 import math
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
 import torch
 from torch import nn
 
 HALF = (torch.float16, torch.bfloat16)
+DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
 
 
 def compute_dtype(*tensors):
@@ -60,14 +62,30 @@ def check_finite(error, image, measurement):
                      f'{error.dtype} (largest |x| {image.abs().max().item():g})')
 
 
+@lru_cache(maxsize=16)
+def _pseudo_inverse(operator, shape):
+    """A† of the operator's matrix for an image of ``shape``, float64, on the CPU."""
+    size = math.prod(shape)
+    if size > DENSE_LIMIT:
+        raise ValueError(f'{operator!r} has no closed form of A†, and an image of shape '
+                         f'{tuple(shape)} is too large for a numeric one ({size} numbers, at most '
+                         f'{DENSE_LIMIT}): write its _A_dagger')
+    with torch.no_grad():
+        columns = operator._A(torch.eye(size, dtype=torch.float64).view(size, *shape))
+    return torch.linalg.pinv(columns.flatten(1).T)
+
+
 class LinearOperator(nn.Module):
     """A linear degradation ``A`` with its pseudo-inverse ``A†``.
 
-    The method names are deepinv's.  A subclass writes five short methods,
+    The method names are deepinv's.  A subclass writes three short methods,
     which may take shapes, dtypes (float32 or float64) and devices as checked:
-    ``measurement_shape``, ``image_shape``, ``_A``, ``_A_dagger`` and
-    ``_A_adjoint``.  It has no parameters, and its buffers are not persistent,
-    so that checkpoints of a model holding one never change.
+    ``measurement_shape``, ``image_shape`` and ``_A``; and the closed forms
+    ``_A_dagger`` and ``_A_adjoint`` where there are any.  Without them the
+    transpose is the derivative of ``_A``, and the pseudo-inverse that of the
+    operator's matrix, for images of at most ``DENSE_LIMIT`` numbers.  It has
+    no parameters, and its buffers are not persistent, so that checkpoints of
+    a model holding one never change.
 
     Attributes:
         scale (int | None): Ratio of image to measurement size, where there is one.
@@ -100,10 +118,14 @@ class LinearOperator(nn.Module):
         raise NotImplementedError
 
     def _A_dagger(self, y):
-        raise NotImplementedError
+        shape = self.image_shape(tuple(y.shape[1:]))
+        matrix = _pseudo_inverse(self, shape).to(y)
+        return (y.flatten(1) @ matrix.T).view(-1, *shape)
 
     def _A_adjoint(self, y):
-        raise NotImplementedError
+        with torch.enable_grad():  # the transpose of A is the derivative of <A x, y>
+            x = y.new_zeros((len(y), *self.image_shape(tuple(y.shape[1:]))), requires_grad=True)
+            return torch.autograd.grad(self._A(x), x, y, create_graph=y.requires_grad)[0]
 
     def A(self, x):
         """Degrade: image (N, C, H, W) -> measurement (N, c, h, w), same dtype."""

@@ -116,9 +116,3 @@ class CEM(LinearOperator):
         height, width = height * self.scale, width * self.scale
         image = image[:, :, crop:crop + height, crop:crop + width]
         return image.reshape(n, c, height, width)
-
-    def _A_adjoint(self, y):
-        # of the replication too: the transpose of A is the derivative of <A x, y>
-        with torch.enable_grad():
-            x = y.new_zeros((len(y), *self.image_shape(y.shape[1:])), requires_grad=True)
-            return torch.autograd.grad(self._A(x), x, y, create_graph=y.requires_grad)[0]

@@ -15,6 +15,7 @@ from mmpd.operators import (
     Masking,
     SeparableResize,
 )
+from mmpd.operators.base import LinearOperator
 from mmpd.testing import OperatorCase
 
 
@@ -307,3 +308,41 @@ class TestCEM(OperatorCase):
         matrix[:, 0] += wide[:, :2 * margin].sum(1)
         matrix[:, -1] += wide[:, -2 * margin:].sum(1)
         return matrix
+
+
+class BlurAndDecimate(LinearOperator):
+    """A 3 x 3 mean of every second pixel, borders replicated; no closed form is written."""
+    scale = 2
+
+    def measurement_shape(self, shape):
+        self._check_divisible(shape, 2)
+        return shape[0], shape[1] // 2, shape[2] // 2
+
+    def image_shape(self, shape):
+        return shape[0], shape[1] * 2, shape[2] * 2
+
+    def _A(self, x):
+        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), 3, 2)
+
+
+class TestNumericFallback(OperatorCase):
+    shapes = ((1, 4, 6), (3, 8, 4))
+    bad_shapes = ((3, 7, 4), )
+
+    def make(self):
+        return BlurAndDecimate()
+
+    def dense(self, shape):
+        def axis(size):
+            matrix = np.zeros((size // 2, size))
+            for row in range(size // 2):
+                for tap in (-1, 0, 1):
+                    matrix[row, min(max(2 * row + tap, 0), size - 1)] += 1 / 3
+            return matrix
+
+        return kron_channels(np.kron(axis(shape[1]), axis(shape[2])), shape[0])
+
+
+def test_numeric_pseudo_inverse_is_refused_for_large_images():
+    with pytest.raises(ValueError, match=r'BlurAndDecimate.* \(3, 64, 64\) .*12288.* at most 4096'):
+        BlurAndDecimate().A_dagger(torch.zeros(1, 3, 32, 32))
