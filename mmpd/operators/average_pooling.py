@@ -1,5 +1,6 @@
 """Average pooling and the pooling-based decomposition (paper Eqs. 8, 9 and 11)."""
 import torch
+import torch.nn.functional as F
 
 from . import triton_pooling
 from .base import (
@@ -7,6 +8,7 @@ from .base import (
     LinearOperator,
     check_finite,
     check_positive_int,
+    check_strength,
     compute_dtype,
     full_precision,
 )
@@ -16,6 +18,9 @@ from .builder import OPERATORS
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 4 << 20
+# Up to so many numbers the start of each operation is what costs: three simple ones are faster
+# than the pass over blocks, whatever they copy.
+SMALL = 1 << 16
 
 
 def average_pool(x, scale):
@@ -120,7 +125,7 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
             else is copied once.
         y (Tensor): LR image (N, C, H/s, W/s) in the same unit.
         scale (int): s.
-        strength (float): Weight of the correction; 1 is the paper.
+        strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
         inplace (bool): Write into ``x`` (inference only).
         check (bool): Raise on NaN and inf.
 
@@ -186,13 +191,29 @@ class AveragePooling(LinearOperator):
 
     def project(self, x, y, strength=1.0, check=True, inplace=False):
         self.check_pair(x, y)
-        with full_precision(x.device.type):
-            if not inplace:
+        check_strength(strength)
+        if not inplace:
+            if x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous():
+                return self._project_small(x, y, strength, check)
+            with full_precision(x.device.type):
                 return _Project.apply(x, y, self.scale, strength, check)
-            if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-                raise ValueError('inplace=True is for inference: x or y requires grad')
-            if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-                raise ValueError(f'inplace=True needs contiguous memory, got strides {x.stride()}')
-            return _fused(x, y, self.scale, strength, out=x, check=check)
+        if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+            raise ValueError('inplace=True is for inference: x or y requires grad')
+        if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+            raise ValueError(f'inplace=True needs contiguous memory, got strides {x.stride()}')
+        if check:  # before anything is overwritten
+            check_finite(y.to(compute_dtype(x)) - self.A(x), x, y)
+        with full_precision(x.device.type):
+            return _fused(x, y, self.scale, strength, out=x)
+
+    def _project_small(self, x, y, strength, check):
+        wide = compute_dtype(x, y)
+        raw = x.to(wide)
+        error = y.to(wide) - F.avg_pool2d(raw, self.scale)
+        if check:
+            check_finite(error, x, y)
+        if strength != 1:
+            error = error * strength
+        return (raw + F.interpolate(error, scale_factor=self.scale)).to(x.dtype)
 
     project.__doc__ = LinearOperator.project.__doc__

@@ -1,6 +1,6 @@
 """The contract of every degradation operator."""
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -15,19 +15,43 @@ def compute_dtype(*tensors):
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def _precision_settings(device_type):
+    """torch's switches of reduced float32 precision for products and convolutions on a device."""
+    if device_type == 'cuda':
+        return torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    return torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+
+
 @contextmanager
 def full_precision(device_type):
-    """No autocast, and float32 matrix products in float32 whatever the user allows (TF32, bf16)."""
-    before = torch.get_float32_matmul_precision()
-    if before != 'highest':
-        torch.set_float32_matmul_precision('highest')
-    try:
-        # 'meta' (shapes only) knows no autocast
-        with nullcontext() if device_type == 'meta' else torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        if before != 'highest':
-            torch.set_float32_matmul_precision(before)
+    """No autocast, and float32 arithmetic in float32 whatever the user allows (TF32, bf16)."""
+    if device_type == 'meta':  # shapes only
+        yield
+        return
+    with torch.autocast(device_type, enabled=False):
+        if hasattr(torch.backends, 'fp32_precision'):  # mixing it with the older switch is an error
+            reduced = [(setting, setting.fp32_precision)
+                       for setting in _precision_settings(device_type)
+                       if setting.fp32_precision not in ('none', 'ieee')]
+            try:
+                for setting, _ in reduced:
+                    setting.fp32_precision = 'ieee'
+                yield
+            finally:
+                for setting, value in reduced:
+                    setting.fp32_precision = value
+        else:
+            before = torch.get_float32_matmul_precision()
+            try:
+                torch.set_float32_matmul_precision('highest')
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+
+
+def cached(maxsize):
+    """``functools.lru_cache`` for tensors, made outside inference mode: training may need them."""
+    return lambda function: lru_cache(maxsize)(torch.inference_mode(False)(function))
 
 
 def check_batch(tensor, name):
@@ -42,37 +66,25 @@ def check_batch(tensor, name):
         raise ValueError(f'{name}: expected a floating point tensor, got {tensor.dtype}')
 
 
-def check_finite(error, image, measurement):
-    """Raise ValueError naming the culprit if y - A x holds NaN or inf.
+def check_finite(small, image=None, measurement=None):
+    """Raise ValueError naming the culprit if ``small``, e.g. y - A x, holds NaN or inf.
 
-    The difference is as small as the measurement and is not finite whenever a
-    pixel that it depends on is not, so the check costs next to nothing.
+    What is looked at is as small as the measurement and is not finite whenever
+    a value that it depends on is not, so the check costs next to nothing.
     """
-    if error.is_meta:  # shapes only
+    if small.is_meta:  # shapes only
         return
+    small = small.detach()
     # the sum is the faster test, but may overflow where every term is finite
-    if math.isfinite(error.sum().item()) or torch.isfinite(error).all():
+    if math.isfinite(small.sum().item()) or torch.isfinite(small).all():
         return
     for tensor, name in ((image, 'image'), (measurement, 'measurement')):
-        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+        bad = 0 if tensor is None else tensor.numel() - int(torch.isfinite(tensor).sum())
         if bad:
             raise ValueError(f'{name}: expected finite values, got {bad} NaN or inf '
                              f'among {tensor.numel()} values')
-    raise ValueError('y - A x is not finite: the values are too large for '
-                     f'{error.dtype} (largest |x| {image.abs().max().item():g})')
-
-
-@lru_cache(maxsize=16)
-def _pseudo_inverse(operator, shape):
-    """A† of the operator's matrix for an image of ``shape``, float64, on the CPU."""
-    size = math.prod(shape)
-    if size > DENSE_LIMIT:
-        raise ValueError(f'{operator!r} has no closed form of A†, and an image of shape '
-                         f'{tuple(shape)} is too large for a numeric one ({size} numbers, at most '
-                         f'{DENSE_LIMIT}): write its _A_dagger')
-    with torch.no_grad():
-        columns = operator._A(torch.eye(size, dtype=torch.float64).view(size, *shape))
-    return torch.linalg.pinv(columns.flatten(1).T)
+    raise ValueError(f'the values are too large for {small.dtype} (largest |x| '
+                     f'{image.abs().max().item():g})')
 
 
 class LinearOperator(nn.Module):
@@ -119,31 +131,57 @@ class LinearOperator(nn.Module):
 
     def _A_dagger(self, y):
         shape = self.image_shape(tuple(y.shape[1:]))
-        matrix = _pseudo_inverse(self, shape).to(y)
-        return (y.flatten(1) @ matrix.T).view(-1, *shape)
+        return (y.flatten(1) @ self._pseudo_inverse(shape, y).T).view(-1, *shape)
+
+    def _pseudo_inverse(self, shape, like):
+        """A† of the operator's matrix for an image of ``shape``, made in float64, kept."""
+        size = math.prod(shape)
+        if size > DENSE_LIMIT:
+            raise ValueError(f'{self!r} has no closed form of A†, and an image of shape '
+                             f'{tuple(shape)} is too large for a numeric one ({size} numbers, at '
+                             f'most {DENSE_LIMIT}): write its _A_dagger')
+        buffers = tuple((buffer.data_ptr(), buffer._version) for buffer in self.buffers())
+        cache = self.__dict__.setdefault('_pseudo_inverses', {})
+        if cache.get('buffers') != buffers:  # another operator by now
+            cache.clear()
+            cache['buffers'] = buffers
+        key = shape, like.device, like.dtype
+        if key not in cache:
+            with torch.inference_mode(False), torch.no_grad():
+                images = torch.eye(size, dtype=torch.float64, device=like.device)
+                matrix = self._A(images.view(size, *shape)).flatten(1).T
+                cache[key] = torch.linalg.pinv(matrix).to(like.dtype)
+        return cache[key]
 
     def _A_adjoint(self, y):
-        with torch.enable_grad():  # the transpose of A is the derivative of <A x, y>
-            x = y.new_zeros((len(y), *self.image_shape(tuple(y.shape[1:]))), requires_grad=True)
+        with torch.inference_mode(False), torch.enable_grad():
+            # the transpose of A is the derivative of <A x, y>
+            y = y.clone() if y.is_inference() else y
+            x = torch.zeros(len(y), *self.image_shape(tuple(y.shape[1:])), dtype=y.dtype,
+                            device=y.device, requires_grad=True)
             return torch.autograd.grad(self._A(x), x, y, create_graph=y.requires_grad)[0]
 
     def A(self, x):
-        """Degrade: image (N, C, H, W) -> measurement (N, c, h, w), same dtype."""
+        """Degrade: image (N, C, H, W) -> measurement (N, c, h, w), same dtype.
+
+        Raises:
+            ValueError: Shapes that do not fit, integer or empty tensors, NaN or inf.
+        """
         check_batch(x, 'image')
         self.measurement_shape(tuple(x.shape[1:]))
-        return self._run(self._A, x)
+        return self._run(self._A, x, image=x)
 
     def A_dagger(self, y):
         """Pseudo-inverse: measurement (N, c, h, w) -> image (N, C, H, W), same dtype."""
         check_batch(y, 'measurement')
         self.image_shape(tuple(y.shape[1:]))
-        return self._run(self._A_dagger, y)
+        return self._run(self._A_dagger, y, measurement=y)
 
     def A_adjoint(self, y):
         """Transpose: measurement (N, c, h, w) -> image (N, C, H, W), same dtype."""
         check_batch(y, 'measurement')
         self.image_shape(tuple(y.shape[1:]))
-        return self._run(self._A_adjoint, y)
+        return self._run(self._A_adjoint, y, measurement=y)
 
     def forward(self, x):
         return self.A(x)
@@ -157,7 +195,7 @@ class LinearOperator(nn.Module):
         Args:
             x (Tensor): Raw image (N, C, H, W), floating point, any range.
             y (Tensor): Measurement (N, c, h, w) in the same unit.
-            strength (float): Weight of the correction; 1 is the paper.
+            strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
             check (bool): Look for NaN and inf (one small reduction, which
                 synchronises CUDA).
 
@@ -170,6 +208,7 @@ class LinearOperator(nn.Module):
                 NaN or inf.
         """
         self.check_pair(x, y)
+        check_strength(strength)
         wide = compute_dtype(x, y)
         with full_precision(x.device.type):
             raw = x.to(wide)
@@ -189,11 +228,12 @@ class LinearOperator(nn.Module):
             raise ValueError(f'measurement: expected shape {expected} for an image of shape '
                              f'{tuple(x.shape)} and {self!r}, got {tuple(y.shape)}')
 
-    def _run(self, function, tensor):
+    def _run(self, function, tensor, **named):
         with full_precision(tensor.device.type):
-            if tensor.dtype in HALF:
-                return function(tensor.float()).to(tensor.dtype)
-            return function(tensor)
+            result = function(tensor.float() if tensor.dtype in HALF else tensor)
+            # of image and measurement the smaller one, which the other one determines
+            check_finite(result if 'image' in named else tensor, **named)
+            return result.to(tensor.dtype)
 
     def _check_divisible(self, shape, divisor):
         height, width = shape[-2:]
@@ -207,3 +247,10 @@ def check_positive_int(value, name, least=1):
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f'{name}: expected an integer of at least {least}, got {value!r}')
     return value
+
+
+def check_strength(value):
+    """Return ``value`` as a float if it is a number in [0, 1], else raise ValueError."""
+    if isinstance(value, str) or not 0 <= value <= 1:
+        raise ValueError(f'strength: expected a number in [0, 1], got {value!r}')
+    return float(value)

@@ -1,10 +1,9 @@
 """The consistency enforcing module of Bahat & Michaeli, the comparator of paper Table 1."""
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from .base import LinearOperator, check_positive_int
+from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 from .resize import RADIUS, _weights
 
@@ -14,7 +13,7 @@ FFT_MARGIN = 18
 NEGLIGIBLE = 1e-6
 
 
-@lru_cache(maxsize=16)
+@cached(maxsize=16)
 def _filters(scale, bound, dtype, device):
     """The downsampling filter h and the LR filter (h hᵀ)⁻¹, both 2-D."""
     reach = RADIUS['bicubic', True] * scale

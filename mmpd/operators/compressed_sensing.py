@@ -1,14 +1,13 @@
 """Block-based compressed sensing (paper appendix D)."""
 import math
-from functools import lru_cache
 
 import torch
 
-from .base import LinearOperator, check_positive_int
+from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 
 
-@lru_cache(maxsize=16)
+@cached(maxsize=16)
 def _sampling_matrix(count, size, seed, dtype, device):
     """First ``count`` rows of a random orthogonal (size, size) matrix."""
     generator = torch.Generator().manual_seed(seed)

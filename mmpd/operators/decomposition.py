@@ -1,10 +1,32 @@
 """Range-null space decomposition with any operator (paper Eqs. 2 and 7)."""
-from .base import LinearOperator, check_finite, compute_dtype, full_precision
+from torch import nn
+
+from .base import (
+    LinearOperator,
+    check_batch,
+    check_finite,
+    check_strength,
+    compute_dtype,
+    full_precision,
+)
+
+
+def apply(operator, name, tensor):
+    """``operator.A(tensor)`` or ``operator.A_dagger(tensor)`` in the dtype of ``tensor``.
+
+    A foreign operator may hold tensors of one dtype, a filter for instance, and
+    take no other: it is run in that one.
+    """
+    own = tensor.dtype
+    if isinstance(operator, nn.Module) and not isinstance(operator, LinearOperator):
+        held = [*operator.parameters(), *operator.buffers()]
+        own = next((t.dtype for t in held if t.is_floating_point()), own)
+    return getattr(operator, name)(tensor.to(own)).to(tensor.dtype)
 
 
 def decompose(x, operator):
     """Split x into its range-space and null-space parts: A†A x and (I - A†A) x (Eq. 2)."""
-    ranged = operator.A_dagger(operator.A(x))
+    ranged = apply(operator, 'A_dagger', apply(operator, 'A', x))
     return ranged, x - ranged
 
 
@@ -16,7 +38,7 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
         y (Tensor): Measurement, in the same unit.
         operator (LinearOperator | object): mmpd's, or an object with ``A``
             and ``A_dagger`` such as a deepinv ``LinearPhysics``.
-        strength (float): Weight of the correction; 1 is the paper.
+        strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
         check (bool): Raise on NaN and inf.
 
     Returns:
@@ -27,13 +49,14 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
     """
     if isinstance(operator, LinearOperator):
         return operator.project(raw, y, strength=strength, check=check)
-    for tensor, name in ((raw, 'image'), (y, 'measurement')):
-        if not tensor.is_floating_point():
-            raise ValueError(f'{name}: expected a floating point tensor, got {tensor.dtype}')
+    check_batch(raw, 'image')
+    if not y.is_floating_point():
+        raise ValueError(f'measurement: expected a floating point tensor, got {y.dtype}')
+    check_strength(strength)
     wide = compute_dtype(raw, y)
     with full_precision(raw.device.type):
         image = raw.to(wide)
-        measured = operator.A(image)
+        measured = apply(operator, 'A', image)
         if measured.shape != y.shape:
             raise ValueError(f'measurement: expected shape {tuple(measured.shape)} for an image of '
                              f'shape {tuple(raw.shape)} and {type(operator).__name__}, '
@@ -41,4 +64,4 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
         error = y.to(wide) - measured
         if check:
             check_finite(error, raw, y)
-        return (image + strength * operator.A_dagger(error)).to(raw.dtype)
+        return (image + strength * apply(operator, 'A_dagger', error)).to(raw.dtype)

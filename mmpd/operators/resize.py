@@ -17,11 +17,10 @@ and the rest renormalised (PIL, torch); without it the border pixel is
 replicated (cv2, torch).  MATLAB's imresize mirrors instead: its interior is the
 same, its border is not.
 """
-from functools import lru_cache
 
 import torch
 
-from .base import LinearOperator, check_positive_int
+from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 
 KERNELS = ('bicubic', 'bilinear', 'lanczos', 'box')
@@ -45,7 +44,7 @@ def _weights(kernel, antialias, t):
     return torch.where(t < lobes, torch.sinc(t) * torch.sinc(t / lobes), torch.zeros_like(t))
 
 
-@lru_cache(maxsize=64)
+@cached(maxsize=64)
 def resize_matrix(size, scale, kernel='bicubic', antialias=True):
     """The one-axis downsampling matrix, as a table of weights.
 
@@ -87,7 +86,7 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True):
     return matrix / matrix.sum(1, keepdim=True)
 
 
-@lru_cache(maxsize=64)
+@cached(maxsize=64)
 def _factor(kind, size, scale, kernel, antialias, dtype, device):
     """A ('A') or its pseudo-inverse ('A†') along one axis, on a device; size is the image's."""
     matrix = resize_matrix(size, scale, kernel, antialias)

@@ -13,6 +13,7 @@ from mmpd.operators import (
     Grayscale,
     Masking,
     SeparableResize,
+    consistent_uint8,
 )
 
 
@@ -145,19 +146,30 @@ def test_gradient_reaches_the_network_and_the_lr():
                                rtol=0, atol=1e-5)
 
 
-def test_nan_is_refused_at_inference_and_left_to_the_scaler_in_training():
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('culprit', ['image', 'measurement'])
+def test_nan_is_refused(training, culprit):
+    raw, lr, _ = batch(AveragePooling(4))
+    (raw if culprit == 'image' else lr)[0, 0, 0, 0] = float('inf')
+    with pytest.raises(ValueError, match=f'{culprit}: expected finite values, got 1 NaN or inf'):
+        PDHead().train(training)(raw, lr)
+
+
+def test_overflow_in_mixed_precision_training_is_left_to_the_scaler():
     raw, lr, _ = batch(AveragePooling(4))
     raw[0, 0, 0, 0] = float('inf')
-    with pytest.raises(ValueError, match='image: expected finite values, got 1 NaN or inf'):
-        PDHead().eval()(raw, lr)
-    assert not torch.isfinite(PDHead().train()(raw, lr)).all()
+    assert not torch.isfinite(PDHead().train()(raw.half(), lr)).all()
+    with pytest.raises(ValueError, match='image: expected finite values'):
+        PDHead().eval()(raw.half(), lr)
 
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(strength=1.5), r'strength: expected a number in \[0, 1\], got 1.5'),
     (dict(strength=-0.1), 'strength'),
     (dict(strength=float('nan')), 'strength'),
+    (dict(strength='0.5'), "strength: expected a number in .*, got '0.5'"),
     (dict(std=0), 'std'),
+    (dict(std=(1., float('nan'), 1.)), 'std'),
     (dict(operator=dict(type='Nothing')), "unknown type 'Nothing'"),
     (dict(operator='AveragePooling'), 'expected a dict'),
 ])
@@ -172,18 +184,74 @@ def test_refuses_bad_arguments(arguments, message):
     (torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4), r'\(1, 3, 2, 2\).*got \(1, 3, 4, 4\)'),
     (torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 2, 2), r'got \(1, 1, 2, 2\)'),
     (torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 2, 2), r'\(2, 3, 2, 2\)'),
+    (torch.zeros(1, 3, 8, 8).numpy(), torch.zeros(1, 3, 2, 2), 'raw: expected a torch.Tensor'),
+    (torch.zeros(1, 3, 8, 8), None, 'lr: expected a floating point tensor, got NoneType'),
+    (torch.zeros(3, 8, 8), torch.zeros(3, 2, 2), r'raw: expected shape \(N, C, H, W\)'),
 ])
 def test_refuses_bad_input(raw, lr, message):
     with pytest.raises(ValueError, match=message):
         PDHead(AveragePooling(4))(raw, lr)
 
 
-def test_deepinv_operator():
-    physics = pytest.importorskip('deepinv').physics
-    operator = physics.Downsampling(img_size=(3, 16, 16), factor=4, filter='bicubic',
-                                    padding='circular')
+def test_an_empty_lr_is_refused_where_the_scale_is_inferred():
+    with pytest.raises(ValueError, match='the scale cannot be inferred.*0x0'):
+        PDHead()(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 0, 0))
+
+
+def test_a_cast_of_the_model_does_not_shorten_the_normalisation():
+    options = dict(operator=Grayscale((0.5, 0.5, 0.5)), mean=123.675, std=58.395)
+    raw, lr, _ = batch(AveragePooling(1))
+    lr = lr[:, :1]
+    assert torch.equal(PDHead(**options).half()(raw, lr), PDHead(**options)(raw, lr))
+
+
+def test_shapes_without_data():
+    raw, lr, _ = batch(AveragePooling(4))
+    result = PDHead()(raw.to('meta'), lr.to('meta'))
+    assert result.is_meta and result.shape == raw.shape
+
+
+@pytest.fixture(scope='module')
+def physics():
+    return pytest.importorskip('deepinv').physics
+
+
+def downsampling(physics):
+    return physics.Downsampling(img_size=(3, 16, 16), factor=4, filter='bicubic',
+                                padding='circular')
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_deepinv_operator(physics, dtype):
+    operator = downsampling(physics)  # its filter is float32
     generator = torch.Generator().manual_seed(0)
     raw, truth = torch.rand(2, 1, 3, 16, 16, generator=generator) * 2 - 1
     lr = operator.A(truth)
-    result = PDHead(operator)(raw, lr)
-    assert (operator.A(result) - lr).norm() < 1e-3 * (operator.A(raw) - lr).norm()
+    result = PDHead(operator)(raw.to(dtype), lr.to(dtype))
+    assert result.dtype == dtype
+    error = operator.A(result.float()) - lr
+    assert error.norm() < 1e-3 * (operator.A(raw) - lr).norm()
+
+
+def test_deepinv_operator_leaves_checkpoints_alone(physics):
+    head = PDHead(downsampling(physics))
+    assert not head.state_dict() and list(head.operator.buffers())
+
+
+def test_deepinv_operator_that_changes_constants_is_applied_in_0_1(physics):
+    operator = physics.CompressedSensing(m=40, img_size=(3, 8, 8))
+    generator = torch.Generator().manual_seed(0)
+    raw, truth = torch.rand(2, 1, 3, 8, 8, generator=generator)
+    measured = operator.A(truth)
+    result = PDHead(operator)(raw * 2 - 1, measured * 2 - 1)  # normalised like an image
+    error = operator.A((result + 1) / 2) - measured
+    assert error.norm() < 1e-3 * (operator.A(raw) - measured).norm()
+
+
+def test_deepinv_operator_rounds_to_8_bits(physics):
+    operator = downsampling(physics)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255
+    lr = operator.A(image).round().clamp(0, 255)
+    result, unmatched = consistent_uint8(image, lr, operator, return_unmatched=True)
+    assert unmatched == int(((operator.A(result.float()) - lr).abs() > 0.5 - 1e-6).sum())
+    assert unmatched < lr.numel() / 2

@@ -147,15 +147,19 @@ def test_general_operators_match_a_natural_image(operator):
     assert (operator.A(clip_uint8(guess).double()).round() != lr).sum() > 0
 
 
-def test_kernels_without_antialias_match_nearly_all():
+@pytest.mark.parametrize('kernel', ['bicubic', 'bilinear', 'lanczos'])
+@pytest.mark.parametrize('scale', [2, 4])
+def test_kernels_without_antialias_match_nearly_all(kernel, scale):
     """They look at few pixels, so rounding has little to work with."""
     generator = torch.Generator().manual_seed(0)
-    operator = SeparableResize(4, antialias=False)
-    image = torch.rand(1, 3, 128, 128, generator=generator) * 255
-    lr = operator.A(torch.rand(1, 3, 128, 128, generator=generator) * 100 + 70).round()
+    operator = SeparableResize(scale, kernel, antialias=False)
+    image = torch.rand(1, 3, 64, 64, generator=generator) * 255
+    lr = operator.A(torch.rand(1, 3, 64, 64, generator=generator) * 100 + 70).round()
     result, unmatched = consistent_uint8(image, lr, operator, return_unmatched=True)
-    assert unmatched < 0.02 * lr.numel() < (operator.A(image).round() != lr).sum()
+    assert unmatched <= 0.001 * lr.numel()
     assert unmatched == (operator.A(result.double()).round() != lr).sum()
+    again = consistent_uint8(image, lr, operator)
+    assert torch.equal(result, again)
 
 
 def test_unmatched_pixels_are_counted():
@@ -169,6 +173,35 @@ def test_unmatched_pixels_are_counted():
     assert unmatched == (measured != lr).sum() > 0
 
 
+def test_halfway_values_are_avoided():
+    """cv2 rounds 0.5 up and torch to even: only what both give back is matched."""
+    operator = SeparableResize(4, 'bilinear', antialias=False)
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(1, 3, 9, 9, generator=generator) * 255, (96, 96),
+                           mode='bicubic').clamp(0, 255).round()
+    lr = (operator.A(smooth) + 0.5).floor()
+    assert (operator.A(smooth).round() != lr).sum() > 100
+    result, unmatched = consistent_uint8(smooth, lr, operator, return_unmatched=True)
+    measured = operator.A(result.double())
+    assert unmatched == 0
+    assert torch.equal(measured.round(), lr.double())
+    assert torch.equal((measured + 0.5).floor(), lr.double())
+
+
+@pytest.mark.parametrize('iterations', [-1, 1.5, None])
+def test_refuses_iterations(iterations):
+    with pytest.raises(ValueError, match='max_iterations: expected an integer of at least 0'):
+        consistent_uint8(IMAGE, LR, SeparableResize(2), iterations)
+
+
+def test_operator_by_config_and_no_operator():
+    cfg = dict(type='AveragePooling', scale=2)
+    assert torch.equal(consistent_uint8(IMAGE, LR, cfg),
+                       consistent_uint8(IMAGE, LR, AveragePooling(2)))
+    with pytest.raises(ValueError, match='operator: expected .* got None'):
+        consistent_uint8(IMAGE, LR, None)
+
+
 def test_refinement_is_bounded():
     operator = SeparableResize(4)
     calls = []
@@ -176,7 +209,7 @@ def test_refinement_is_bounded():
     operator.A = lambda x: calls.append(1) or original(x)
     lr = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
     consistent_uint8(torch.rand(1, 1, 8, 8) * 255, lr, operator, max_iterations=3)
-    assert len(calls) == 4
+    assert len(calls) == 1 + 3 + 1  # before, after each, and once in float64 for the count
 
 
 def test_a_missing_pixel_is_kept():
@@ -237,12 +270,12 @@ def test_a_foreign_operator_works():
 
 @pytest.mark.parametrize('scale', (2, 8))
 def test_fast_enough(scale):
-    """Under 2 s for 1024² on two quiet cores; the best of three leaves room for noisy ones."""
+    """Under 2 s for 1024² on two cores: processor time, which other programs do not lengthen."""
     image = torch.rand(1, 3, 1024, 1024) * 400 - 70
     lr = torch.randint(0, 256, (1, 3, 1024 // scale, 1024 // scale)).to(torch.uint8)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         consistent_uint8(image, lr, AveragePooling(scale))
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2
+        times.append(time.process_time() - start)
+    assert min(times) < 2 * 2
