@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from mmpd.apis.images import SUFFIXES, read_8bit
 from mmpd.operators import AveragePooling, SeparableResize, consistent_uint8
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 OPERATORS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
 
 
@@ -62,18 +62,13 @@ def find_images(folder, name, problems):
 
 
 def read_header(path, problems):
-    """(width, height), mode after checking that the file is whole; None if it is not usable."""
+    """Size and mode after reading the whole file; None if it is not usable."""
     try:
-        with Image.open(path) as image:
-            size, mode = image.size, image.mode
-            image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        problems.append(f'{path}: not a readable image ({error})')
+        image = read_8bit(path)
+    except ValueError as error:
+        problems.append(str(error))
         return None
-    if mode not in ('L', 'RGB'):
-        problems.append(f'{path}: expected 8-bit grey or RGB, got mode {mode}')
-        return None
-    return size, mode
+    return image.shape[1::-1], 'L' if image.ndim == 2 else 'RGB'
 
 
 def check(args):
@@ -99,15 +94,27 @@ def check(args):
             continue
         scale = check_sizes(stem, headers, problems)
         target = args.out / f'{stem}.png'
-        if target.exists() and not args.overwrite:
-            problems.append(f'{target}: exists (--overwrite replaces it)')
+        check_target(target, args, problems)
         if scale:
             pairs.append((stem, paths, scale, target))
-    if args.csv.exists() and not args.overwrite:
-        problems.append(f'{args.csv}: exists (--overwrite replaces it)')
-    if args.out.exists() and not args.out.is_dir():
-        problems.append(f'--out {args.out}: is not a folder')
+    check_target(args.csv, args, problems)
+    inputs = {path.resolve() for found in images.values() for path in found.values()}
+    if args.csv.resolve() in inputs:
+        problems.append(f'--csv {args.csv}: is an input image')
+    for folder in (args.out, args.csv.parent):
+        upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
+                     if path.exists())
+        if not upper.is_dir():
+            problems.append(f'{folder}: {upper} is not a folder')
     return pairs, problems
+
+
+def check_target(path, args, problems):
+    """A file may be written, or replaced if the user says so."""
+    if path.is_dir():
+        problems.append(f'{path}: is a folder, expected a file name')
+    elif path.exists() and not args.overwrite:
+        problems.append(f'{path}: exists (--overwrite replaces it)')
 
 
 def check_sizes(stem, headers, problems):
@@ -132,8 +139,7 @@ def check_sizes(stem, headers, problems):
 
 def load(path):
     """float64 (1, C, H, W) in 0..255."""
-    with Image.open(path) as image:
-        array = np.array(image)
+    array = read_8bit(path)
     array = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
     return torch.from_numpy(array.astype(np.float64))[None]
 
@@ -185,7 +191,7 @@ def main(argv=None):
                         SeparableResize(scale, args.operator, not args.alias))
             try:
                 result, row = make_consistent(paths, operator)
-            except (OSError, SyntaxError) as error:  # damage that the header check cannot see
+            except (OSError, ValueError) as error:  # the file has changed since
                 print(f'error: {stem}: {error} ({len(rows)} images were written before)',
                       file=sys.stderr)
                 return 2

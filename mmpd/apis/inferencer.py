@@ -8,9 +8,9 @@ from mmagic.registry import MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
-from PIL import Image
 
 from ..models.generators.prior_loading import read_state_dict
+from .images import read_8bit
 
 TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
 
@@ -49,7 +49,8 @@ class PDInferencer:
         """Super-resolve one image.
 
         Args:
-            lr (str | Path | ndarray): File, or (h, w, 3) uint8 RGB.
+            lr (str | Path | ndarray): File (grey is taken as RGB of equal channels), or
+                (h, w, 3) uint8 RGB.
 
         Returns:
             ndarray: (H, W, 3) uint8 RGB; with the default ``test_cfg.quantize`` its
@@ -62,7 +63,8 @@ class PDInferencer:
         if isinstance(lr, (str, Path)):
             if not Path(lr).is_file():
                 raise FileNotFoundError(f'no LR image {lr}')
-            lr = np.asarray(Image.open(lr).convert('RGB'))
+            lr = read_8bit(lr)
+            lr = np.stack([lr] * 3, -1) if lr.ndim == 2 else lr
         if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
             raise ValueError('LR: expected (h, w, 3) uint8 RGB, '
                              f'got {lr.dtype} of shape {lr.shape}')

@@ -55,10 +55,11 @@ def _fused(x, y, scale, strength, out=None, check=False):
     wide = compute_dtype(x) if y is None else compute_dtype(x, y)
     result = torch.empty_like(x) if out is None else out
     if triton_pooling.usable(x, y, scale):
-        error = triton_pooling.project(x, y, scale, strength, result, want_error=check)
-        if check:
-            check_finite(error, x, y)
-        return result
+        done, error = triton_pooling.project(x, y, scale, strength, result, want_error=check)
+        if done:
+            if check:
+                check_finite(error, x, y)
+            return result
     source, inner = _rows(x)
     target = _rows(result)[0]
     planes, height, row = source.shape
@@ -214,6 +215,6 @@ class AveragePooling(LinearOperator):
             check_finite(error, x, y)
         if strength != 1:
             error = error * strength
-        return (raw + F.interpolate(error, scale_factor=self.scale)).to(x.dtype)
+        return F.interpolate(error, scale_factor=self.scale).add_(raw).to(x.dtype)
 
     project.__doc__ = LinearOperator.project.__doc__

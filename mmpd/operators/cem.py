@@ -14,14 +14,14 @@ NEGLIGIBLE = 1e-6
 
 
 @cached(maxsize=16)
-def _filters(scale, bound, dtype, device):
+def _filters(scale, bound, a, dtype, device):
     """The downsampling filter h and the LR filter (h hᵀ)⁻¹, both 2-D."""
     reach = RADIUS['bicubic', True] * scale
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     # an even scale puts the centre between two pixels
     offsets = offsets + (0.5 if scale % 2 == 0 else 0)
     offsets = offsets[offsets.abs() < reach]
-    row = _weights('bicubic', True, offsets / scale)
+    row = _weights('bicubic', True, offsets / scale, a)
     row = row / row.sum()
     h = torch.outer(row, row)
 
@@ -58,8 +58,8 @@ def _delta(size, index):
 class CEM(LinearOperator):
     """Bicubic (antialias) downsampling with a pseudo-inverse by Fourier transform.
 
-    A filters with the two-dimensional bicubic kernel h (a = -0.5, widened by
-    the scale) and keeps every s-th pixel; A† = hᵀ (h hᵀ)⁻¹, where h hᵀ, a
+    A filters with the two-dimensional bicubic kernel h (widened by the scale)
+    and keeps every s-th pixel; A† = hᵀ (h hᵀ)⁻¹, where h hᵀ, a
     convolution of LR images, is inverted once in the Fourier domain with its
     magnitude bounded from below, and applied as a finite filter.  Borders are
     replicated.  The finite filter and the borders make ``A_dagger`` an
@@ -67,9 +67,15 @@ class CEM(LinearOperator):
     "Explorable Super Resolution", CVPR 2020.  Exact bicubic consistency is
     :class:`SeparableResize`.
 
+    Written from the paper.  The authors' code has a = -0.75; with it A and A†
+    equal theirs, and so does the projection but for the outermost LR pixels,
+    where they pad the image and we pad y - A x.
+
     Args:
         scale (int): Downsampling factor.
         bound (float): Least magnitude of h hᵀ relative to that of a constant image.
+            Bicubic kernels stay above 0.22, so that smaller bounds change nothing.
+        a (float): Parameter of the kernel; -0.5 is that of PIL and torch.
 
     Shape:
         Image (N, C, H, W), H and W multiples of the scale; measurement
@@ -78,15 +84,17 @@ class CEM(LinearOperator):
     is_exact = False
     axes = frozenset(('space',))
 
-    def __init__(self, scale, bound=0.01):
+    def __init__(self, scale, bound=0.01, a=-0.5):
         super().__init__()
         self.scale = check_positive_int(scale, 'scale', least=2)
         if not 0 < bound <= 1:
             raise ValueError(f'bound: expected a number in (0, 1], got {bound!r}')
-        self.bound = float(bound)
+        if not -1 <= a <= 0:
+            raise ValueError(f'a: expected a number in [-1, 0], got {a!r}')
+        self.bound, self.a = float(bound), float(a)
 
     def extra_repr(self):
-        return f'scale={self.scale}, bound={self.bound}'
+        return f'scale={self.scale}, bound={self.bound}, a={self.a}'
 
     def measurement_shape(self, shape):
         self._check_divisible(shape, self.scale)
@@ -96,7 +104,7 @@ class CEM(LinearOperator):
         return shape[0], shape[1] * self.scale, shape[2] * self.scale
 
     def _filters(self, like):
-        return _filters(self.scale, self.bound, like.dtype, like.device)
+        return _filters(self.scale, self.bound, self.a, like.dtype, like.device)
 
     def _A(self, x):
         h, _ = self._filters(x)

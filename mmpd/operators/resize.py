@@ -30,11 +30,11 @@ RADIUS = {  # half the support, in output pixels with antialias and input pixels
 }
 
 
-def _weights(kernel, antialias, t):
-    """The kernel at distances t."""
+def _weights(kernel, antialias, t, a=None):
+    """The kernel at distances t; ``a`` is bicubic's parameter if not the usual one."""
     t = t.abs()
     if kernel == 'bicubic':  # Keys 1981
-        a = -0.5 if antialias else -0.75
+        a = a if a is not None else -0.5 if antialias else -0.75
         near = ((a + 2) * t - (a + 3)) * t * t + 1
         far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
         return torch.where(t <= 1, near, torch.where(t < 2, far, torch.zeros_like(t)))

@@ -7,8 +7,11 @@ interpreter; it has been run on no GPU so far.
 """
 import functools
 import importlib.util
+import logging
+from contextlib import nullcontext
 
 import torch
+from mmengine.logging import print_log
 
 # Pixels of a tile, which one program keeps in registers
 TILE = 4096
@@ -48,6 +51,9 @@ def _kernel():
     return project
 
 
+_failure = []  # why the kernel cannot be built here
+
+
 @functools.lru_cache(maxsize=1)
 def installed():
     """Whether Triton can be imported."""
@@ -58,11 +64,15 @@ def usable(x, y, scale):
     """Whether the kernel can take this image and measurement."""
     return (x.is_cuda and 2 <= scale <= 64 and scale & (scale - 1) == 0 and x.dtype in DTYPES
             and (y is None or (y.dtype in DTYPES and y.device == x.device))
-            and x.is_contiguous() and installed())
+            and x.is_contiguous() and installed() and not _failure)
 
 
 def project(x, y, scale, strength, out, want_error=False):
     """out = x + strength · A†(y - A x); y = None stands for 0.
+
+    Triton compiles the kernel when it is first launched, for which it needs a C
+    compiler. Where that fails, the log says so once, and ``usable`` is False
+    from then on.
 
     Args:
         x (Tensor): (N, C, H, W), contiguous, one of ``DTYPES``.
@@ -73,7 +83,7 @@ def project(x, y, scale, strength, out, want_error=False):
         want_error (bool): Also return y - A x, float32.
 
     Returns:
-        Tensor | None: The error, or None.
+        tuple[bool, Tensor | None]: Whether it was done, and the error if wanted.
     """
     n, c, height, width = x.shape
     rows = n * c * height // scale
@@ -81,7 +91,14 @@ def project(x, y, scale, strength, out, want_error=False):
     y = x if y is None else y.contiguous()
     error = (torch.empty(n, c, height // scale, width // scale, device=x.device)
              if want_error else out)
-    _kernel()[(rows, -(-width // columns))](x, y, out, error, width, float(strength), S=scale,
-                                            COLUMNS=columns, HAS_Y=y is not x,
-                                            STORE_ERROR=want_error)
-    return error if want_error else None
+    try:
+        with torch.cuda.device(x.device) if x.is_cuda else nullcontext():  # else: interpreted
+            _kernel()[(rows, -(-width // columns))](
+                x, y, out, error, width, float(strength), S=scale, COLUMNS=columns,
+                HAS_Y=y is not x, STORE_ERROR=want_error)
+    except Exception as reason:  # no compiler, another version of Triton, another GPU
+        _failure.append(reason)
+        print_log('Triton cannot build the kernel of the pooling-based decomposition, which runs '
+                  f'in plain PyTorch instead: {reason}', logger='current', level=logging.WARNING)
+        return False, None
+    return True, error if want_error else None

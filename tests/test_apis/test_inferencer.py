@@ -1,4 +1,5 @@
 """PDInferencer: files and arrays, exactly consistent output, clear refusals."""
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -39,6 +40,8 @@ def test_output_pools_to_the_input(checkpoint, tmp_path):
     assert np.array_equal(image.reshape(8, 4, 8, 4, 3).mean((1, 3)), lr)
     Image.fromarray(lr).save(tmp_path / 'lr.png')
     assert np.array_equal(inferencer(tmp_path / 'lr.png'), image)
+    Image.fromarray(lr[..., 0]).save(tmp_path / 'grey.png')
+    assert np.array_equal(inferencer(tmp_path / 'grey.png'), inferencer(lr[..., :1].repeat(3, 2)))
 
 
 def test_options_reach_the_model(checkpoint):
@@ -51,6 +54,11 @@ def test_refusals(checkpoint, tmp_path):
     inferencer = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu')
     with pytest.raises(FileNotFoundError, match='nothing.png'):
         inferencer(tmp_path / 'nothing.png')
+    for name, picture, mode in (('alpha.png', np.zeros((8, 8, 4), np.uint8), 'RGBA'),
+                                ('deep.png', np.zeros((8, 8, 3), np.uint16), '16-bit RGB')):
+        cv2.imwrite(str(tmp_path / name), picture)
+        with pytest.raises(ValueError, match=f'{name}: expected 8-bit .*, got mode {mode}'):
+            inferencer(tmp_path / name)
     with pytest.raises(ValueError, match='uint8 RGB, got float64'):
         inferencer(lr_image() / 255)
     with pytest.raises(ValueError, match=r'expected shape \(N, C, 8, 8\)'):

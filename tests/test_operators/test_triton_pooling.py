@@ -20,7 +20,8 @@ for scale, h, w in ((2, 3, 5), (4, 2, 3), (8, 2, 9), (16, 1, 3), (64, 1, 2)):
         operator = AveragePooling(scale)
         for measurement, strength in ((y, 1.0), (None, 0.25), (y.to(dtype), 0.5)):
             out = torch.empty_like(x)
-            error = triton_pooling.project(x, measurement, scale, strength, out, want_error=True)
+            done, error = triton_pooling.project(x, measurement, scale, strength, out, True)
+            assert done
             known = torch.zeros_like(y) if measurement is None else measurement
             expected = operator.project(x, known, strength)
             # half: sums in another order may round to the neighbouring number
@@ -29,7 +30,8 @@ for scale, h, w in ((2, 3, 5), (4, 2, 3), (8, 2, 9), (16, 1, 3), (64, 1, 2)):
             torch.testing.assert_close(error, known.float() - operator.A(x.float()),
                                        rtol=0, atol=1e-5)
             inplace = x.clone()
-            assert triton_pooling.project(inplace, measurement, scale, strength, inplace) is None
+            assert triton_pooling.project(inplace, measurement, scale, strength, inplace) == (
+                True, None)
             assert torch.equal(inplace, out)
 print('same')
 """
@@ -46,6 +48,23 @@ def test_arithmetic_in_the_interpreter():
 def test_cpu_images_take_the_plain_path():
     x, y = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 2, 2)
     assert not triton_pooling.usable(x, y, 8)
+
+
+def test_a_kernel_that_cannot_be_built_is_given_up_with_a_line(monkeypatch):
+    lines = []
+
+    def kernel():
+        raise RuntimeError('Failed to find C compiler')
+
+    monkeypatch.setattr(triton_pooling, '_kernel', kernel)
+    monkeypatch.setattr(triton_pooling, '_failure', [])
+    monkeypatch.setattr(triton_pooling, 'print_log', lambda text, **_: lines.append(text))
+    # from here on everything is as on a GPU, but that the image lies on the CPU
+    monkeypatch.setattr(triton_pooling, 'usable', lambda *_: not triton_pooling._failure)
+    operator, x, y = AveragePooling(8), torch.rand(1, 3, 256, 256), torch.rand(1, 3, 32, 32)
+    for _ in range(2):
+        torch.testing.assert_close(operator.A(operator.project(x, y)), y, rtol=0, atol=1e-5)
+    assert len(lines) == 1 and 'Failed to find C compiler' in lines[0]
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

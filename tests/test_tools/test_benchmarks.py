@@ -43,11 +43,11 @@ def run(tool, out, *arguments):
 
 
 def test_pd_head_benchmark(pd_head, tmp_path, capsys):
-    report, text = run(pd_head, tmp_path / 'speed', '--sizes', '32', '64', '--scales', '8',
+    report, text = run(pd_head, tmp_path / 'speed', '--sizes', '32', '160', '--scales', '8',
                        '--batches', '1', '2', '--rounds', '3', '--threads', '1')
     assert len(report['cases']) == 4
     assert {(c['batch'], c['size'], c['scale']) for c in report['cases']} == \
-        {(1, 32, 8), (1, 64, 8), (2, 32, 8), (2, 64, 8)}
+        {(1, 32, 8), (1, 160, 8), (2, 32, 8), (2, 160, 8)}
     for case in report['cases']:
         rows = case['methods']
         assert {'clone', 'ours', 'ours in place', 'ours forward + backward', 'paper formula',
@@ -56,7 +56,9 @@ def test_pd_head_benchmark(pd_head, tmp_path, capsys):
                    for row in rows.values())
         assert rows['clone']['times_clone'] == 1
         assert rows['clone']['memory_images'] == pytest.approx(1, abs=0.01)
-        assert rows['ours in place']['memory_images'] < 0.6 < rows['ours']['memory_images'] < 1.6
+        # small images take plain operations, one of which makes a copy of its own
+        limit = 1.6 if case['size'] == 160 else 2.6
+        assert rows['ours in place']['memory_images'] < 0.6 < rows['ours']['memory_images'] < limit
         assert rows['paper formula']['memory_images'] > 2
     assert report['threads'] == 1 and report['torch'] == torch.__version__
     assert '| CEM |' in text and 'CEM / ours:' in text and text.strip() in capsys.readouterr().out
@@ -82,7 +84,7 @@ def test_table_1_on_noise(validate, tmp_path):
     report, text = run(validate, tmp_path / 'theory', '--network', 'noise', '--count', '2',
                        '--size', '512', '--timings', '2')
     rows = report['operators']
-    assert report['count'] == 2 and len(rows) == 10
+    assert report['count'] == 2 and len(rows) == 14
     assert rows['PD']['psnr_lr'] >= 145.7  # the paper's figure
     for name, row in rows.items():
         if name != 'CEM':
@@ -93,11 +95,11 @@ def test_table_1_on_noise(validate, tmp_path):
 
 
 def test_table_1_on_an_untrained_network(validate, tmp_path):
-    """GLEANNet as backbone, as in the paper's validation (there Panini)."""
+    """Panini as backbone, as in the paper's validation."""
     report, text = run(validate, tmp_path / 'theory', '--count', '2', '--size', '64',
                        '--timings', '1')
     assert report['operators']['PD']['psnr_lr'] >= 145.7 > report['operators']['PD']['psnr_lr_raw']
-    assert 'untrained GLEANNet' in text
+    assert 'untrained PaniniNet with few channels' in text
 
 
 def test_images_are_used(validate, tmp_path):
@@ -117,6 +119,8 @@ def test_images_are_used(validate, tmp_path):
     (['--images', 'nowhere'], 'expected a folder'),
     (['--size', '100', '--scale', '8'], 'expected a multiple'),
     (['--count', '0'], 'positive'),
+    (['--scale', '1'], 'expected at least 2, got 1'),
+    (['--device', 'tpu'], 'invalid choice'),
     (['--out', 'nowhere/x'], 'does not exist'),
 ])
 def test_validate_refuses(validate, capsys, arguments, message):
@@ -137,6 +141,9 @@ def test_validate_names_every_image_of_another_size(validate, tmp_path, capsys):
 @pytest.mark.parametrize('arguments, message', [
     (['--sizes', '100'], 'expected multiples of --scales'),
     (['--rounds', '0'], 'positive integers'),
+    (['--threads', '0'], 'positive integers'),
+    (['--scales', '1', '8'], 'expected at least 2, got 1'),
+    (['--device', 'tpu'], 'invalid choice'),
     (['--out', 'nowhere/x'], 'does not exist'),
 ])
 def test_pd_head_refuses(pd_head, capsys, arguments, message):

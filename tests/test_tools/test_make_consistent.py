@@ -170,12 +170,42 @@ def test_output_must_not_be_an_input(tool, data, capsys):
     (lambda path: path.write_bytes(path.read_bytes()[:200]), 'a.png'),
     (lambda path: Image.new('RGBA', (32, 32)).save(path), '8-bit grey or RGB, got mode RGBA'),
     (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path), 'got mode I;16'),
+    # Pillow reads the next one as RGB, dropping eight bits
+    (lambda path: cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint16)), 'got mode 16-bit RGB'),
+    (lambda path: truncated_jpeg(path), 'a.png: not a readable image'),
 ])
 def test_unusable_files(tool, data, capsys, make, message):
     make(data / 'sr' / 'a.png')
     assert run(tool, data) == 2
     assert message in capsys.readouterr().err
     assert not (data / 'out').exists()
+
+
+def truncated_jpeg(path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    encoded = cv2.imencode('.jpg', image)[1].tobytes()
+    path.write_bytes(encoded[:len(encoded) // 2])
+
+
+def test_16_bit_tiff_is_refused(tool, data, capsys):
+    (data / 'sr' / 'a.png').unlink()
+    cv2.imwrite(str(data / 'sr' / 'a.tif'), np.zeros((32, 32, 3), np.uint16))
+    assert run(tool, data) == 2
+    assert 'a.tif: expected 8-bit grey or RGB, got mode 16-bit RGB' in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written(tool, data, capsys):
+    (data / 'file').write_text('')
+    (data / 'out' / 'grey.png').mkdir(parents=True)
+    for extra, message in (
+            (('--out', str(data / 'file' / 'out')), f'{data / "file"} is not a folder'),
+            (('--csv', str(data / 'gt')), 'gt: is a folder, expected a file name'),
+            (('--csv', str(data / 'lr' / 'a.png')), 'a.png: is an input image'),
+            ((), 'grey.png: is a folder')):
+        before = (data / 'lr' / 'a.png').read_bytes()
+        assert run(tool, data, '--overwrite', *extra) == 2
+        assert message in capsys.readouterr().err
+        assert (data / 'lr' / 'a.png').read_bytes() == before
 
 
 def test_missing_and_empty_folders(tool, data, capsys):

@@ -29,7 +29,8 @@ from mmpd.operators import CEM, AveragePooling, SeparableResize
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', choices=('cpu', 'cuda'),
+                        default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--sizes', type=int, nargs='+', default=[256, 512, 1024, 2048])
     parser.add_argument('--scales', type=int, nargs='+', default=[8, 16])
@@ -43,10 +44,12 @@ def parse_args(argv=None):
                         help='words for the report')
     parser.add_argument('--out', type=Path, help='without suffix; default: print only')
     args = parser.parse_args(argv)
-    for name in ('sizes', 'scales', 'batches', 'rounds', 'blocks'):
+    for name in ('sizes', 'scales', 'batches', 'rounds', 'blocks', 'threads'):
         values = getattr(args, name)
         if values is not None and min([values] if isinstance(values, int) else values) < 1:
             parser.error(f'--{name}: expected positive integers, got {values}')
+    if min(args.scales) < 2:
+        parser.error(f'--scales: expected at least 2, got {min(args.scales)}')
     if any(size % scale for size in args.sizes for scale in args.scales):
         parser.error(f'--sizes {args.sizes}: expected multiples of --scales {args.scales}')
     if args.device == 'cuda' and not torch.cuda.is_available():

@@ -2,12 +2,12 @@
 
     python tools/benchmark/validate_theory.py --out docs/validate_theory
 
-PSNR(LR) follows the paper: LR images y = A(GT), an untrained network gives the raw
-prediction, its range-space part is replaced, and y is compared with A of the result
-(network range [-1, 1], peak 2, float32 throughout, squared errors added in float64).
-Time follows the paper too: random noise as raw prediction, PD and CEM alternating; the
-median is reported.  GT are smooth random pictures unless --images names a folder.
-Writes OUT.json and OUT.md.
+PSNR(LR) follows the paper: LR images y = A(GT), an untrained Panini gives the raw
+prediction (--network panini-full at full width), its range-space part is replaced, and y
+is compared with A of the result (network range [-1, 1], peak 2, float32 throughout,
+squared errors added in float64).  Time follows the paper too: random noise as raw
+prediction, PD and CEM alternating; the median is reported.  GT are smooth random pictures
+unless --images names a folder.  Writes OUT.json and OUT.md.
 """
 import argparse
 import datetime
@@ -25,30 +25,42 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-from mmpd.operators import CEM, AveragePooling, SeparableResize
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    BlockCompressedSensing,
+    Compose,
+    Grayscale,
+    Masking,
+    SeparableResize,
+)
 
 PAPER = dict(PD=dict(psnr_lr=145.7, ms=0.68), CEM=dict(psnr_lr=42.2, ms=31.8))
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
-# Widths of the small network by resolution; the code is that of the full one
+NETWORKS = ('panini', 'panini-full', 'glean', 'glean-full', 'noise')
+# Widths of the small networks by resolution; the code is that of the full one
 SMALL = {4: 32, 8: 32, 16: 32, 32: 32, 64: 16, 128: 8, 256: 4, 512: 4, 1024: 2, 2048: 2}
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=Path, help='folder of GT images of --size')
-    parser.add_argument('--network', choices=('glean', 'glean-full', 'noise'), default='glean',
-                        help='untrained GLEANNet with few channels, of full width, or white noise')
+    parser.add_argument('--network', choices=NETWORKS, default='panini',
+                        help='untrained, with few channels or of full width; or white noise')
     parser.add_argument('--count', type=int, default=100)
     parser.add_argument('--size', type=int, default=1024)
     parser.add_argument('--scale', type=int, default=8)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', choices=('cpu', 'cuda'),
+                        default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--timings', type=int, default=100, help='inferences, as in the paper')
     parser.add_argument('--machine', default=platform.processor() or platform.machine(),
                         help='words for the report')
     parser.add_argument('--out', type=Path, help='without suffix; default: print only')
     args = parser.parse_args(argv)
-    if min(args.count, args.size, args.scale, args.timings) < 1:
-        parser.error('--count, --size, --scale, --timings: expected positive integers')
+    if min(args.count, args.size, args.timings) < 1:
+        parser.error('--count, --size, --timings: expected positive integers')
+    if args.scale < 2:
+        parser.error(f'--scale: expected at least 2, got {args.scale}')
     if args.size % args.scale:
         parser.error(f'--size {args.size}: expected a multiple of --scale {args.scale}')
     if args.device == 'cuda' and not torch.cuda.is_available():
@@ -98,14 +110,15 @@ def make_network(args):
     if args.network == 'noise':
         generator = torch.Generator().manual_seed(1)
         return lambda lr: torch.rand(1, 3, args.size, args.size, generator=generator) * 2 - 1
-    from mmpd.models.generators.glean_net import GLEANNet  # MMagic: 15 s
+    from mmpd.models.generators import GLEANNet, PaniniNet  # MMagic: 15 s
     torch.manual_seed(1)
     options = {}
-    if args.network == 'glean':
+    if not args.network.endswith('-full'):
         options = dict(style_channels=64, num_mlps=2, rrdb_channels=8, num_rrdbs=1,
                        growth_channels=4,
                        channels={k: v for k, v in SMALL.items() if k <= args.size})
-    network = GLEANNet(args.size // args.scale, args.size, **options).to(args.device).eval()
+    build = PaniniNet if args.network.startswith('panini') else GLEANNet
+    network = build(args.size // args.scale, args.size, **options).to(args.device).eval()
     return lambda lr: network(lr.to(args.device)).cpu()
 
 
@@ -114,8 +127,14 @@ def psnr(error):
     return 10 * math.log10(4 / mse) if mse else math.inf
 
 
+def degrade(operator, image):
+    """A of an image in [-1, 1], the measurement normalised like it."""
+    return operator.A((image + 1) / 2) * 2 - 1 if operator.unit_range else operator.A(image)
+
+
 def consistency(args, operators):
     """name -> PSNR(LR) of each image."""
+    from mmpd.models.heads import PDHead  # MMagic: 15 s
     network = make_network(args)
     values = {name: [] for name in operators}
     raw_values = {name: [] for name in operators}
@@ -127,25 +146,27 @@ def consistency(args, operators):
             raw = network(operators['PD'].A(truth)).to(args.device)
             truth = truth.to(args.device)
             for name, operator in operators.items():
-                lr = operator.A(truth)
-                raw_values[name].append(psnr(operator.A(raw) - lr))
-                values[name].append(psnr(operator.A(operator.project(raw, lr)) - lr))
+                head = PDHead(operator).eval()  # goes to [0, 1] and back where A needs it
+                lr = degrade(operator, truth)
+                raw_values[name].append(psnr(degrade(operator, raw) - lr))
+                values[name].append(psnr(degrade(operator, head(raw, lr)) - lr))
     return values, raw_values
 
 
 def timings(args, operators):
     """name -> median ms, the methods taking turns."""
     shape = (1, 3, args.size, args.size)
-    raw = torch.rand(shape).to(args.device)
-    lr = torch.rand(1, 3, args.size // args.scale, args.size // args.scale).to(args.device)
-    times = {name: [] for name in operators}
+    raw, truth = torch.rand(2, *shape).to(args.device)
+    times, lrs = {name: [] for name in operators}, {}
     for index in range(args.timings + 1):
         for name, operator in operators.items():
+            if not index:  # the first makes filters and pseudo-inverses
+                lrs[name] = operator.A(truth)
             synchronise(args.device)
             start = time.perf_counter()
-            operator.project(raw, lr)
+            operator.project(raw, lrs[name])
             synchronise(args.device)
-            if index:  # the first makes filters and pseudo-inverses
+            if index:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -155,34 +176,41 @@ def synchronise(device):
         torch.cuda.synchronize()
 
 
-def make_operators(scale):
+def make_operators(scale, size):
     operators = {'PD': AveragePooling(scale), 'CEM': CEM(scale)}
     for kernel in ('bicubic', 'bilinear', 'lanczos', 'box'):
         for antialias in (True, False):
             name = f'{kernel} ({"antialias" if antialias else "alias"})'
             operators[name] = SeparableResize(scale, kernel, antialias)
+    operators['grey'] = Grayscale()
+    block = math.gcd(size, 32)
+    operators[f'compressed sensing (25 %, block {block})'] = BlockCompressedSensing(0.25, block)
+    generator = torch.Generator().manual_seed(2)
+    operators['masking (half)'] = Masking(torch.rand(size, size, generator=generator) < 0.5)
+    operators['grey, then pooling'] = Compose([Grayscale(), AveragePooling(scale)])
     return operators
 
 
 def gains(operator, size):
     """‖A†‖ and condition number, where they are known in closed form."""
-    if isinstance(operator, AveragePooling):
-        return operator.noise_gain, 1.0
     if isinstance(operator, SeparableResize):
         return operator.gains(size, size)[1:]
-    return None, None
+    # a mask has singular values 0 and 1, of which only the second counts
+    condition = 1.0 if operator.tight or isinstance(operator, Masking) else None
+    return operator.noise_gain, condition
 
 
 def markdown(report):
     rows = report['operators']
-    network = dict(glean='untrained GLEANNet with few channels',
-                   noise='white noise')
-    network['glean-full'] = 'untrained GLEANNet'
+    name, _, full = report['network'].partition('-')
+    network = 'white noise' if name == 'noise' else (
+        f"untrained {'PaniniNet' if name == 'panini' else 'GLEANNet'}"
+        f"{'' if full else ' with few channels'}")
     lines = ['# Validation of the theory', '',
              f"{report['machine']}, {report['device']}, {report['threads']} threads, torch "
              f"{report['torch']}, {report['date']}. Made by `{report['command']}`.", '',
              f"{report['scale']}×, {report['size']}², {report['count']} GT "
-             f"({report['images']}), raw predictions: {network[report['network']]}.", '',
+             f"({report['images']}), raw predictions: {network}.", '',
              '## Table 1', '',
              '| method | PSNR(LR) dB | paper | time ms | paper |',
              '| --- | ---: | ---: | ---: | ---: |']
@@ -203,7 +231,9 @@ def markdown(report):
 
 def main(argv=None):
     args = parse_args(argv)
-    operators = make_operators(args.scale)
+    operators = make_operators(args.scale, args.size)
+    for operator in operators.values():
+        operator.to(args.device)
     after, before = consistency(args, operators)
     times = timings(args, operators)
     report = dict(machine=args.machine, device=args.device, threads=torch.get_num_threads(),
