@@ -1,4 +1,5 @@
 """Every config parses and builds; every reduced one trains and tests; metafiles are in order."""
+import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -43,11 +44,16 @@ def test_config_names_are_unique():
 
 @pytest.mark.parametrize('pd, plain', TWINS, ids=lambda path: path.parent.name + '/' + path.stem)
 def test_twins_differ_only_in_what_pd_changes(pd, plain):
+    x16 = '_x16_' in pd.stem
     pd, plain = Config.fromfile(pd).to_dict(), Config.fromfile(plain).to_dict()
     for cfg in (pd, plain):
         cfg['model'].pop('type')
-        if cfg['model'].get('gan_loss'):
-            cfg['model']['gan_loss'].pop('loss_weight')  # 1e-3 for PD at 16x, paper p. 5
+    if cfg['model'].get('gan_loss'):
+        weights = [cfg['model']['gan_loss'].pop('loss_weight') for cfg in (pd, plain)]
+        if x16:
+            assert weights == [1e-3, 1e-2]  # paper p. 5
+        else:
+            assert weights[0] == weights[1]
     assert pd == plain
 
 
@@ -107,6 +113,22 @@ def test_metafile(folder):
         if 'Weights' in model:
             prefix = model['Metadata']['Weights SHA256 Prefix']
             assert model['Weights'].endswith(f'-{prefix}.pth') and len(prefix) == 8
+
+
+def test_figures_of_the_paper_are_in_metafiles_and_pages():
+    tables = json.loads((ROOT / 'tools/analysis_tools/paper_tables.json').read_text())
+    for table in ('table2', 'table3'):
+        for row in tables[table]['rows']:
+            if row['config'] is None:
+                continue
+            folder = next((ROOT / 'configs').glob(f'*/{row["config"]}.py')).parent
+            models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+            model = next(model for model in models if model['Name'] == row['config'])
+            expected = dict(zip(tables[table]['columns'], row['paper'], strict=True))
+            assert model['Results'][0]['Metrics'] == expected, row['config']
+            line = next(line for line in (folder / 'README.md').read_text().splitlines()
+                        if f'(./{row["config"]}.py)' in line)
+            assert ' / '.join(f'{key} {value:g}' for key, value in expected.items()) in line
 
 
 def test_model_index_loads_and_names_are_unique():

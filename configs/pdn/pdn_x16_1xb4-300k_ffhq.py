@@ -15,4 +15,5 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint=stylegan2, prefix='generator_ema')),
     discriminator=dict(
         in_size=1024,
-        init_cfg=dict(type='Pretrained', checkpoint=stylegan2, prefix='discriminator')))
+        init_cfg=dict(type='Pretrained', checkpoint=stylegan2, prefix='discriminator')),
+    gan_loss=dict(loss_weight=1e-3))

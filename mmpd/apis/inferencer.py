@@ -1,4 +1,5 @@
 """Super-resolve LR images, no GT needed."""
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class PDInferencer:
     """
 
     def __init__(self, config, checkpoint, device=None, cfg_options=None):
-        cfg = config if isinstance(config, Config) else Config.fromfile(config)
+        cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
         cfg.merge_from_dict(cfg_options or {})
         init_default_scope(cfg.get('default_scope', 'mmagic'))
         model = {key: value for key, value in cfg.model.items() if key not in TRAINING_ONLY}
@@ -54,7 +55,8 @@ class PDInferencer:
 
         Returns:
             ndarray: (H, W, 3) uint8 RGB; with the default ``test_cfg.quantize`` its
-            average pooling is ``lr`` exactly.
+            average pooling is ``lr`` exactly. With several samples per LR
+            (:class:`PDN`, ``test_cfg.num_samples``) (num_samples, H, W, 3).
 
         Raises:
             FileNotFoundError: no such file.
@@ -65,6 +67,8 @@ class PDInferencer:
                 raise FileNotFoundError(f'no LR image {lr}')
             lr = read_8bit(lr)
             lr = np.stack([lr] * 3, -1) if lr.ndim == 2 else lr
+        if not isinstance(lr, np.ndarray):
+            raise ValueError(f'LR: expected a file or an array, got {type(lr).__name__}')
         if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
             raise ValueError('LR: expected (h, w, 3) uint8 RGB, '
                              f'got {lr.dtype} of shape {lr.shape}')
@@ -72,5 +76,6 @@ class PDInferencer:
         data = self.model.data_preprocessor(
             dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
         sample, = self.model(data['inputs'], data['data_samples'], mode='predict')
-        bgr = sample.output.pred_img.clamp(0, 255).round().to(torch.uint8)
-        return bgr.flip(0).permute(1, 2, 0).cpu().numpy()
+        image = sample.output.get('pred_samples', sample.output.pred_img)
+        bgr = image.clamp(0, 255).round().to(torch.uint8)
+        return bgr.flip(-3).movedim(-3, -1).contiguous().cpu().numpy()

@@ -50,6 +50,20 @@ def test_options_reach_the_model(checkpoint):
     assert not np.array_equal(raw(lr_image()).reshape(8, 4, 8, 4, 3).mean((1, 3)), lr_image())
 
 
+def test_several_samples(tmp_path):
+    generator = {**MODEL['generator'], 'type': 'PDNNet'}
+    cfg = Config(dict(model=dict(MODEL, type='PDN', pixel_loss=None, generator=generator)))
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'pdn.pth')
+    options = {'model.test_cfg': dict(num_samples=3)}
+    images = PDInferencer(cfg, str(tmp_path / 'pdn.pth'), device='cpu', cfg_options=options)(
+        lr_image())
+    assert images.shape == (3, 32, 32, 3) and images.dtype == np.uint8
+    assert not np.array_equal(images[0], images[1])
+    for image in images:
+        assert np.array_equal(image.reshape(8, 4, 8, 4, 3).mean((1, 3)), lr_image())
+    assert 'num_samples' not in cfg.model.get('test_cfg', {})  # the caller's config is left alone
+
+
 def test_refusals(checkpoint, tmp_path):
     inferencer = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu')
     with pytest.raises(FileNotFoundError, match='nothing.png'):

@@ -67,6 +67,7 @@ def test_pd_generator_keeps_the_keys_of_its_generator():
     assert list(model.state_dict()) == list(plain.state_dict())
     lr = torch.rand(2, 3, 8, 8)
     assert (F.avg_pool2d(model(lr), 4) - lr).abs().max() < 1e-6
+    assert torch.equal(model(x=lr), model(lr))
     assert (F.avg_pool2d(plain(lr), 4) - lr).abs().max() > 1e-3
 
 
@@ -97,6 +98,18 @@ def test_pdn_is_seeded_at_test_time():
     torch.manual_seed(1)
     first = predict(unseeded, lr)[0].output.pred_img
     assert not torch.equal(first, predict(unseeded, lr)[0].output.pred_img)
+
+
+def test_pdn_result_does_not_depend_on_the_batch():
+    lr = lr_batch(3)
+    together = predict(pdn(), lr)[1].output.pred_img
+    alone = predict(pdn(), lr[1:2])[0].output.pred_img
+    assert (together - alone).abs().max() <= 1  # convolutions of another batch size round otherwise
+
+
+def test_pdn_needs_a_generator_with_latents():
+    with pytest.raises(ValueError, match='PDNNet, got GLEANNet'):
+        tiny_model('PDN', pixel_loss=None)
 
 
 def test_pdn_latents_depend_on_the_iteration_and_nothing_else():

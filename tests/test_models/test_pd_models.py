@@ -1,5 +1,6 @@
 """PDGLEAN and its relations: keys of the plain models, consistent output, loaded prior."""
 import copy
+import runpy
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,26 @@ def test_prior_of_upstream_generator_loads(prior_file):
     assert all(torch.equal(state[key], value) for key, value in wanted.items())
 
 
+@pytest.mark.parametrize('how', ['class', 'scope', 'list'])
+def test_prior_loads_however_the_config_is_written(prior_file, how):
+    from mmagic.models.editors.glean import GLEANStyleGANv2
+    generator = dict(upstream_generator(), init_cfg=init_cfg(prior_file))
+    if how == 'list':
+        generator['init_cfg'] = [init_cfg(prior_file)]
+    else:
+        generator['type'] = GLEANStyleGANv2 if how == 'class' else 'mmagic.GLEANStyleGANv2'
+    for cfg in (generator, dict(generator, type='GLEANNet') if how == 'list' else generator):
+        model = tiny_model('PDGLEAN', cfg)
+        model.init_weights()
+        state = model.generator.generator.state_dict()
+        assert all(torch.equal(state[key.removeprefix('generator_ema.')], value)
+                   for key, value in torch.load(prior_file)['state_dict'].items())
+        next(model.generator.generator.parameters()).data.add_(1)
+        changed = next(model.generator.generator.parameters()).clone()
+        model.init_weights()  # once only
+        assert torch.equal(next(model.generator.generator.parameters()), changed)
+
+
 def test_prior_that_does_not_match_is_an_error(prior_file):
     for prefix, found in (('generator', 'generator_ema'), ('discriminator', 'generator_ema')):
         model = tiny_model('PDGLEAN', dict(upstream_generator(),
@@ -280,11 +301,62 @@ def test_training_without_pixel_loss_and_with_r1():
 
 def test_averaged_generator_is_used_outside_training():
     model = tiny_model(use_ema=True)
-    assert not any(p.requires_grad for p in model.generator_ema.parameters())
     lr = (lr_batch() - 127.5) / 127.5
     for parameter in model.generator_ema.decoder.parameters():
         parameter.data.zero_()
     assert not torch.equal(model(lr), model.forward_train(lr))
+
+
+@pytest.mark.parametrize('load', [load_state_dict, torch.nn.Module.load_state_dict],
+                         ids=['mmengine', 'torch'])
+def test_a_plain_checkpoint_fills_the_averaged_generator_too(load):
+    plain, model = tiny_model(), tiny_model(use_ema=True)
+    for parameter in plain.parameters():
+        parameter.data.add_(0.01)
+    load(model, plain.state_dict())
+    lr = (lr_batch() - 127.5) / 127.5
+    assert torch.equal(model.eval()(lr), plain.eval()(lr))
+    state = model.state_dict()
+    for key, value in state.items():
+        if key.startswith('generator_ema.'):
+            value.add_(1)
+    other = tiny_model(use_ema=True)
+    load(other, state)  # one that has its own is not overwritten
+    assert torch.equal(other.eval()(lr), model.eval()(lr))
+    assert not torch.equal(other.eval()(lr), plain.eval()(lr))
+
+
+def test_averaging_by_mmagics_hook_and_publishing(tmp_path):
+    """What a user configures: the hook averages, the published average tests the same."""
+    from mmagic.engine.hooks import ExponentialMovingAverageHook
+
+    class Runner:
+        def __init__(self, model):
+            self.model, self.iter = model, 0
+
+    model = tiny_model(use_ema=True, **gan_parts())
+    hook = ExponentialMovingAverageHook(
+        module_keys='generator_ema', interval=1, interp_cfg=dict(momentum=0.5))
+    runner = Runner(model)
+    hook.before_run(runner)
+    start = next(model.generator_ema.decoder.parameters()).clone()
+    train_steps(model, 1)
+    hook.after_train_iter(runner, 0)
+    trained, averaged = (next(network.decoder.parameters())
+                         for network in (model.generator, model.generator_ema))
+    assert not torch.equal(trained, start)
+    torch.testing.assert_close(averaged, (trained + start) / 2)
+
+    tool = ROOT / 'tools' / 'model_converters' / 'publish_model.py'
+    publish = runpy.run_path(str(tool))['main']
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'iter_1.pth')
+    assert publish([str(tmp_path / 'iter_1.pth'), str(tmp_path / 'zoo' / 'x'), '--ema']) == 0
+    published, = (tmp_path / 'zoo').iterdir()
+    lr = (lr_batch() - 127.5) / 127.5
+    for options in (dict(use_ema=True), dict()):
+        other = tiny_model(**options, **gan_parts())
+        load_checkpoint(other, str(published))
+        assert torch.equal(other.eval()(lr), model.eval()(lr))
 
 
 def test_operator_in_the_config_is_used():

@@ -78,6 +78,14 @@ def bare(path, **state):
     return path
 
 
+@pytest.mark.parametrize('arguments, message', [
+    (['--date', '20269999'], 'expected YYYYMMDD'), (['--date', '2026-1-1'], 'expected YYYYMMDD')])
+def test_bad_arguments(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        publish([str(tmp_path / 'a.pth'), str(tmp_path / 'm'), *arguments])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('make, options, message', [
     (lambda path: path, [], 'no file'),
     (lambda path: path.write_text('hello') and path, [], 'cannot be read'),

@@ -1,11 +1,10 @@
 """Make a checkpoint small and final for a model zoo: weights only, its hash in its name."""
 import argparse
 import os
-import re
 import sys
 import tempfile
 from collections import OrderedDict
-from datetime import date
+from datetime import date, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,8 +30,12 @@ def parse_args(argv=None):
                         help='leave out keys that begin so, e.g. discriminator perceptual_loss')
     parser.add_argument('--date', default=f'{date.today():%Y%m%d}', help='default: today')
     args = parser.parse_args(argv)
-    if not re.fullmatch(r'\d{8}', args.date):
+    try:
+        datetime.strptime(args.date, '%Y%m%d')
+    except ValueError:
         parser.error(f'--date: expected YYYYMMDD, got {args.date!r}')
+    if args.out.suffix == '.safetensors':
+        parser.error(f'{args.out}: mmengine loads .pth files, not .safetensors')
     return args
 
 

@@ -6,7 +6,7 @@ from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
 from mmagic.registry import MODELS
 
 from ...compat.checkpoints import strip_wrapper_prefix
-from ..generators.prior_loading import load_prior
+from ..generators.prior_loading import load_prior, pretrained_cfg
 from .pd_mixin import unwrap
 
 
@@ -47,30 +47,36 @@ class GANPriorSR(SRGAN):
         placeholder = pixel_loss or dict(type='L1Loss')  # SRGAN cannot be built without one
         super().__init__(generator=generator, pixel_loss=placeholder, train_cfg=train_cfg, **kwargs)
         if not pixel_loss:
+            del self.pixel_loss  # a child that is None would stop MMSeparateDistributedDataParallel
             self.pixel_loss = None
         self.r1_weight = (train_cfg or {}).get('r1_weight', 0)
         self.use_ema = use_ema
         if use_ema:
-            self.generator_ema = deepcopy(self.generator).requires_grad_(False)
+            # as trainable as the generator, so that distributed wrappers treat both alike; no
+            # optimiser has it
+            self.generator_ema = deepcopy(self.generator)
         self._register_load_state_dict_pre_hook(self._clean_keys)
 
     @staticmethod
     def _split_pretrained(cfg):
         """Take a ``Pretrained`` init_cfg out of a module's config."""
-        init_cfg = cfg.get('init_cfg') if isinstance(cfg, dict) else None
-        if not init_cfg or init_cfg.get('type') != 'Pretrained':
+        init_cfg = pretrained_cfg(cfg.get('init_cfg')) if isinstance(cfg, dict) else None
+        if init_cfg is None:
             return cfg, None
         return {key: value for key, value in cfg.items() if key != 'init_cfg'}, init_cfg
 
     @classmethod
     def _split_prior(cls, cfg):
         """Only MMagic's own generator needs help; ours load their prior themselves."""
-        if isinstance(cfg, dict) and cfg.get('type') == 'GLEANStyleGANv2':
+        kind = cfg.get('type') if isinstance(cfg, dict) else None
+        if getattr(kind, '__name__', str(kind)).split('.')[-1] == 'GLEANStyleGANv2':
             return cls._split_pretrained(cfg)
         return cfg, None
 
     def init_weights(self):
         """Initialise, then load prior and discriminator, each completely or not at all."""
+        if self._is_init:
+            return
         super().init_weights()
         if self._prior_cfg:
             load_prior(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
@@ -79,7 +85,7 @@ class GANPriorSR(SRGAN):
             load_prior(unwrap(self.discriminator), self._discriminator_cfg['checkpoint'],
                        self._discriminator_cfg.get('prefix', ''), name='discriminator')
         if self.use_ema:
-            self.generator_ema.load_state_dict(unwrap(self.generator).state_dict())
+            unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())
 
     def forward_tensor(self, inputs, data_samples=None, training=False):
         """The generator's output; outside training that of ``generator_ema`` if there is one.
@@ -113,9 +119,14 @@ class GANPriorSR(SRGAN):
         """As always, without the ``module.`` that separate DDP wrappers put into keys."""
         return strip_wrapper_prefix(super().state_dict(*args, **kwargs))
 
-    @staticmethod
-    def _clean_keys(state_dict, prefix, *_):
+    def _clean_keys(self, state_dict, prefix, *_):
         cleaned = strip_wrapper_prefix(state_dict)
+        if self.use_ema and not any(key.startswith('generator_ema.') for key in cleaned):
+            # a plain or published checkpoint: its generator is the one to use
+            cleaned = type(cleaned)(cleaned)
+            cleaned.update((f'generator_ema.{key.removeprefix("generator.")}', value)
+                           for key, value in list(cleaned.items())
+                           if key.startswith('generator.'))
         if cleaned is not state_dict:
             state_dict.clear()
             state_dict.update(cleaned)

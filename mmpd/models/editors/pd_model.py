@@ -44,8 +44,8 @@ def PDModel(base='BaseEditModel', **kwargs):
     return with_pd(model_type)(**kwargs)
 
 
-def _decompose(generator, args, output):
-    return generator.pd_head(output, args[0])
+def _decompose(generator, args, kwargs, output):
+    return generator.pd_head(output, args[0] if args else next(iter(kwargs.values())))
 
 
 @MODELS.register_module()
@@ -66,5 +66,5 @@ def PDGenerator(generator, **pd_head):
     """
     module = MODELS.build(generator) if isinstance(generator, dict) else generator
     module.add_module('pd_head', PDHead(**pd_head))
-    module.register_forward_hook(_decompose)
+    module.register_forward_hook(_decompose, with_kwargs=True)
     return module

@@ -4,6 +4,7 @@ from mmagic.registry import MODELS
 from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 
+from ...operators.base import check_positive_int
 from .gan_prior_sr import GANPriorSR
 from .pd_mixin import PDMixin, unwrap
 
@@ -30,9 +31,10 @@ class PDN(PDMixin, GANPriorSR):
     def __init__(self, *args, train_cfg=None, test_cfg=None, **kwargs):
         super().__init__(*args, train_cfg=train_cfg, test_cfg=test_cfg, **kwargs)
         self.num_samples = (test_cfg or {}).get('num_samples', 1)
-        if not isinstance(self.num_samples, int) or self.num_samples < 1:
-            raise ValueError('test_cfg.num_samples: expected an integer of at least 1, '
-                             f'got {self.num_samples!r}')
+        check_positive_int(self.num_samples, 'test_cfg.num_samples')
+        if not hasattr(self.generator, 'noise_size'):
+            raise ValueError('PDN needs a generator that takes random latents, PDNNet, got '
+                             f'{type(self.generator).__name__}')
 
     def _seed(self, training):
         if not training:
@@ -44,9 +46,14 @@ class PDN(PDMixin, GANPriorSR):
     def draw_latents(self, batch_size, training=False, seed=None):
         """Random z, (batch_size, noise_size), from the configured seed or ``seed``."""
         seed = self._seed(training) if seed is None else seed
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
         size = unwrap(self.generator).noise_size
-        return torch.randn(batch_size, size, generator=generator)
+        if seed is None:
+            return torch.randn(batch_size, size)
+        generator = torch.Generator().manual_seed(seed)
+        if training:
+            return torch.randn(batch_size, size, generator=generator)
+        # the same for every image, so that a result does not depend on the batch it is in
+        return torch.randn(1, size, generator=generator).expand(batch_size, -1)
 
     def forward_raw(self, inputs, data_samples=None, training=False, seed=None):
         """x_r for one random latent per image, (N, C, sh, sw)."""

@@ -4,7 +4,7 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
-from .prior_loading import load_prior
+from .prior_loading import load_prior, pretrained_cfg
 
 
 @MODELS.register_module()
@@ -36,8 +36,9 @@ class DegradationEncoder(BaseModule):
 
     def init_weights(self):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            load_prior(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''),
+        pretrained = pretrained_cfg(self.init_cfg)
+        if pretrained and not self._is_init:
+            load_prior(self, pretrained['checkpoint'], pretrained.get('prefix', ''),
                        name='degradation encoder')
             self._is_init = True
         else:

@@ -3,6 +3,7 @@ from urllib.error import URLError
 
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
 from torch.hub import get_dir
 
 from ...compat.checkpoints import strip_wrapper_prefix
@@ -10,14 +11,18 @@ from ...errors import WeightsMismatch, WeightsNotFound
 
 
 def read_state_dict(checkpoint):
-    """The state dict in a checkpoint file or URL, in mmengine's format or bare.
+    """The state dict in a checkpoint file or URL, in mmengine's format, bare, or safetensors.
 
     Raises:
         WeightsNotFound: if the file does not exist or the URL cannot be reached.
         RuntimeError: if it cannot be read safely, or holds no state dict.
     """
     try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        if str(checkpoint).endswith('.safetensors'):  # mmengine does not know the format
+            content = load_file(checkpoint)
+        else:
+            content = CheckpointLoader.load_checkpoint(
+                checkpoint, map_location='cpu', logger='silent')
     except FileNotFoundError as error:
         raise WeightsNotFound(f'pretrained weights: no file {checkpoint}') from error
     except URLError as error:
@@ -33,6 +38,12 @@ def read_state_dict(checkpoint):
     if not state or not all(hasattr(value, 'shape') for value in state.values()):
         raise WeightsMismatch(f'pretrained weights: {checkpoint} holds no state dict')
     return strip_wrapper_prefix(state)
+
+
+def pretrained_cfg(init_cfg):
+    """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None."""
+    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
 
 
 def load_prior(module, checkpoint, prefix='', name='prior'):

@@ -9,7 +9,7 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
-from .prior_loading import load_prior
+from .prior_loading import load_prior, pretrained_cfg
 
 
 class Synthesis(NamedTuple):
@@ -110,9 +110,9 @@ class StyleGAN2Prior(BaseModule):
 
     def init_weights(self):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
-        pretrained = self.init_cfg and self.init_cfg.get('type') == 'Pretrained'
+        pretrained = pretrained_cfg(self.init_cfg)
         if pretrained and not self._is_init:
-            load_prior(self, self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+            load_prior(self, pretrained['checkpoint'], pretrained.get('prefix', ''))
             self._is_init = True
         else:
             super().init_weights()

@@ -46,7 +46,7 @@ def _weights(vgg_type, pretrained):
         raise WeightsNotFound(
             f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. Without '
             f'network: get {url} and put it into {get_dir()}/checkpoints/, or name the file with '
-            'perceptual_loss.pretrained=FILE.') from error
+            'model.perceptual_loss.pretrained=FILE.') from error
 
 
 @MODELS.register_module(force=True)

@@ -62,6 +62,14 @@ def test_the_averaged_generator_of_mmagics_stylegan2_training(tmp_path):
     assert same(target, source)
 
 
+def test_safetensors(tmp_path):
+    from safetensors.torch import save_file
+    source, target = network(1), network(2)
+    save_file(source.state_dict(), tmp_path / 'a.safetensors')
+    load_prior(target, str(tmp_path / 'a.safetensors'))
+    assert same(target, source)
+
+
 def test_a_bare_state_dict_and_one_of_a_ddp_run(tmp_path):
     source, target = network(1), network(2)
     load_prior(target, bare_checkpoint(tmp_path / 'a.pth', source))
