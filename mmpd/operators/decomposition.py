@@ -1,4 +1,5 @@
 """Range-null space decomposition with any operator (paper Eqs. 2 and 7)."""
+import torch
 from torch import nn
 
 from .base import (
@@ -22,6 +23,15 @@ def apply(operator, name, tensor):
         held = [*operator.parameters(), *operator.buffers()]
         own = next((t.dtype for t in held if t.is_floating_point()), own)
     return getattr(operator, name)(tensor.to(own)).to(tensor.dtype)
+
+
+def apply_to_any(operator, name, tensor):
+    """:func:`apply` for metrics and pictures: what depends on NaN or inf becomes NaN, no error."""
+    bad = ~torch.isfinite(tensor)
+    if not bad.any():
+        return apply(operator, name, tensor)
+    result = apply(operator, name, tensor.masked_fill(bad, 0))
+    return result.masked_fill(apply(operator, name, bad.to(tensor.dtype)) != 0, float('nan'))
 
 
 def decompose(x, operator):

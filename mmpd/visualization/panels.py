@@ -209,10 +209,10 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
     titles = dict(LR='LR y', raw='raw x_r', delta='x_r - A+A x_r', range='A+ y',
                   output='output', GT='GT')
     if operator is not None:
-        exact['range'] = _apply(operator.A_dagger, exact['LR'])
-        low = {key: _apply(operator.A, exact[key]) for key in ('raw', 'output') if key in exact}
+        exact['range'] = _apply(operator, 'A_dagger', exact['LR'])
+        low = {key: _apply(operator, 'A', exact[key]) for key in ('raw', 'output') if key in exact}
         if 'raw' in exact:
-            exact['delta'] = 128 + exact['raw'] - _apply(operator.A_dagger, low['raw'])
+            exact['delta'] = 128 + exact['raw'] - _apply(operator, 'A_dagger', low['raw'])
     keys = [key for key in titles if key in exact]
     size = display_size(exact['output'].shape, cell)
     rows = [_row([(titles[key], _to_uint8(exact[key])) for key in keys], size)]
@@ -229,10 +229,12 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
     return np.concatenate(rows)
 
 
-def _apply(function, image):
+def _apply(operator, name, image):
     import torch
+
+    from mmpd.operators.decomposition import apply_to_any
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-    return function(tensor)[0].numpy().transpose(1, 2, 0)
+    return apply_to_any(operator, name, tensor)[0].numpy().transpose(1, 2, 0)
 
 
 def _to_uint8(image):

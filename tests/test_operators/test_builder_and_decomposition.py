@@ -19,6 +19,7 @@ from mmpd.operators import (
     decompose,
     replace_range,
 )
+from mmpd.operators.decomposition import apply_to_any
 
 CONFIGS = {
     'AveragePooling': dict(scale=2),
@@ -224,3 +225,16 @@ def test_mmagic_is_not_imported():
     code = ('import sys; import mmpd.operators; '
             'sys.exit(any(m.startswith(("mmagic.models", "mmagic.apis")) for m in sys.modules))')
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+@pytest.mark.parametrize('name', ['A', 'A_dagger'])
+def test_metrics_and_pictures_get_nan_where_there_was_one(name):
+    operator = AveragePooling(2)
+    image = torch.rand(1, 1, 4, 4)
+    image[0, 0, 3, 0] = float('nan')
+    with pytest.raises(ValueError, match='expected finite values, got 1'):
+        getattr(operator, name)(image)
+    result = apply_to_any(operator, name, image)
+    bad = ~torch.isfinite(result)
+    assert bad.sum() == (1 if name == 'A' else 4)
+    assert torch.equal(result[~bad], getattr(operator, name)(image.nan_to_num(0))[~bad])

@@ -4,7 +4,7 @@ from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetr
 from mmagic.registry import METRICS
 
 from mmpd.operators import build_operator
-from mmpd.operators.decomposition import apply
+from mmpd.operators.decomposition import apply_to_any
 
 from ..functional import as_tensor, errors, to_saved
 
@@ -86,7 +86,8 @@ class LRConsistency(BaseSampleWiseMetric):
         if (lr - integers).abs().max() <= EIGHT_BIT_TOLERANCE:
             lr = integers
         operator = self._operator(prediction, lr)
-        down, down_saved = (apply(operator, 'A', image[None])[0] for image in (prediction, saved))
+        down, down_saved = (apply_to_any(operator, 'A', image[None])[0]
+                            for image in (prediction, saved))
         rounded = (down_saved + 0.5).floor().clamp(0, 255)
         cases = (('', down, lr), ('_8bit', down_saved, lr),
                  ('_8bit_rounded', rounded, integers))
