@@ -1,38 +1,16 @@
 # 64-px crops of scikit-image's pictures, written by tools/demo.py
-scale = 8
-lr_synthesis = dict(type='LRSynthesis', scale=scale, kernel='bicubic', antialias=True)
-load_gt = dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb')
+_base_ = './sisr_x8.py'
 
-train_pipeline = [
-    load_gt,
-    dict(type='Flip', keys=['gt'], flip_ratio=0.5, direction='horizontal'),
-    lr_synthesis,
-    dict(type='PackInputs'),
-]
-test_pipeline = [load_gt, lr_synthesis, dict(type='PackInputs')]
-
+# two cores: loading 64-px crops in the main process is no slower
 train_dataloader = dict(
-    num_workers=0,  # two cores: loading 64-px crops in the main process is no slower
+    num_workers=0,
     batch_size=8,
     persistent_workers=False,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(dataset_type='demo', task_name='sisr'),
-        data_root='work_dirs/demo/data/train',
-        data_prefix=dict(gt='GT'),
-        pipeline=train_pipeline))
-
+        data_root='work_dirs/demo/data/train', ann_file='', metainfo=dict(dataset_type='demo')))
 val_dataloader = dict(
     num_workers=0,
-    batch_size=1,
     persistent_workers=False,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(dataset_type='demo', task_name='sisr'),
-        data_root='work_dirs/demo/data/val',
-        data_prefix=dict(gt='GT'),
-        pipeline=test_pipeline))
+        data_root='work_dirs/demo/data/val', ann_file='', metainfo=dict(dataset_type='demo')))
 test_dataloader = val_dataloader

@@ -1,41 +1,6 @@
 # Table 4: trained on bicubic(alias), tested on downsamplings not seen in training
-scale = 8
-lr_synthesis = dict(type='LRSynthesis', scale=scale, kernel='bicubic', antialias=False)
-load_gt = dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb')
+_base_ = './ffhq_x8.py'
 
-train_pipeline = [
-    load_gt,
-    dict(type='Flip', keys=['gt'], flip_ratio=0.5, direction='horizontal'),
-    lr_synthesis,
-    dict(type='PackInputs'),
-]
-unseen_lr = dict(type='LRSynthesis', scale=scale, kernel='bicubic', antialias=True)
-test_pipeline = [load_gt, unseen_lr, dict(type='PackInputs')]
-
-train_dataloader = dict(
-    num_workers=4,
-    batch_size=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(dataset_type='ffhq', task_name='sisr'),
-        data_root='data/ffhq',
-        data_prefix=dict(gt='GT'),
-        ann_file='meta_info_train.txt',
-        pipeline=train_pipeline))
-
-val_dataloader = dict(
-    num_workers=4,
-    batch_size=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(dataset_type='celeba_hq', task_name='sisr'),
-        data_root='data/celeba_hq',
-        data_prefix=dict(gt='GT'),
-        ann_file='meta_info_test.txt',
-        pipeline=test_pipeline))
-test_dataloader = val_dataloader
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(antialias=False)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
