@@ -32,7 +32,7 @@ class Source:
         return self._handle
 
     def open(self):
-        """Open the archive."""
+        """Open the archive; ValueError if it is damaged."""
         return None
 
     def close(self):
@@ -72,7 +72,10 @@ class ZipSource(Source):
     """All images of a zip file. Its checksums are verified on reading."""
 
     def open(self):
-        return zipfile.ZipFile(self.path)
+        try:
+            return zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f'{self.path} is damaged: {error}') from error
 
     def keys(self):
         return sorted(name for name in self.handle.namelist()
@@ -88,8 +91,11 @@ class LMDBSource(Source):
 
     def open(self):
         import lmdb
-        return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False,
-                         meminit=False, subdir=self.path.is_dir(), max_readers=1024)
+        try:
+            return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False,
+                             meminit=False, subdir=self.path.is_dir(), max_readers=1024)
+        except lmdb.Error as error:
+            raise ValueError(f'{self.path} is no LMDB or damaged: {error}') from error
 
     def keys(self):
         with self.handle.begin() as transaction:

@@ -270,6 +270,13 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
     make_lmdb(tmp_path / 'cat', 1)
     with zipfile.ZipFile(tmp_path / 'cat.zip', 'w') as file:
         file.write(tmp_path / 'cat' / 'data.mdb', 'cat/data.mdb')
+    with zipfile.ZipFile(tmp_path / 'damaged.zip', 'w') as file:
+        file.writestr('a.png', encode(picture(0), '.png'))
+    data = (tmp_path / 'damaged.zip').read_bytes()
+    (tmp_path / 'damaged.zip').write_bytes(data.replace(b'PK\x01\x02', b'PK\x00\x00'))
+    for name, content in (('damaged', b'x' * 20000), ('hollow', b'')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'data.mdb').write_bytes(content)
     twice = tmp_path / 'twice'
     twice.mkdir()
     for suffix in ('.png', '.jpg'):
@@ -279,6 +286,9 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
             ((tmp_path / 'empty', '--out', tmp_path / 'o'), 'no images in'),
             ((tmp_path / 'note.txt', '--out', out), 'neither a folder'),
             ((tmp_path / 'cat.zip', '--out', out), 'unpack it'),
+            ((tmp_path / 'damaged.zip', '--out', out), 'damaged.zip is damaged'),
+            ((tmp_path / 'damaged', '--out', out), 'is no LMDB or damaged'),
+            ((tmp_path / 'hollow', '--out', out), 'is no LMDB or damaged'),
             ((twice, '--out', tmp_path / 'o', '--size', 32), 'both become a.png'),
             ((root, '--out', out, '--size', 32, '--scale', 4), 'made with scales = [8]'),
             ((root, '--out', out, '--size', 16, '--scale', 8), 'made with size = 32'),
