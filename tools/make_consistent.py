@@ -36,12 +36,17 @@ def parse_args(argv=None):
                         help='how the LR images were made, default average_pooling')
     parser.add_argument('--alias', action='store_true',
                         help='the kernel was not widened by the scale (OpenCV INTER_CUBIC …)')
+    parser.add_argument('--border', choices=('library', 'mirror'), default='library',
+                        help="border rule of the LR: 'library' (PIL, torch, cv2) or 'mirror' "
+                        '(MATLAB)')
     parser.add_argument('--csv', type=Path, help='default OUT/consistency.csv')
     parser.add_argument('--overwrite', action='store_true', help='replace existing output')
     args = parser.parse_args(argv)
     args.csv = args.csv or args.out / 'consistency.csv'
     if args.alias and args.operator == 'average_pooling':
         parser.error('--alias: average pooling has no such variant')
+    if args.border != 'library' and args.operator == 'average_pooling':
+        parser.error('--border: average pooling does not look beyond the image')
     return args
 
 
@@ -188,7 +193,7 @@ def main(argv=None):
         writer = None
         for stem, paths, scale, target in tqdm(pairs, unit='image'):
             operator = (AveragePooling(scale) if args.operator == 'average_pooling' else
-                        SeparableResize(scale, args.operator, not args.alias))
+                        SeparableResize(scale, args.operator, not args.alias, args.border))
             try:
                 result, row = make_consistent(paths, operator)
             except (OSError, ValueError) as error:  # the file has changed since
@@ -213,6 +218,7 @@ def summarise(args, rows):
     unmatched, total = (sum(row[key] for row in rows)
                         for key in ('lr_values_unmatched', 'lr_values'))
     variant = ' without antialias' if args.alias else ''
+    variant += ', mirrored at the border' if args.border == 'mirror' else ''
     print(f'{len(rows)} images, A = {args.operator}{variant}: mean PSNR(LR) '
           f'{mean("psnr_lr_before"):.2f} -> {mean("psnr_lr_after"):.2f} dB, '
           f'{unmatched} of {total} LR values not reproduced after rounding')

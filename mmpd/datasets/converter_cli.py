@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from .preparation import Recipe, prepare
-from .resampling import KERNELS
+from .resampling import BORDERS, KERNELS
 from .sources import FolderSource, open_source
 
 
@@ -23,6 +23,9 @@ def parse_args(argv, description, out, size, test_count):
     parser.add_argument('--kernel', choices=KERNELS, default='bicubic', help='kernel of the LRs')
     parser.add_argument('--antialias', action=argparse.BooleanOptionalAction, default=True,
                         help='antialiasing of the LRs')
+    parser.add_argument('--border', choices=BORDERS, default='library',
+                        help="border rule of the LRs: 'library' (PIL, torch, cv2) or 'mirror' "
+                        '(MATLAB)')
     parser.add_argument('--test-count', type=int, default=test_count,
                         help='list the last N images in meta_info_test.txt, the others in '
                         'meta_info_train.txt; -1: all')
@@ -57,7 +60,8 @@ def main(argv, description, out, size, test_count=0, check=None):
     args = parse_args(argv, description, out, size, test_count)
     start = time.perf_counter()
     try:
-        recipe = Recipe(args.size, args.scale, args.kernel, args.antialias, args.link)
+        recipe = Recipe(args.size, args.scale, args.kernel, args.antialias, args.link,
+                        args.border)
         source = open_source(args.source)
         if check is not None:
             check(source)

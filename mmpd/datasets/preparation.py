@@ -41,32 +41,35 @@ class Recipe:
         scales (Sequence[int]): An LR folder is written for each.
         kernel (str): Kernel of the LRs, see :func:`mmpd.datasets.resampling.downsample`.
         antialias (bool): Antialiasing of the LRs.
+        border (str): Border rule of the LRs, 'library' or 'mirror'.
         link (bool): Hard-link GT files that need no change instead of copying them.
 
     Raises:
         ValueError: For an undefined downsampling or a size that a scale does not divide.
     """
 
-    def __init__(self, size, scales=(), kernel='bicubic', antialias=True, link=False):
+    def __init__(self, size, scales=(), kernel='bicubic', antialias=True, link=False,
+                 border='library'):
         if size < 1:
             raise ValueError(f'size must be positive, got {size}')
         for scale in scales:
-            check_kernel(scale, kernel, antialias)
+            check_kernel(scale, kernel, antialias, border)
             if size % scale:
                 raise ValueError(f'size {size} is not divisible by scale {scale}')
         self.size, self.scales = size, sorted(set(scales))
-        self.kernel, self.antialias, self.link = kernel, antialias, link
+        self.kernel, self.antialias, self.link, self.border = kernel, antialias, link, border
 
     def options(self):
         """What decides the pixels, for the manifest."""
         return dict(size=self.size, scales=self.scales, kernel=self.kernel,
-                    antialias=self.antialias)
+                    antialias=self.antialias, border=self.border)
 
     def lr_folder(self, scale):
         """Name of the LR folder: LR_x8_bicubic_antialias."""
         alias = '' if self.kernel == 'average_pooling' else \
             '_antialias' if self.antialias else '_alias'
-        return f'LR_x{scale}_{self.kernel}{alias}'
+        border = '_mirror' if self.border == 'mirror' else ''
+        return f'LR_x{scale}_{self.kernel}{alias}{border}'
 
     def folders(self):
         """Names of all image folders."""
@@ -182,7 +185,7 @@ def make_one(source, key, recipe, out):
         write_atomically(target, data)
     for scale in recipe.scales:
         write_atomically(f'{out}/{recipe.lr_folder(scale)}/{name}.png', encode(
-            downsample(gt, scale, recipe.kernel, recipe.antialias)))
+            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border)))
     return dict(entry, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 

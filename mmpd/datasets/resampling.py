@@ -3,18 +3,23 @@
 Two families, named as in the paper (section "Unseen Downsamplings"):
 
 - *antialias*: the kernel is widened by the scale. Pixels beyond the border do not exist: the
-  remaining weights are renormalised (the rule of PIL and of torch ``antialias=True``; MATLAB pads
-  symmetrically instead). Bicubic has a = -0.5, Lanczos three lobes.
+  remaining weights are renormalised (the rule of PIL and of torch ``antialias=True``). Bicubic has
+  a = -0.5, Lanczos three lobes.
 - *alias*: the kernel keeps its width, so it looks at a few pixels around each sampling position
   and ignores the rest. The border is replicated (the rule of OpenCV and of torch). Bicubic has
   a = -0.75, Lanczos four lobes (OpenCV's INTER_LANCZOS4); box is the nearest pixel, ties to the
   right and downwards (PIL's NEAREST, torch's ``nearest-exact``).
+
+That is ``border='library'``. With ``border='mirror'`` the image goes on mirrored, as in MATLAB's
+imresize: bicubic(antialias) is then what MATLAB gives, at the border too.
 
 Needs NumPy only, so that data preparation does not pay for importing MMagic.
 """
 import numpy as np
 
 KERNELS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
+BORDERS = ('library', 'mirror')
+MIRRORED = 4  # LR pixels by which an image is continued: no kernel reaches farther
 
 
 def _cubic(x, a):
@@ -45,13 +50,15 @@ _ALIAS = dict(
     bilinear=(_triangle, 1))
 
 
-def check_kernel(scale, kernel, antialias=True):
+def check_kernel(scale, kernel, antialias=True, border='library'):
     """Refuse a downsampling that is not defined.
 
     Raises:
-        ValueError: If the scale is no positive integer, the kernel is unknown, or average pooling
-            is asked for without antialiasing.
+        ValueError: If the scale is no positive integer, the kernel or border is unknown, or average
+            pooling is asked for without antialiasing.
     """
+    if border not in BORDERS:
+        raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
     if isinstance(scale, bool) or int(scale) != scale or scale < 1:
         raise ValueError(f'scale must be a positive integer, got {scale!r}')
     if kernel not in KERNELS:
@@ -106,11 +113,16 @@ def _alias_axis0(x, scale, kernel):
     return out
 
 
-def _resample(image, scale, kernel, antialias):
+def _resample(image, scale, kernel, antialias, border):
     axis0 = _antialias_axis0 if antialias else _alias_axis0
     for _ in range(2):  # height, then width
         shape = image.shape
-        image = axis0(np.ascontiguousarray(image).reshape(shape[0], -1), scale, kernel)
+        image = np.ascontiguousarray(image).reshape(shape[0], -1)
+        if border == 'mirror':
+            image = np.pad(image, ((MIRRORED * scale,) * 2, (0, 0)), mode='symmetric')
+        image = axis0(image, scale, kernel)
+        if border == 'mirror':
+            image = image[MIRRORED:-MIRRORED]
         image = image.reshape(-1, *shape[1:]).swapaxes(0, 1)
     return image
 
@@ -123,7 +135,8 @@ def _patch_sums(image, scale):
     return rows.reshape(h, w, scale, -1).sum(2, dtype=wide).reshape(h, w, *image.shape[2:])
 
 
-def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True):
+def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
+               border='library'):
     """Downsample an image by an integer scale.
 
     Args:
@@ -134,6 +147,7 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True):
             for the border rule of either family.
         quantize (bool): Clip to 0..255 and round half up, as a saved 8-bit LR file would hold.
             Averages of 8-bit images are rounded in integer arithmetic, hence exactly.
+        border (str): 'library' or 'mirror', see the module.
 
     Returns:
         np.ndarray: (H / scale, W / scale[, C]); uint8 if ``quantize``, else floating point of at
@@ -143,7 +157,7 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True):
         ValueError: For an unknown kernel, a scale that is not a positive integer or does not
             divide the sides, or an array that is no image.
     """
-    check_kernel(scale, kernel, antialias)
+    check_kernel(scale, kernel, antialias, border)
     scale, image = int(scale), np.asarray(image)
     if image.ndim not in (2, 3) or image.dtype.kind not in 'uf':
         raise ValueError('expected an unsigned or floating point image of shape (H, W) or '
@@ -157,7 +171,7 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True):
         result = result.astype(np.promote_types(image.dtype, np.float32), copy=False)
     else:
         work = image.astype(np.promote_types(image.dtype, np.float32), copy=False)
-        result = _resample(work, scale, kernel, antialias)
+        result = _resample(work, scale, kernel, antialias, border)
     if quantize:
         return np.floor(np.clip(result, 0, 255) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(result)

@@ -12,10 +12,11 @@ lanczos   PIL LANCZOS (three lobes)                  cv2 INTER_LANCZOS4 (four lo
 box       PIL BOX, cv2 INTER_AREA, average pooling   PIL NEAREST, torch nearest-exact
 ========  =========================================  ==================================
 
-Border rule: with antialias the weights that fall outside the image are dropped
-and the rest renormalised (PIL, torch); without it the border pixel is
-replicated (cv2, torch).  MATLAB's imresize mirrors instead: its interior is the
-same, its border is not.
+Border rule, border='library': with antialias the weights that fall outside the
+image are dropped and the rest renormalised (PIL, torch); without it the border
+pixel is replicated (cv2, torch).  border='mirror': the image goes on mirrored, as
+in MATLAB's imresize, which has the bicubic and bilinear kernels with antialias
+of this table: the interior is the same, the border is not.
 """
 
 import torch
@@ -24,6 +25,7 @@ from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 
 KERNELS = ('bicubic', 'bilinear', 'lanczos', 'box')
+BORDERS = ('library', 'mirror')
 RADIUS = {  # half the support, in output pixels with antialias and input pixels without
     ('bicubic', True): 2, ('bicubic', False): 2, ('bilinear', True): 1, ('bilinear', False): 1,
     ('lanczos', True): 3, ('lanczos', False): 4, ('box', True): 0.5, ('box', False): 0.5
@@ -45,7 +47,7 @@ def _weights(kernel, antialias, t, a=None):
 
 
 @cached(maxsize=64)
-def resize_matrix(size, scale, kernel='bicubic', antialias=True):
+def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library'):
     """The one-axis downsampling matrix, as a table of weights.
 
     Args:
@@ -53,15 +55,16 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True):
         scale (int): Downsampling factor.
         kernel (str): 'bicubic', 'bilinear', 'lanczos' or 'box'.
         antialias (bool): Widen the kernel by the scale.
+        border (str): 'library' or 'mirror', see the head of the module.
 
     Returns:
         Tensor: (size // scale, size), float64 on the CPU, rows sum to 1.
             Cached and shared: do not write to it.
 
     Raises:
-        ValueError: Unknown kernel, or a size that is no multiple of the scale.
+        ValueError: Unknown kernel or border, or a size that is no multiple of the scale.
     """
-    _check_kernel(kernel)
+    _check_kernel(kernel, border)
     check_positive_int(scale, 'scale')
     check_positive_int(size, 'size')
     if size % scale:
@@ -80,22 +83,27 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True):
     reach = RADIUS[kernel, antialias] * stretch
     taps = centres.floor().long()[:, None] + torch.arange(-reach, reach + 2)
     weights = _weights(kernel, antialias, (taps - centres[:, None]) / stretch)
-    if antialias:
+    if border == 'mirror':
+        taps = taps % (2 * size)
+        taps = torch.where(taps < size, taps, 2 * size - 1 - taps)
+    elif antialias:
         weights = weights * ((taps >= 0) & (taps < size))
     matrix.scatter_add_(1, taps.clamp(0, size - 1), weights)
     return matrix / matrix.sum(1, keepdim=True)
 
 
 @cached(maxsize=64)
-def _factor(kind, size, scale, kernel, antialias, dtype, device):
+def _factor(kind, size, scale, kernel, antialias, border, dtype, device):
     """A ('A') or its pseudo-inverse ('A†') along one axis, on a device; size is the image's."""
-    matrix = resize_matrix(size, scale, kernel, antialias)
+    matrix = resize_matrix(size, scale, kernel, antialias, border)
     if kind == 'A†':
         matrix = torch.linalg.pinv(matrix)
     return matrix.to(device, dtype)
 
 
-def _check_kernel(kernel):
+def _check_kernel(kernel, border):
+    if border not in BORDERS:
+        raise ValueError(f'border: expected one of {", ".join(BORDERS)}, got {border!r}')
     if kernel not in KERNELS:
         raise ValueError(f'kernel: expected one of {", ".join(KERNELS)}, got {kernel!r}')
 
@@ -115,6 +123,7 @@ class SeparableResize(LinearOperator):
         kernel (str): 'bicubic', 'bilinear', 'lanczos' or 'box'.
         antialias (bool): Widen the kernel by the scale ("bicubic(antialias)"
             of the paper's Table 4); without, "bicubic(alias)".
+        border (str): 'library' (PIL, torch, cv2) or 'mirror' (MATLAB).
 
     Shape:
         Image (N, C, H, W), H and W multiples of the scale; measurement
@@ -122,14 +131,15 @@ class SeparableResize(LinearOperator):
     """
     axes = frozenset(('space',))
 
-    def __init__(self, scale, kernel='bicubic', antialias=True):
+    def __init__(self, scale, kernel='bicubic', antialias=True, border='library'):
         super().__init__()
         self.scale = check_positive_int(scale, 'scale')
-        _check_kernel(kernel)
-        self.kernel, self.antialias = kernel, bool(antialias)
+        _check_kernel(kernel, border)
+        self.kernel, self.antialias, self.border = kernel, bool(antialias), border
 
     def extra_repr(self):
-        return f'scale={self.scale}, kernel={self.kernel!r}, antialias={self.antialias}'
+        border = '' if self.border == 'library' else f', border={self.border!r}'
+        return f'scale={self.scale}, kernel={self.kernel!r}, antialias={self.antialias}{border}'
 
     @property
     def tight(self):
@@ -149,7 +159,7 @@ class SeparableResize(LinearOperator):
         """(‖A‖, ‖A†‖, condition number) for an image of height x width."""
         largest = smallest = 1.0
         for size in (height, width):
-            matrix = resize_matrix(size, self.scale, self.kernel, self.antialias)
+            matrix = resize_matrix(size, self.scale, self.kernel, self.antialias, self.border)
             values = torch.linalg.svdvals(matrix)
             largest, smallest = largest * values[0].item(), smallest * values[-1].item()
         return largest, 1 / smallest, largest / smallest
@@ -162,8 +172,8 @@ class SeparableResize(LinearOperator):
         return shape[0], shape[1] * self.scale, shape[2] * self.scale
 
     def _factors(self, kind, height, width, like):
-        return (_factor(kind, size, self.scale, self.kernel, self.antialias, like.dtype,
-                        like.device) for size in (height, width))
+        return (_factor(kind, size, self.scale, self.kernel, self.antialias, self.border,
+                        like.dtype, like.device) for size in (height, width))
 
     def _A(self, x):
         rows, columns = self._factors('A', *x.shape[-2:], x)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmpd.datasets.resampling import downsample
+from mmpd.datasets.resampling import BORDERS, downsample
 from mmpd.operators import AveragePooling, SeparableResize
 
 SIZES = [(64, 48), (32, 32), (24, 80)]
@@ -136,12 +136,13 @@ def test_bad_input_is_named(args, message):
 @pytest.mark.parametrize('scale', [2, 3, 8])
 @pytest.mark.parametrize('antialias', [True, False])
 @pytest.mark.parametrize('kernel', ['bicubic', 'bilinear', 'lanczos', 'box'])
-def test_equals_the_operator_of_the_same_name(kernel, antialias, scale):
+@pytest.mark.parametrize('border', BORDERS)
+def test_equals_the_operator_of_the_same_name(kernel, antialias, scale, border):
     image = image_of((48, 72), scale, dtype=np.float64)
     x = torch.from_numpy(image).permute(2, 0, 1)[None]
-    y = SeparableResize(scale, kernel, antialias).A(x)[0].permute(1, 2, 0)
-    np.testing.assert_allclose(downsample(image, scale, kernel, antialias, quantize=False), y,
-                               atol=1e-9)
+    y = SeparableResize(scale, kernel, antialias, border).A(x)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(
+        downsample(image, scale, kernel, antialias, quantize=False, border=border), y, atol=1e-9)
     pooled = AveragePooling(scale).A(x)[0].permute(1, 2, 0)
     np.testing.assert_allclose(downsample(image, scale, 'average_pooling', quantize=False), pooled,
                                atol=1e-9)

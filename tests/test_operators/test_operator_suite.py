@@ -102,6 +102,22 @@ class TestBicubicAntialiasEven(ResizeCase):
     scale = 4
 
 
+class TestBicubicMirrored(ResizeCase):
+    """torch's resize of an image that is continued by its mirror image."""
+
+    def make(self):
+        return SeparableResize(self.scale, border='mirror')
+
+    def axis(self, size):
+        margin = 2 * self.scale  # as far as the kernel reaches
+        rows = np.pad(np.arange(size), margin, mode='symmetric')
+        wide = type(self).__base__.axis(self, size + 2 * margin)[2:-2]
+        matrix = np.zeros((size // self.scale, size))
+        for column, row in enumerate(rows):
+            matrix[:, row] += wide[:, column]
+        return matrix
+
+
 class TestBicubicAlias(ResizeCase):
     antialias, scale = False, 2
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from mmpd.datasets.resampling import downsample
 from mmpd.operators import AveragePooling, SeparableResize, resize_matrix
 
 SCALES = (1, 2, 3, 4, 5, 8, 16)
@@ -120,3 +121,28 @@ def test_tiny_images(kernel, antialias):
     x, y = torch.rand(1, 1, 4, 4, dtype=torch.float64), torch.rand(1, 1, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(operator.A(operator.project(x, y)), y)
     torch.testing.assert_close(operator.A(torch.ones_like(x)), torch.ones_like(y))
+
+
+@pytest.mark.parametrize('scale, height, width',
+                         [(2, 16, 20), (3, 15, 21), (4, 8, 12), (8, 32, 24)])
+def test_mirrored_border_equals_matlab_like_resize(scale, height, width):
+    """MMagic's MATLABLikeResize is a port of MATLAB's imresize; it neither clips nor rounds."""
+    from mmagic.datasets.transforms import MATLABLikeResize
+    image = np.random.default_rng(0).random((height, width, 3))
+    size = (height // scale, width // scale)
+    expected = MATLABLikeResize(keys=['x'], output_shape=size)(dict(x=image))['x']
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    mirrored, library = (SeparableResize(scale, border=border).A(x)[0].permute(1, 2, 0).numpy()
+                         for border in ('mirror', 'library'))
+    np.testing.assert_allclose(mirrored, expected, rtol=0, atol=1e-6)
+    assert np.abs(library - expected).max() > 1e-3  # at the border
+    for value, border in ((mirrored, 'mirror'), (library, 'library')):
+        ours = downsample(image * 255, scale, quantize=False, border=border) / 255
+        np.testing.assert_allclose(ours, value, rtol=0, atol=1e-6)
+
+
+def test_unknown_border_is_refused():
+    with pytest.raises(ValueError, match="border.*'wrap'"):
+        SeparableResize(2, border='wrap')
+    with pytest.raises(ValueError, match="border.*'wrap'"):
+        downsample(np.zeros((4, 4)), 2, border='wrap')

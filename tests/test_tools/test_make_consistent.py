@@ -114,6 +114,14 @@ def test_other_operators(tool, tmp_path, arguments, method):
     assert (again != lr).mean() < 0.1
 
 
+def test_border_changes_the_result(tool, data):
+    written = []
+    for border in ('library', 'mirror'):
+        assert run(tool, data, '--operator', 'bicubic', '--border', border, '--overwrite') == 0
+        written.append((data / 'out' / 'a.png').read_bytes())
+    assert written[0] != written[1]
+
+
 def test_operator_changes_the_result(tool, data):
     assert run(tool, data) == 0
     first = (data / 'out' / 'a.png').read_bytes()
@@ -216,7 +224,8 @@ def test_missing_and_empty_folders(tool, data, capsys):
     assert 'nowhere: expected a folder' in error and 'found none' in error
 
 
-@pytest.mark.parametrize('arguments', [['--operator', 'area'], ['--alias'], ['--scale', '2']])
+@pytest.mark.parametrize('arguments', [['--operator', 'area'], ['--alias'], ['--border', 'mirror'],
+                                       ['--scale', '2']])
 def test_bad_arguments_exit_with_2(tool, data, arguments):
     with pytest.raises(SystemExit) as info:
         run(tool, data, *arguments)

@@ -30,6 +30,7 @@ class LRSynthesis(BaseTransform):
         kernel (str): 'average_pooling', 'bicubic', 'bilinear', 'lanczos' or 'box'. Defaults to
             'bicubic', as in the paper's experiments.
         antialias (bool): Widen the kernel by the scale. Defaults to True.
+        border (str): 'library' or, as MATLAB does, 'mirror'. Defaults to 'library'.
         quantize (bool): Clip and round (half up) to uint8, as a saved LR file would be. If False,
             the LR is float32, neither clipped nor rounded. Defaults to True.
         keys (dict[str, str]): Source key -> key of the LR. Defaults to ``dict(gt='img')``.
@@ -39,18 +40,20 @@ class LRSynthesis(BaseTransform):
             source that is missing or whose sides the scale does not divide.
     """
 
-    def __init__(self, scale, kernel='bicubic', antialias=True, quantize=True, keys=None):
-        check_kernel(scale, kernel, antialias)
+    def __init__(self, scale, kernel='bicubic', antialias=True, quantize=True, keys=None,
+                 border='library'):
+        check_kernel(scale, kernel, antialias, border)
         keys = dict(gt='img') if keys is None else keys
         if not isinstance(keys, dict) or not keys:
             raise ValueError("keys must map source keys to LR keys, e.g. dict(gt='img'), "
                              f'got {keys!r}')
-        self.scale, self.kernel = int(scale), kernel
+        self.scale, self.kernel, self.border = int(scale), kernel, border
         self.antialias, self.quantize, self.keys = antialias, quantize, dict(keys)
 
     def _downsample(self, image, source, results):
         try:
-            return downsample(image, self.scale, self.kernel, self.antialias, self.quantize)
+            return downsample(image, self.scale, self.kernel, self.antialias, self.quantize,
+                              self.border)
         except ValueError as error:
             path = results.get(f'{source}_path', 'no file')
             raise ValueError(f"cannot make the LR from '{source}' ({path}): {error}") from None
@@ -75,4 +78,5 @@ class LRSynthesis(BaseTransform):
 
     def __repr__(self):
         return (f'{type(self).__name__}(scale={self.scale}, kernel={self.kernel!r}, '
-                f'antialias={self.antialias}, quantize={self.quantize}, keys={self.keys})')
+                f'antialias={self.antialias}, quantize={self.quantize}, keys={self.keys}, '
+                f'border={self.border!r})')
