@@ -98,14 +98,6 @@ def train_and_test(name, config, iters):
     return metrics, folder / 'test'
 
 
-def read_predictions(folder):
-    """The pictures ``tools/test.py`` saved, by the stem of their GT."""
-    pictures = {}
-    for path in sorted(folder.glob('**/vis_image/*.png')):
-        pictures[path.stem.rsplit('_', 1)[0]] = np.asarray(Image.open(path))
-    return pictures
-
-
 def largest_lr_error(predictions, lr_of):
     """Largest difference between the average-pooled saved files and their LR, in grey levels."""
     worst = 0.0
@@ -157,10 +149,11 @@ def main():
     os.chdir(ROOT)
     start = time.perf_counter()
     prepare_data()
+    from mmpd.apis.images import read_8bit, saved_images
     results, predictions = {}, {}
     for name, config in MODELS.items():
         results[name], folder = train_and_test(name, config, args.iters)
-        predictions[name] = read_predictions(folder)
+        predictions[name] = {stem: read_8bit(path) for stem, path in saved_images(folder).items()}
 
     from mmpd.datasets.resampling import downsample
     gt_of = {path.stem: np.asarray(Image.open(path))

@@ -16,6 +16,9 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, file or URL')
     parser.add_argument('--out', help='JSON file for the metrics')
+    parser.add_argument('--panels', type=int, metavar='N',
+                        help='write panels of the first N images (-1: all): LR, raw prediction, '
+                        'null-space part, output, GT, error maps')
     cli.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -48,6 +51,11 @@ def test(argv=None):
     if args.out:
         check_out(args.out)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    # whoever asks a runner for its iteration has it build the training data set
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[key] = None
+    if args.panels:
+        cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
     cli.prepare_distributed(cfg)
     runner = Runner.from_cfg(cfg)
     cli.check_matches(runner.model, args.checkpoint)

@@ -1,4 +1,6 @@
 """Image files as they are: nothing is converted on the way in."""
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -28,3 +30,17 @@ def read_8bit(path):
             return np.asarray(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f'{path}: not a readable image ({error})') from error
+
+
+def saved_images(folder):
+    """What MMagic's visualizer saved during a test.
+
+    Args:
+        folder (str | Path): Work folder of the test. Of several tests the newest counts.
+
+    Returns:
+        dict[str, Path]: Stem of the GT file -> picture.
+    """
+    # {work_dir}/{timestamp}/vis_data/vis_image/{stem}_{step}.png
+    files = sorted(Path(folder).glob('**/vis_image/*.png'))
+    return {path.stem.rsplit('_', 1)[0]: path for path in files}

@@ -3,6 +3,7 @@ import argparse
 import os
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from .preparation import Recipe, prepare
@@ -69,6 +70,10 @@ def main(argv, description, out, size, test_count=0, check=None):
                            progress=not args.quiet and sys.stderr.isatty())
     except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
+        return 2
+    except BrokenProcessPool:
+        print('error: a worker process was killed (out of memory?): run the same command again to '
+              'continue, with fewer --workers', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('interrupted: run the same command again to continue', file=sys.stderr)

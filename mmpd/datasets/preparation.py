@@ -7,11 +7,15 @@ The output folder holds ``GT/``, one LR folder per scale, ``meta_info_{train,tes
 MMagic's ``BasicImageDataset``), ``manifest.json`` (options, counts, SHA-256 of every GT),
 ``report.txt`` (bad images, if any) and ``progress.jsonl`` (what is done).
 """
+import ctypes
+import errno
 import hashlib
 import io
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -24,6 +28,7 @@ from .resampling import check_kernel, downsample
 from .sources import name_of
 
 JOURNAL = 'progress.jsonl'
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 CHUNK = 8
 
 
@@ -98,7 +103,7 @@ def decode(data, suffix=''):
     if suffix == '.npy':
         try:
             array = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except Exception as error:  # of zip, header tokens, sizes: they have no common base
             raise BadImage(f'corrupt: {error}') from None
         array = array[0] if array.ndim == 4 and len(array) == 1 else array
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
@@ -107,7 +112,10 @@ def decode(data, suffix=''):
         return np.ascontiguousarray(array[::-1].transpose(1, 2, 0))
     if is_truncated(data):
         raise BadImage('corrupt: truncated file')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:  # a header that asks for more than OpenCV allows
+        raise BadImage(f'corrupt: {error.err}') from None
     if image is None:
         raise BadImage('corrupt: cannot be decoded')
     return image
@@ -180,17 +188,28 @@ def make_one(source, key, recipe, out):
     if file is not None:
         if os.path.exists(target):
             os.remove(target)
-        os.link(file, target)
-    else:
+        try:
+            os.link(file, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            file = None  # on another file system: copy
+    if file is None:
         write_atomically(target, data)
+    sizes = dict(GT=len(data))
     for scale in recipe.scales:
-        write_atomically(f'{out}/{recipe.lr_folder(scale)}/{name}.png', encode(
-            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border)))
-    return dict(entry, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        folder = recipe.lr_folder(scale)
+        encoded = encode(
+            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border))
+        write_atomically(f'{out}/{folder}/{name}.png', encoded)
+        sizes[folder] = len(encoded)
+    return dict(entry, sha256=hashlib.sha256(data).hexdigest(), bytes=sizes)
 
 
 def _start_worker():
     cv2.setNumThreads(0)
+    if sys.platform == 'linux':  # do not outlive a main process that is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _make_chunk(source, keys, recipe, out):
@@ -228,8 +247,8 @@ def _is_there(entry, recipe, out):
     name = entry['name']
     try:
         return 'bad' not in entry and all(
-            os.path.getsize(f'{out}/{folder}/{name}.png') == entry['bytes'] if folder == 'GT'
-            else os.path.getsize(f'{out}/{folder}/{name}.png') > 0 for folder in recipe.folders())
+            os.path.getsize(f'{out}/{folder}/{name}.png') == entry['bytes'].get(folder)
+            for folder in recipe.folders())
     except OSError:
         return False
 
@@ -327,7 +346,7 @@ def _finish(keys, done, header, out, test_count):
     report = out / 'report.txt'
     if bad:
         write_atomically(report, ''.join(
-            f'{entry["name"]}\t{entry["bad"]}\n' for entry in bad).encode())
+            f'{entry["key"]}\t{entry["bad"]}\n' for entry in bad).encode())
     elif report.exists():
         report.unlink()
     manifest = dict(header, images=len(good), train=cut, test=len(good) - cut, bad=len(bad),

@@ -59,7 +59,8 @@ class FolderSource(Source):
 
     def keys(self):
         return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob('*')
-                      if path.suffix.lower() in SUFFIXES and path.is_file())
+                      if path.suffix.lower() in SUFFIXES and path.is_file()
+                      and not path.name.startswith('._'))  # macOS's resource forks
 
     def read(self, key):
         return (self.path / key).read_bytes()

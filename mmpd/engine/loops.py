@@ -8,6 +8,7 @@ from mmagic.registry import LOOPS
 from mmpd.datasets.resampling import KERNELS, check_kernel
 
 OWN = 'own'
+DEFAULTS = dict(NIQE=dict(input_order='CHW'))  # MMagic's own default does not fit its tensors
 CASES = ('bicubic(antialias)', 'bilinear(antialias)', 'box(antialias)', 'lanczos(antialias)')
 
 
@@ -83,7 +84,8 @@ def with_prefix(evaluator, case, metrics=()):
                  else dict(type='Evaluator', metrics=evaluator))
     metrics = evaluator['metrics']
     metrics = [metrics] if isinstance(metrics, dict) else list(metrics)
-    metrics += [dict(type=metric) if isinstance(metric, str) else dict(metric) for metric in extra]
+    metrics += [dict(type=metric, **DEFAULTS.get(metric, {})) if isinstance(metric, str) else
+                dict(metric) for metric in extra]
     evaluator['metrics'] = metrics
     for metric in metrics:
         if not isinstance(metric, dict):

@@ -3,12 +3,14 @@ import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's mode
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmagic.registry import METRICS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmpd.datasets.resampling import downsample
-from mmpd.engine.loops import CASES, parse_case, with_downsampling, with_prefix
+from mmpd.engine.loops import CASES, DEFAULTS, parse_case, with_downsampling, with_prefix
 
 LOAD = [dict(type='LoadImageFromFile', key=key) for key in ('img', 'gt')]
 PACK = dict(type='PackInputs')
@@ -108,3 +110,17 @@ def test_bad_options_are_named(tmp_path):
                            (dict(cases=['gauss']), 'gauss')):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)
+
+
+def test_niqe_gets_the_order_of_mmagics_tensors():
+    for name, expected in (('NIQE', dict(type='NIQE', input_order='CHW', prefix='box')),
+                           ('SRFID', dict(type='SRFID', prefix='box'))):
+        assert with_prefix([dict(type='PSNR')], 'box', [name])['metrics'][1] == expected
+
+
+def test_niqe_runs_as_documented():
+    metric = METRICS.build(dict(type='NIQE', **DEFAULTS['NIQE']))
+    metric.size = 1
+    image = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0)) * 255
+    metric.process(None, [dict(output=dict(pred_img=image), gt_img=image)])
+    assert metric.evaluate()['NIQE'] > 0

@@ -117,6 +117,17 @@ def test_reference_is_written_once_and_used_without_gt(tmp_path):
     assert sum(late.network.batches) == 7
 
 
+def test_reference_of_other_images_is_refused(tmp_path):
+    path = str(tmp_path / 'gt.npz')
+    evaluate(build(reference=path), samples(5))
+    with pytest.raises(ValueError, match=r'gt.npz was made from other GT images \(5\).*\(7\)'):
+        evaluate(build(reference=path), samples(7))
+    with pytest.raises(ValueError, match='other GT images'):
+        evaluate(build(reference=path), samples(5, seed=1))
+    shuffled = samples(5)[::-1]  # the order does not matter
+    assert evaluate(build(reference=path), shuffled)['FID_images'] == 5
+
+
 def test_images_of_several_sizes():
     data = samples(3) + samples(3, 1, size=32)
     assert evaluate(build(), data)['FID_images'] == 6

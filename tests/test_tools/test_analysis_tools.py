@@ -22,7 +22,8 @@ def load(name):
     return module
 
 
-make_table, plot, benchmark = map(load, ('make_table', 'plot_convergence', 'benchmark_converter'))
+make_table, plot, benchmark, compare = map(
+    load, ('make_table', 'plot_convergence', 'benchmark_converter', 'compare_results'))
 
 
 @pytest.fixture(scope='module')
@@ -73,10 +74,10 @@ def test_reads_what_mmengine_writes(real_run, tmp_path, capsys):
     assert table.count('missing') == 3 * 12 - 1
 
 
-def write_log(folder, figures, metric='PSNR', stamp='20260101_000000', rest=''):
+def write_log(folder, figures, metric='PSNR', stamp='20260101_000000', rest='', first=5):
     path = folder / stamp / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [dict(lr=1e-4, loss=1.0, iter=5, step=5)] + [
+    lines = [dict(lr=1e-4, loss=1.0, iter=first, step=first)] + [
         {metric: value, 'step': step} for step, value in figures.items()]
     path.write_text('\n'.join(map(json.dumps, lines)) + rest)
     return folder
@@ -106,14 +107,23 @@ def test_lower_is_better_for_fid_and_kin():
     found = plot.speed_up({10: 30., 20: 12., 30: 13.}, {5: 20., 10: 12.}, 'FID')
     assert found == dict(best=12., best_iteration=20, iteration=10, times=2.)
     assert plot.lower_is_better('box(antialias)/FID') and plot.lower_is_better('LPIPS_alex')
+    assert plot.lower_is_better('MaxErr_LR_8bit')
     assert plot.lower_is_better('L1_LR') and not plot.lower_is_better('PSNR_LR')
     assert not plot.lower_is_better('MS_SSIM')
 
 
 def test_resumed_and_killed_logs(tmp_path):
     folder = write_log(tmp_path, {10: 1., 20: 2.}, rest='\n{"PSNR": 3.0, "st')
-    write_log(folder, {20: 2.5, 30: 4.}, stamp='20260102_000000')
+    write_log(folder, {20: 2.5, 30: 4.}, stamp='20260102_000000', first=15)
     assert plot.read_log(folder)['PSNR'] == {10: 1., 20: 2.5, 30: 4.}
+    test = folder / '20260103_000000' / 'vis_data' / 'scalars.json'
+    test.parent.mkdir(parents=True)
+    test.write_text('{"PSNR": 99.0, "step": 0}\n')  # of tools/test.py, no point of the curve
+    assert plot.read_log(folder)['PSNR'] == {10: 1., 20: 2.5, 30: 4.}
+    # a training that began anew is another one: nothing of those before it is left
+    other = write_log(tmp_path / 'again', {10: 9., 90: 40.})
+    write_log(other, {10: 1., 20: float('nan')}, stamp='20260102_000000', first=1)
+    assert plot.read_log(other)['PSNR'] == {10: 1.}
     path = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
     path.write_text('{"PSNR": \n' + path.read_text())
     with pytest.raises(ValueError, match='line 1: damaged'):
@@ -194,3 +204,48 @@ def test_benchmark_measures_all_ways(tmp_path, capsys):
     assert result['images'] == 3 and len(result['ratio']) == 6
     assert all(value > 0 for value in result['images_per_second'].values())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A test's work folder, a folder of images, and their GT."""
+    rng = np.random.default_rng(0)
+    for folder in ('gt', 'other', 'test/20260101_000000/vis_data/vis_image'):
+        (tmp_path / folder).mkdir(parents=True)
+    for stem in ('a', 'b_1'):
+        gt = rng.integers(0, 200, (64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / 'gt' / f'{stem}.png'), gt)
+        cv2.imwrite(str(tmp_path / 'other' / f'{stem}.png'), gt + 20)
+        cv2.imwrite(str(tmp_path / f'test/20260101_000000/vis_data/vis_image/{stem}_0.png'), gt)
+    return tmp_path
+
+
+def test_results_side_by_side(results, capsys):
+    out = results / 'fig' / 'fig4.png'
+    arguments = ['--gt', str(results / 'gt'), '--run', f'exact={results / "test"}', '--run',
+                 f'a = 5={results / "other"}', '--out', str(out)]
+    assert compare.main([*arguments, '--scale', '8']) == 0
+    picture = cv2.imread(str(out))
+    one = picture.shape
+    assert f'{one[1]}x{one[0]}' in capsys.readouterr().out
+    assert compare.main([*arguments, '--scale', '8', '--names', 'b_1']) == 0
+    assert abs(cv2.imread(str(out)).shape[0] - one[0] / 2) < 20
+    assert compare.main(arguments) == 0  # no LR: a column less
+    assert cv2.imread(str(out)).shape[1] < one[1]
+    # the exact result has a black error map, the other one has not
+    maps = picture[one[0] // 4:one[0] // 2]
+    assert (maps.reshape(-1, 3) < 12).all(1).mean() > 0.1
+
+
+@pytest.mark.parametrize('change, message', [
+    (['--run', 'x=nowhere'], 'no folder nowhere'), (['--run', 'nothing'], 'NAME=FOLDER'),
+    (['--names', 'c'], 'c (not in'), (['--run', 'small={root}/small'], 'small is 8x8, GT 64x64')])
+def test_results_that_cannot_be_compared(results, capsys, change, message):
+    (results / 'small').mkdir()
+    for stem in ('a', 'b_1'):
+        cv2.imwrite(str(results / 'small' / f'{stem}.png'), np.zeros((8, 8, 3), np.uint8))
+    change = [word.format(root=results) for word in change]
+    assert compare.main(['--gt', str(results / 'gt'), '--run', f'exact={results / "test"}', '--out',
+                         str(results / 'x.png'), *change]) == 2
+    assert message in capsys.readouterr().err
+    assert not (results / 'x.png').exists()

@@ -4,10 +4,12 @@ import json
 import os
 import runpy
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import cv2
@@ -150,18 +152,23 @@ def test_bad_images_are_listed_and_the_run_continues(tmp_path, capsys):
     (root / 'text.png').write_bytes(b'no image at all')
     (root / 'small.png').write_bytes(encode(picture(0, (31, 40))))
     (root / 'odd.npy').write_bytes(b'\x93NUMPY')
+    header = bytearray(whole)  # more pixels than OpenCV allows, with the right checksum
+    header[16:24] = struct.pack('>II', 60000, 60000)
+    header[29:33] = struct.pack('>I', zlib.crc32(bytes(header[12:29])))
+    (root / 'huge.png').write_bytes(header)
+    (root / 'wild.npy').write_bytes(b'\x93NUMPY\x01\x00\x10\x00' + b"{'descr': (((((\n")
+    (root / '._00000.png').write_bytes(b'resource fork of macOS')
     out = tmp_path / 'out'
     assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 1
     report = dict(line.split('\t') for line in (out / 'report.txt').read_text().splitlines())
-    assert set(report) == {'cut', 'half', 'empty', 'text', 'small', 'odd'}
-    assert report['small'] == 'undersized: 31 x 40, needed 32 x 32'
-    assert all('corrupt' in reason for name, reason in report.items() if name != 'small')
+    assert set(report) == {'cut.png', 'half.jpg', 'empty.png', 'text.png', 'small.png', 'odd.npy',
+                           'huge.png', 'wild.npy'}
+    assert report['small.png'] == 'undersized: 31 x 40, needed 32 x 32'
+    assert all('corrupt' in reason for name, reason in report.items() if name != 'small.png')
     assert len(list((out / 'GT').iterdir())) == 3
-    assert '6 images are corrupt or undersized' in capsys.readouterr().err
-    for name in ('cut', 'half', 'empty', 'text', 'small'):
-        for path in root.glob(f'{name}.*'):
-            path.unlink()
-    (root / 'odd.npy').unlink()
+    assert '8 images are corrupt or undersized' in capsys.readouterr().err
+    for name in report:
+        (root / name).unlink()
     assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 0  # mended
     assert not (out / 'report.txt').exists()
 

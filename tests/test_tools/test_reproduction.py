@@ -57,7 +57,9 @@ def test_commands_are_understood(line, tmp_path, capsys, monkeypatch):
             iters = cfg.train_cfg.max_iters
             assert parsed.checkpoint == f'work_dirs/{stem}/iter_{iters}.pth'
             options = dict(cfg.test_cfg)
-            assert options.pop('type') == 'DownsamplingTestLoop'
+            pictures_only = parsed.panels or 'fig4' in str(parsed.work_dir)
+            loop = 'MultiTestLoop' if pictures_only else 'DownsamplingTestLoop'
+            assert options.pop('type') == loop
             accepted = DownsamplingTestLoop.__init__.__code__.co_varnames
             assert set(options) <= set(accepted)
     elif script.name == 'make_table.py':

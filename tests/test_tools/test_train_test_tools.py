@@ -109,6 +109,17 @@ def test_train_then_test_with_exact_files(tools, data, tmp_path):
         assert line.startswith(f'  {expected}'), (line, expected)
 
 
+def test_testing_needs_no_training_data_and_writes_panels(tools, data, tmp_path):
+    config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    train(tools, config, data, tmp_path / 'run', 'train_cfg.max_iters=1')
+    tools['test'].test([str(config), str(tmp_path / 'run/iter_1.pth'), '--panels', '2',
+                        '--work-dir', str(tmp_path / 'tested'), *options(
+                            data, 'train_dataloader.dataset.data_root=nowhere',
+                            name='panels')])
+    panels = list((tmp_path / 'tested').glob('*/panels/test/**/*.png'))
+    assert len(panels) == 2
+
+
 def test_mmagics_own_tool_trains_the_same_model(tools, data, tmp_path, monkeypatch):
     config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
     ours = train(tools, config, data, tmp_path / 'ours', 'train_cfg.max_iters=2')

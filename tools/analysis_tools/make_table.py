@@ -5,12 +5,14 @@
     python tools/analysis_tools/make_table.py custom --run GLEAN=out/a.json --metrics PSNR SSIM
 
 A run of ``tools/test.py`` leaves ``{work_dir}/{timestamp}/{timestamp}.json``; the newest one below
-``{work_dirs}/{config}`` is taken. Runs that are not there are shown as missing.
+``{work_dirs}/{config}`` that has all columns is taken. Runs that are not there are shown as
+missing.
 """
 import argparse
 import csv
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -18,11 +20,13 @@ PAPER = Path(__file__).with_name('paper_tables.json')
 MISSING = 'missing'
 
 
-def read_result(path):
+def read_result(path, wanted=()):
     """Metrics of one test run: a JSON file of figures, or the work folder of the run.
 
     Args:
         path (Path): File or folder.
+        wanted (Sequence[str]): Of the runs below a folder the newest one that has all of these is
+            taken, or the newest of all if none has.
 
     Returns:
         dict | None: Metric name -> figure; None if there is no result.
@@ -33,7 +37,9 @@ def read_result(path):
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.glob('*/*.json') if file.stem == file.parent.name)
-        return read_result(files[-1]) if files else None
+        results = [read_result(file) for file in reversed(files)]
+        return next((result for result in results if set(wanted) <= result.keys()),
+                    results[0] if results else None)
     if not path.is_file():
         return None
     try:
@@ -43,7 +49,8 @@ def read_result(path):
     if not isinstance(result, dict):
         raise ValueError(f'{path} holds no metrics but a {type(result).__name__}')
     return {key: float(value) for key, value in result.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)}
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            and math.isfinite(value)}
 
 
 def paper_table(name, work_dirs):
@@ -51,7 +58,8 @@ def paper_table(name, work_dirs):
     table = json.loads(PAPER.read_text())[name]
     rows = []
     for row in table['rows']:
-        result = row['config'] and read_result(Path(work_dirs) / row['config'])
+        result = row['config'] and read_result(
+            Path(work_dirs) / row['config'], table['columns'].values())
         ours = [None if result is None else result.get(key) for key in table['columns'].values()]
         rows.append(dict(dataset=row['dataset'], method=row['method'], config=row['config'],
                          ours=ours, paper=row['paper']))

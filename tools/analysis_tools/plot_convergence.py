@@ -8,10 +8,11 @@ run reaches the baseline's best figure, and how many times fewer that is than th
 """
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
-LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE')
+LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE', 'MAXERR')
 
 
 def read_log(path):
@@ -19,7 +20,8 @@ def read_log(path):
 
     Args:
         path (str | Path): Work folder, or one of mmengine's ``vis_data/*.json`` logs. All logs of
-            a folder are read, so resumed runs are whole; later figures replace earlier ones.
+            a folder are read, so resumed runs are whole; a later log replaces what earlier ones
+            hold from its first iteration on, all of it if it began anew.
 
     Returns:
         dict[str, dict[int, float]]: Metric -> iteration -> figure.
@@ -35,7 +37,7 @@ def read_log(path):
         raise ValueError(f'no log (vis_data/scalars.json) in {path}')
     curves = {}
     for file in files:
-        lines, trained = file.read_text().splitlines(), 0
+        lines, trained, begun = file.read_text().splitlines(), 0, False
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
@@ -45,14 +47,21 @@ def read_log(path):
                 raise ValueError(f'{file}, line {number}: damaged') from None
             if 'iter' in entry:  # a training line
                 trained = int(entry['iter'])
+                if not begun:
+                    begun = True
+                    curves = {name: {at: value for at, value in curve.items() if at < trained}
+                              for name, curve in curves.items()}
                 continue
+            if not begun and path.is_dir():
+                continue  # the log of a test
             # LoggerHook gives validation the epoch as its step, 0 in iteration-based runs, unless
             # log_metric_by_epoch=False: then the training line before tells the iteration
             step = entry.get('step') or trained
             for name, value in entry.items():
-                if name not in ('step', 'time', 'data_time') and isinstance(value, (int, float)):
+                if name not in ('step', 'time', 'data_time') and isinstance(
+                        value, (int, float)) and math.isfinite(value):
                     curves.setdefault(name, {})[int(step)] = float(value)
-    return curves
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def lower_is_better(metric):
@@ -131,6 +140,8 @@ def main(argv=None):
     parser.add_argument('--metrics', nargs='+', default=['PSNR'])
     parser.add_argument('--out', type=Path, default=Path('convergence.png'))
     args = parser.parse_args(argv)
+    if args.out.suffix.lower() not in ('.png', '.pdf', '.svg', '.jpg'):
+        parser.error(f'--out: expected a picture (.png, .pdf, .svg, .jpg), got {args.out}')
     try:
         pairs = [run.rpartition('=')[::2] for run in args.run]
         runs = {name: read_log(path) for name, path in pairs if name}

@@ -10,6 +10,7 @@ from mmagic.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
 
 from mmpd.operators import build_operator
 from mmpd.visualization.panels import decomposition_panel
@@ -123,7 +124,8 @@ class PanelHook(Hook):
         name = _name(sample, self._written)
         folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode / (self._case or '')
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f'{name}_{runner.iter}.png'
+        step = _iteration(runner)
+        path = folder / f'{name}_{step}.png'
         written, data = cv2.imencode('.png', panel[..., ::-1])
         if not written:
             raise OSError(f'could not encode the panel {path}')
@@ -133,7 +135,13 @@ class PanelHook(Hook):
         for backend in runner.visualizer._vis_backends.values():
             if type(backend).__name__ not in ('LocalVisBackend', 'VisBackend'):  # files: above
                 parts = (f'panel_{mode}', self._case, name)
-                backend.add_image('/'.join(filter(None, parts)), panel, step=runner.iter)
+                backend.add_image('/'.join(filter(None, parts)), panel, step=step)
+
+
+def _iteration(runner):
+    """``runner.iter`` where there is a training loop; asking for it would build one in a test."""
+    loop = getattr(runner, '_train_loop', runner)
+    return loop.iter if isinstance(loop, BaseLoop) or loop is runner else 0
 
 
 def _unwrap(model):

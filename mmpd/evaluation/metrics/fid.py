@@ -1,4 +1,5 @@
 """FID between outputs and GT images."""
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from mmagic.registry import METRICS, MODELS
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
+from ...errors import WeightsNotFound
 from ..functional import as_tensor, frechet_distance, resolve_device, to_saved
 
 INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
@@ -24,7 +26,7 @@ class Inception(torch.nn.Module):
             into MMagic's cache folder.
 
     Raises:
-        FileNotFoundError: If it is neither there nor can be downloaded, naming what to put where.
+        WeightsNotFound: If it is neither there nor can be downloaded, naming what to put where.
     """
 
     def __init__(self, path=None):
@@ -35,13 +37,13 @@ class Inception(torch.nn.Module):
     def _locate(path):
         if path is not None:
             if not Path(path).is_file():
-                raise FileNotFoundError(f'FID: no Inception file {path}')
+                raise WeightsNotFound(f'FID: no Inception file {path}')
             return str(path)
         from mmagic.utils import MMAGIC_CACHE_DIR, download_from_url
         try:
             return download_from_url(INCEPTION_URL, dest_dir=MMAGIC_CACHE_DIR)
         except Exception as error:
-            raise FileNotFoundError(
+            raise WeightsNotFound(
                 f'FID needs {INCEPTION_FILE} and could not download it ({error}). Get '
                 f'{INCEPTION_URL} and put it at {Path(MMAGIC_CACHE_DIR) / INCEPTION_FILE}, or '
                 "give its path: dict(type='SRFID', inception=...)") from error
@@ -63,18 +65,25 @@ def statistics(features):
     return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
-def save_statistics(path, mean, cov, count, network):
-    """Write statistics to an ``.npz`` file, atomically."""
+def digest_of(hashes):
+    """One digest of a set of images, whatever their order."""
+    return hashlib.sha256(''.join(sorted(hashes)).encode()).hexdigest()
+
+
+def save_statistics(path, mean, cov, count, network, digest=''):
+    """Write statistics to an ``.npz`` file, atomically; ``digest`` names the images."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     with open(partial, 'wb') as file:
-        np.savez(file, mean=mean, cov=cov, count=count, network=network)
+        np.savez(file, mean=mean, cov=cov, count=count, network=network, digest=digest)
     os.replace(partial, path)
 
 
 def load_statistics(path, network):
-    """Read (mean, cov, count) of a file written by :func:`save_statistics`.
+    """Read (mean, cov, count, digest) of a file written by :func:`save_statistics`.
+
+    The digest is '' in files that do not name their images.
 
     Raises:
         ValueError: If it is no such file or belongs to another network.
@@ -82,12 +91,13 @@ def load_statistics(path, network):
     try:
         with np.load(path, allow_pickle=False) as file:
             mean, cov, count, name = (file[key] for key in ('mean', 'cov', 'count', 'network'))
+            digest = str(file['digest']) if 'digest' in file else ''
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise ValueError(f'FID: {path} holds no reference statistics ({error}); delete it to '
                          'compute them anew') from error
     if str(name) != network:
         raise ValueError(f"FID: {path} was made with the network '{name}', not '{network}'")
-    return mean, cov, int(count)
+    return mean, cov, int(count), digest
 
 
 @METRICS.register_module()
@@ -107,7 +117,8 @@ class SRFID(BaseSampleWiseMetric):
         inception (str, optional): Local ``inception-2015-12-05.pt``. Defaults to None: normal
             download into MMagic's cache folder on first use.
         reference (str, optional): ``.npz`` of reference statistics; made from the GT of this run
-            if it does not exist. Defaults to None: GT of this run, nothing is kept.
+            if it does not exist, and refused if it was made from other GT images. Defaults to None:
+            GT of this run, nothing is kept.
         network (nn.Module | dict, optional): Another feature network: (N, 3, H, W) uint8 RGB ->
             (N, D). Defaults to None: Inception.
         batch_size (int): Images per pass of the network. Defaults to 16.
@@ -163,7 +174,11 @@ class SRFID(BaseSampleWiseMetric):
                     raise ValueError(f"SRFID needs '{self.gt_key}' in the samples, or a file of "
                                      'reference statistics')
                 gt = self._pixels(sample, self.gt_key)
-            self._waiting.append((pred, None if self._known else gt))
+            digest = None
+            if self.reference and self.gt_key in sample:
+                gt = self._pixels(sample, self.gt_key)
+                digest = hashlib.sha256(gt.numpy().tobytes()).hexdigest()
+            self._waiting.append((pred, None if self._known else gt, digest))
             if len(self._waiting) >= self.batch_size:
                 self._flush()
 
@@ -174,7 +189,9 @@ class SRFID(BaseSampleWiseMetric):
     def _flush(self):
         waiting, self._waiting = self._waiting, []
         columns = [self._features([row[i] for row in waiting]) for i in (0, 1)]
-        self.results += [dict(pred=pred, gt=gt) for pred, gt in zip(*columns, strict=True)]
+        columns.append([row[2] for row in waiting])
+        self.results += [dict(pred=pred, gt=gt, digest=digest)
+                         for pred, gt, digest in zip(*columns, strict=True)]
 
     @torch.no_grad()
     def _features(self, images):
@@ -196,10 +213,16 @@ class SRFID(BaseSampleWiseMetric):
         """Distance between the Gaussians of all outputs and of the reference."""
         predicted = np.stack([row['pred'] for row in results])
         known = self._known
+        hashes = [row['digest'] for row in results]
+        digest = digest_of(hashes) if all(hashes) else ''
+        if known is not None and digest and known[3] not in ('', digest):
+            raise ValueError(f'FID: {self.reference} was made from other GT images ({known[2]}) '
+                             f'than those of this run ({len(results)}): give another file name, or '
+                             'delete it to compute the statistics anew')
         if known is None:
-            known = *statistics([row['gt'] for row in results]), len(results)
+            known = *statistics([row['gt'] for row in results]), len(results), digest
             if self.reference and is_main_process():
-                save_statistics(self.reference, *known, self.network_name)
+                save_statistics(self.reference, *known[:3], self.network_name, digest)
                 print_log(f'FID: reference statistics written to {self.reference}', 'current')
         if min(len(results), known[2]) <= predicted.shape[1]:
             print_log(f'FID of {len(results)} images against {known[2]} with {predicted.shape[1]} '

@@ -6,6 +6,7 @@ import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import METRICS
 
+from ...errors import WeightsNotFound
 from ..functional import as_tensor, require, resolve_device, to_saved
 
 BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
@@ -25,7 +26,7 @@ def build_lpips(net='alex', backbone=None):
 
     Raises:
         ValueError: For an unknown ``net`` or a backbone file of another network.
-        FileNotFoundError: If the backbone is neither there nor can be downloaded, naming the file
+        WeightsNotFound: If the backbone is neither there nor can be downloaded, naming the file
             and where to put it.
     """
     lpips = require('lpips', 'lpips')
@@ -33,11 +34,11 @@ def build_lpips(net='alex', backbone=None):
         raise ValueError(f'LPIPS: net must be one of {", ".join(BACKBONES)}, got {net!r}')
     cache = Path(torch.hub.get_dir()) / 'checkpoints' / BACKBONES[net]
     if backbone is not None and not Path(backbone).is_file():
-        raise FileNotFoundError(f'LPIPS: no backbone file {backbone}')
+        raise WeightsNotFound(f'LPIPS: no backbone file {backbone}')
     try:
         model = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
     except (URLError, OSError) as error:
-        raise FileNotFoundError(
+        raise WeightsNotFound(
             f'LPIPS needs {BACKBONES[net]} and could not download it ({error}). Get '
             f'https://download.pytorch.org/models/{BACKBONES[net]} and put it at {cache}, or give '
             "its path: dict(type='LPIPS', backbone=...)") from error
