@@ -36,7 +36,7 @@ LABELS = dict(PSNR='PSNR', SSIM='SSIM', PSNR_LR='PSNR(LR), float', PSNR_LR_8bit=
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--iters', type=int, default=400, help='training iterations per model')
+    parser.add_argument('--iters', type=int, default=300, help='training iterations per model')
     return parser.parse_args(argv)
 
 
