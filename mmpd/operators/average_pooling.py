@@ -215,6 +215,10 @@ class AveragePooling(LinearOperator):
             check_finite(error, x, y)
         if strength != 1:
             error = error * strength
-        return F.interpolate(error, scale_factor=self.scale).add_(raw).to(x.dtype)
+        if self.scale & (self.scale - 1):  # interpolate rounds 1 / scale, and errs by a pixel at 41
+            wide_error = replicate(error, self.scale)
+        else:
+            wide_error = F.interpolate(error, scale_factor=self.scale)
+        return (raw + wide_error).to(x.dtype)
 
     project.__doc__ = LinearOperator.project.__doc__

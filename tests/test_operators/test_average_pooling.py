@@ -134,3 +134,18 @@ def test_extra_memory_is_one_image():
 def test_refuses_bad_scales(scale):
     with pytest.raises(ValueError, match='scale: expected an integer of at least 1, got'):
         AveragePooling(scale)
+
+
+@pytest.mark.parametrize('scale', range(1, 65))
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_every_scale_is_exact(scale, dtype, tolerance):
+    """torch's nearest interpolation is not: it rounds 1 / scale (41, 47, 55 ...)."""
+    generator = torch.Generator().manual_seed(scale)
+    for size in (1, 3, 5):
+        x = torch.rand(1, 1, size * scale, 2 * scale, generator=generator, dtype=dtype)
+        y = torch.rand(1, 1, size, 2, generator=generator, dtype=dtype)
+        result = AveragePooling(scale).project(x, y)
+        patches = x.double().reshape(size, scale, 2, scale)
+        expected = patches + (y[0, 0].double() - patches.mean((1, 3)))[:, None, :, None]
+        torch.testing.assert_close(result.double(), expected.reshape(x.shape), rtol=0,
+                                   atol=tolerance)
