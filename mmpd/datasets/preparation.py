@@ -84,7 +84,7 @@ class Recipe:
 def is_truncated(data):
     """Whether an image file lacks its end; decoders often accept such files silently."""
     if data.startswith(b'\x89PNG'):
-        return b'IEND' not in data[-64:]
+        return b'IEND\xaeB`\x82' not in data  # more may follow
     if data.startswith(b'\xff\xd8'):
         return b'\xff\xd9' not in data[-1024:]
     if data.startswith(b'RIFF') and data[8:12] == b'WEBP':
@@ -302,9 +302,8 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         (out / folder).mkdir(parents=True, exist_ok=True)
         for partial in (out / folder).glob('*.partial'):
             partial.unlink()
-    wanted = set(keys)
     done = {key: entry for key, entry in done.items()
-            if key in wanted and _is_there(entry, recipe, out)}
+            if _is_there(entry, recipe, out)}  # those beyond --limit too
     write_atomically(journal_path, ''.join(
         json.dumps(line) + '\n' for line in (header, *done.values())).encode())
     todo = [key for key in keys if key not in done]

@@ -120,6 +120,10 @@ def test_resumed_and_killed_logs(tmp_path):
     test.parent.mkdir(parents=True)
     test.write_text('{"PSNR": 99.0, "step": 0}\n')  # of tools/test.py, no point of the curve
     assert plot.read_log(folder)['PSNR'] == {10: 1., 20: 2.5, 30: 4.}
+    alone = folder / 'alone' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    alone.parent.mkdir(parents=True)
+    alone.write_text('{"PSNR": 7.0, "step": 5000}\n')  # no training line, but a step
+    assert plot.read_log(folder / 'alone')['PSNR'] == {5000: 7.}
     # a training that began anew is another one: nothing of those before it is left
     other = write_log(tmp_path / 'again', {10: 9., 90: 40.})
     write_log(other, {10: 1., 20: float('nan')}, stamp='20260102_000000', first=1)

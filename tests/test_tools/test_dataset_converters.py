@@ -249,6 +249,21 @@ def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path):
     assert snapshot(out) == snapshot(fresh)
 
 
+def test_a_limited_run_forgets_nothing(tmp_path):
+    root, out = folder_of(tmp_path, 4), tmp_path / 'out'
+    assert run('ffhq', root, '--out', out, '--size', 32) == 0
+    stamps = {path: path.stat().st_mtime_ns for path in (out / 'GT').iterdir()}
+    assert run('ffhq', root, '--out', out, '--size', 32, '--limit', 2) == 0
+    assert json.loads((out / 'manifest.json').read_text())['images'] == 2
+    assert run('ffhq', root, '--out', out, '--size', 32) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / 'GT').iterdir()} == stamps
+
+
+def test_a_png_with_bytes_behind_its_end_is_whole():
+    assert not preparation.is_truncated(encode(picture(0), '.png') + b'x' * 5000)
+    assert preparation.is_truncated(encode(picture(0), '.png')[:-12])
+
+
 def test_hard_links_save_the_copy(tmp_path):
     root, out = folder_of(tmp_path, 2), tmp_path / 'out'
     for _ in range(2):

@@ -52,7 +52,7 @@ def read_log(path):
                     curves = {name: {at: value for at, value in curve.items() if at < trained}
                               for name, curve in curves.items()}
                 continue
-            if not begun and path.is_dir():
+            if not begun and path.is_dir() and not entry.get('step'):
                 continue  # the log of a test
             # LoggerHook gives validation the epoch as its step, 0 in iteration-based runs, unless
             # log_metric_by_epoch=False: then the training line before tells the iteration

@@ -1,6 +1,7 @@
 """FID between outputs and GT images."""
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def load_statistics(path, network):
         with np.load(path, allow_pickle=False) as file:
             mean, cov, count, name = (file[key] for key in ('mean', 'cov', 'count', 'network'))
             digest = str(file['digest']) if 'digest' in file else ''
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f'FID: {path} holds no reference statistics ({error}); delete it to '
                          'compute them anew') from error
     if str(name) != network:
