@@ -345,7 +345,9 @@ def _finish(keys, done, header, out, test_count):
     report = out / 'report.txt'
     if bad:
         write_atomically(report, ''.join(
-            f'{entry["key"]}\t{entry["bad"]}\n' for entry in bad).encode())
+            # a file by its path; LMDB keys have no suffix and are held in hexadecimal: by name
+            f'{entry["key"] if "." in entry["key"] else entry["name"]}\t{entry["bad"]}\n'
+            for entry in bad).encode())
     elif report.exists():
         report.unlink()
     manifest = dict(header, images=len(good), train=cut, test=len(good) - cut, bad=len(bad),
