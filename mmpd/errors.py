@@ -11,3 +11,7 @@ class WeightsNotFound(InputError, FileNotFoundError):
 
 class WeightsMismatch(InputError, RuntimeError):
     """Pretrained weights that are not those of the network."""
+
+
+class ArgumentError(InputError, ValueError):
+    """An argument of the wrong type or out of range; the message names it."""

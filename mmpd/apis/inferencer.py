@@ -10,8 +10,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
+from ..evaluation.functional import resolve_device
 from ..utils.checkpoint import read_state_dict
 from ..utils.images import read_8bit
+from ..utils.validation import check_dict, check_str, optional, refuse
 
 TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
 
@@ -34,6 +36,14 @@ class PDInferencer:
     """
 
     def __init__(self, config, checkpoint, device=None, cfg_options=None):
+        if not isinstance(config, (Config, Path)):
+            check_str(config, 'config', 'a config or its file')
+        if not isinstance(checkpoint, Path):
+            check_str(checkpoint, 'checkpoint', 'a file or URL')
+        optional(check_dict, cfg_options, 'cfg_options')
+        self.device = get_device() if device is None else resolve_device(device)
+        if not isinstance(config, Config) and not Path(config).is_file():
+            refuse('config', 'a file', str(config))
         cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
         cfg.merge_from_dict(cfg_options or {})
         init_default_scope(cfg.get('default_scope', 'mmagic'))
@@ -42,7 +52,6 @@ class PDInferencer:
         state = {key: value for key, value in read_state_dict(checkpoint).items()
                  if key.split('.')[0] not in TRAINING_ONLY and key != 'step_counter'}
         self.model.load_state_dict(state)
-        self.device = device or get_device()
         self.model.to(self.device).eval()
 
     @torch.no_grad()
