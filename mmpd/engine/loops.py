@@ -22,6 +22,8 @@ from mmpd.utils.validation import (
     optional,
 )
 
+__all__ = ['CASES', 'DownsamplingTestLoop', 'parse_case', 'with_downsampling', 'with_prefix']
+
 OWN = 'own'
 FOR_SR = dict(FID='SRFID', MS_SSIM='PairedMSSSIM')  # what is meant where MMagic means another thing
 DEFAULTS = dict(NIQE=dict(input_order='CHW'))  # MMagic's own default does not fit its tensors
