@@ -10,10 +10,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from ..evaluation.functional import resolve_device
 from ..utils.checkpoint import read_state_dict
 from ..utils.images import read_8bit
-from ..utils.validation import check_dict, check_str, optional, refuse
+from ..utils.model import check_device
+from ..utils.validation import check_dict, check_path, optional, refuse
 
 TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
 
@@ -36,12 +36,11 @@ class PDInferencer:
     """
 
     def __init__(self, config, checkpoint, device=None, cfg_options=None):
-        if not isinstance(config, (Config, Path)):
-            check_str(config, 'config', 'a config or its file')
-        if not isinstance(checkpoint, Path):
-            check_str(checkpoint, 'checkpoint', 'a file or URL')
+        if not isinstance(config, Config):
+            check_path(config, 'config', 'a config or its file')
+        check_path(checkpoint, 'checkpoint', 'a file or URL')
         optional(check_dict, cfg_options, 'cfg_options')
-        self.device = get_device() if device is None else resolve_device(device)
+        self.device = get_device() if device is None else check_device(device, 'device')
         if not isinstance(config, Config) and not Path(config).is_file():
             refuse('config', 'a file', str(config))
         cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)

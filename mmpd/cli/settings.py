@@ -11,7 +11,6 @@ from mmengine.logging import print_log
 
 from ..errors import InputError
 from ..utils.checkpoint import strip_wrapper_prefix
-from ..utils.model import unwrap
 from ..utils.validation import did_you_mean
 
 

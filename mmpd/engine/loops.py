@@ -41,7 +41,10 @@ def parse_case(case):
         raise ArgumentError(f"cases: expected one of {', '.join(KERNELS)}, optionally followed by "
                             f"'(antialias)' or '(alias)', got {case!r}")
     kernel, antialias = match[1], match[2] != 'alias'
-    check_kernel(1, kernel, antialias)
+    try:
+        check_kernel(1, kernel, antialias)
+    except ValueError as error:
+        raise ArgumentError(f'cases: {error}, got {case!r}') from error
     return kernel, antialias
 
 
@@ -79,6 +82,9 @@ def with_downsampling(pipeline, case, scale=None):
         steps = [dict(type='LRSynthesis', scale=scale)]
         pipeline[at:at] = steps
     for step in steps:
+        operator = step.pop('operator', None)
+        if operator is not None:
+            step['scale'] = operator.get('scale') if isinstance(operator, dict) else operator.scale
         step.update(kernel=kernel, antialias=antialias)
         if scale is not None:
             step['scale'] = scale

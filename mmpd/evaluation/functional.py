@@ -5,10 +5,11 @@ from importlib import import_module
 import numpy as np
 import torch
 
-from ..utils.validation import check_choice, check_str, optional, refuse
+from ..utils.model import check_device
+from ..utils.validation import check_choice, check_str, optional
 
-__all__ = ['PSNR_CAP', 'as_tensor', 'check_keys_of', 'errors', 'frechet_distance', 'psnr', 'require',
-           'resolve_device', 'to_saved']
+__all__ = ['PSNR_CAP', 'as_tensor', 'check_keys_of', 'errors', 'frechet_distance', 'psnr',
+           'require', 'resolve_device', 'to_saved']
 
 PSNR_CAP = 200.0
 
@@ -69,10 +70,7 @@ def resolve_device(device):
     """torch.device of 'auto' (CUDA if there is any) or of a device name."""
     if check_str(device, 'device') == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        refuse('device', "'auto', 'cpu', 'cuda' or another device of torch", device)
+    return check_device(device, 'device')
 
 
 def check_keys_of(prefix, collect_device, **keys):

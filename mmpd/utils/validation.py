@@ -1,4 +1,4 @@
-"""Arguments as they must be: one check per kind, one form of message, 'NAME: expected ..., got ...'.
+"""Checks of arguments: one per kind, one form of message, 'NAME: expected ..., got ...'.
 
 Plain Python, so that every room can use it, the operators too.
 """
@@ -6,16 +6,18 @@ import difflib
 import inspect
 import math
 from numbers import Integral, Real
+from pathlib import PurePath
 from reprlib import Repr
 
 from ..errors import ArgumentError
 
 __all__ = ['MOST_CHANNELS', 'MOST_LAYERS', 'check_bool', 'check_choice', 'check_config',
-           'check_dict', 'check_keys', 'check_number', 'check_positive_int', 'check_sequence',
-           'check_str', 'check_strength', 'closest', 'did_you_mean', 'optional', 'parameters_of',
-           'refuse']
+           'check_dict', 'check_keys', 'check_number', 'check_path', 'check_positive_int',
+           'check_sequence', 'check_str', 'check_strength', 'closest', 'did_you_mean', 'optional',
+           'parameters_of', 'refuse']
 
-MOST_CHANNELS = 1 << 16  # beyond are slips of the finger that would end in a failed allocation
+# beyond are slips of the finger that would end in a failed allocation
+MOST_CHANNELS = 1 << 16
 MOST_LAYERS = 1 << 10
 
 _short = Repr()
@@ -37,8 +39,8 @@ def optional(check, value, *args, **kwargs):
 
 
 def check_positive_int(value, name, least=1, most=None):
-    """Return ``value`` as an int if it is an integer from ``least`` to ``most``; bools are none."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least or (
+    """Return ``value`` if it is an integer from ``least`` to ``most``; True is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)) or value < least or (
             most is not None and value > most):
         expected = f'an integer of at least {least}'
         refuse(name, expected + ('' if most is None else f' and at most {most}'), value)
@@ -55,14 +57,15 @@ def check_number(value, name, least=-math.inf, most=math.inf, above=None, below=
         above, below (float, optional): Bounds that are not, in place of ``least`` and ``most``.
     """
     low, high = least if above is None else above, most if below is None else below
-    fits = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value) and (
+    is_number = isinstance(value, (int, float, Real)) and not isinstance(value, bool)
+    fits = is_number and math.isfinite(value) and (
         value >= least if above is None else value > above) and (
         value <= most if below is None else value < below)
     if not fits:
         left = '(' if above is not None or low == -math.inf else '['
         right = ')' if below is not None or high == math.inf else ']'
-        where = '' if (low, high) == (-math.inf, math.inf) else f' in {left}{low:g}, {high:g}{right}'
-        refuse(name, f'a finite number{where}', value)
+        bounded = low > -math.inf or high < math.inf
+        refuse(name, 'a finite number' + f' in {left}{low:g}, {high:g}{right}' * bounded, value)
     return float(value)
 
 
@@ -83,6 +86,11 @@ def check_str(value, name, what='a string'):
     if not isinstance(value, str) or not value.strip():
         refuse(name, what, value)
     return value
+
+
+def check_path(value, name, what='a file'):
+    """Return ``value`` if it is a path, or a string with something in it."""
+    return value if isinstance(value, PurePath) else check_str(value, name, what)
 
 
 def check_choice(value, name, allowed):
@@ -121,7 +129,7 @@ def check_dict(value, name, what='a dict'):
 
 
 def check_config(value, name, kind=None):
-    """Return ``value`` if it is a config that a registry can build, or a built object of ``kind``."""
+    """Return ``value`` if it is a dict with a ``type``, or an object of ``kind``."""
     if kind is not None and isinstance(value, kind):
         return value
     if not isinstance(value, dict) or not (

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from ...errors import WeightsNotFound
 from ...utils.files import write_atomically
 from ...utils.model import check_part
-from ...utils.validation import check_positive_int, check_str, optional
+from ...utils.validation import check_path, check_positive_int, optional
 from ..functional import as_tensor, check_keys_of, frechet_distance, resolve_device, to_saved
 
 INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
@@ -145,7 +145,7 @@ class SRFID(BaseSampleWiseMetric):
                          prefix=prefix)
         check_positive_int(batch_size, 'batch_size')
         for name, value in (('inception', inception), ('reference', reference)):
-            optional(check_str, value, name, 'a file')
+            optional(check_path, value, name)
         optional(check_part, network, 'network')
         self.network_device = resolve_device(device)
         if network is None:

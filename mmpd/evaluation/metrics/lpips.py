@@ -7,7 +7,7 @@ from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetr
 from mmagic.registry import METRICS
 
 from ...errors import WeightsNotFound
-from ...utils.validation import check_choice, check_str, optional
+from ...utils.validation import check_choice, check_path, optional
 from ..functional import as_tensor, check_keys_of, require, resolve_device, to_saved
 
 BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
@@ -31,7 +31,7 @@ def build_lpips(net='alex', backbone=None):
             and where to put it.
     """
     check_choice(net, 'net', tuple(BACKBONES))
-    optional(check_str, backbone, 'backbone', 'a file')
+    optional(check_path, backbone, 'backbone')
     lpips = require('lpips', 'lpips')
     cache = Path(torch.hub.get_dir()) / 'checkpoints' / BACKBONES[net]
     if backbone is not None and not Path(backbone).is_file():

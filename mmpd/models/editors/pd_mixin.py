@@ -67,7 +67,8 @@ class PDMixin:
         self.quantize = quantize
         scale = check_suitable(self.generator)
         check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
-        operator = head.get('operator') or dict(type='AveragePooling')
+        operator = head.get('operator')
+        operator = dict(type='AveragePooling') if operator is None else operator
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         head = {**self._normalisation(kwargs.get('data_preprocessor')), **head}

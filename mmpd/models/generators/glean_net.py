@@ -18,7 +18,6 @@ from ...utils.validation import (
 )
 from .stylegan2_prior import StyleGAN2Prior, log2_of
 
-
 STYLE_MODES = ('mix', 'single')
 
 
@@ -46,9 +45,9 @@ def check_encoder(img_channels, rrdb_channels, num_rrdbs, growth_channels, defau
 def check_lr(lr, in_size):
     """Raise ValueError unless ``lr`` is (N, C, in_size, in_size)."""
     if lr.ndim != 4 or lr.shape[2:] != (in_size, in_size):
-        raise ArgumentError(f'LR: expected shape (N, C, {in_size}, {in_size}), as in_size={in_size}, '
-                         f'got {tuple(lr.shape)}. Resize or crop the LR, or use a model with '
-                         'another in_size.')
+        raise ArgumentError(f'LR: expected shape (N, C, {in_size}, {in_size}), as in_size='
+                            f'{in_size}, got {tuple(lr.shape)}. Resize or crop the LR, or use a '
+                            'model with another in_size.')
 
 
 @MODELS.register_module()

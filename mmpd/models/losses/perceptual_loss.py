@@ -73,7 +73,7 @@ class PerceptualLoss(MMagicPerceptualLoss):
                  pretrained=f'{DOWNLOAD}vgg19', **kwargs):
         for layer, weight in check_dict(layer_weights, 'layer_weights').items():
             if not isinstance(layer, str) or not layer.isdecimal():
-                refuse('layer_weights', "numbers of layers as keys, e.g. {'21': 1.0}", layer_weights)
+                refuse('layer_weights', "keys that are numbers, e.g. {'21': 1.0}", layer_weights)
             check_number(weight, 'layer_weights', least=0)
         if not layer_weights:
             refuse('layer_weights', 'at least one layer', layer_weights)
