@@ -1,7 +1,7 @@
 """One operator after another."""
 from torch import nn
 
-from ..utils.validation import ArgumentError, check_sequence, refuse
+from ..utils.validation import ArgumentError, check_sequence
 from .base import LinearOperator
 from .builder import OPERATORS, build_operator
 
@@ -44,7 +44,8 @@ class Compose(LinearOperator):
         built = check_sequence(operators, 'operators', self._build)
         for operator in built:
             if not isinstance(operator, LinearOperator):
-                refuse('operators', 'mmpd operators', operator)
+                raise ArgumentError('operators: expected mmpd operators, got '
+                                    f'{type(operator).__name__}')
         self.operators = nn.ModuleList(built)
         self.is_exact = _exact(built)
         self.unit_range = any(operator.unit_range for operator in built)

@@ -40,10 +40,10 @@ def optional(check, value, *args, **kwargs):
 
 def check_positive_int(value, name, least=1, most=None):
     """Return ``value`` if it is an integer from ``least`` to ``most``; True is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, Integral)) or value < least or (
-            most is not None and value > most):
-        expected = f'an integer of at least {least}'
-        refuse(name, expected + ('' if most is None else f' and at most {most}'), value)
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)) or value < least:
+        refuse(name, f'an integer of at least {least}', value)
+    if most is not None and value > most:
+        refuse(name, f'an integer of at most {most}', value)
     return int(value)
 
 
@@ -65,7 +65,8 @@ def check_number(value, name, least=-math.inf, most=math.inf, above=None, below=
         left = '(' if above is not None or low == -math.inf else '['
         right = ')' if below is not None or high == math.inf else ']'
         bounded = low > -math.inf or high < math.inf
-        refuse(name, 'a finite number' + f' in {left}{low:g}, {high:g}{right}' * bounded, value)
+        refuse(name, f'a number in {left}{low:g}, {high:g}{right}' if bounded else
+               'a finite number', value)
     return float(value)
 
 
@@ -75,8 +76,9 @@ def check_strength(value):
 
 
 def check_bool(value, name):
-    """Return ``value`` if it is True or False: the text 'False' would count as true."""
-    if not isinstance(value, bool) and type(value).__name__ not in ('bool_', 'bool'):  # NumPy's
+    """Return ``value`` as True or False if it is one of them, 1 or 0; texts would all be true."""
+    if not isinstance(value, (bool, int, Integral)) and type(value).__name__ != 'bool_' or (
+            value not in (0, 1)):
         refuse(name, 'True or False', value)
     return bool(value)
 
