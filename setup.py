@@ -58,6 +58,9 @@ if __name__ == '__main__':
         long_description_content_type='text/markdown',
         keywords='super-resolution, GAN prior, null space, consistency, MMagic, OpenMMLab',
         packages=find_packages(include=['mmpd', 'mmpd.*']),
+        # named, so that editable installs put this folder on the path: with setuptools' other way,
+        # an import hook, a folder named mmpd beside a script is imported in the package's place
+        package_dir={'': '.'},
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
         python_requires='>=3.10,<3.13',
         install_requires=requirements('runtime'),

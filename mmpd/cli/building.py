@@ -8,7 +8,7 @@ from ..utils.validation import did_you_mean, parameters_of
 
 __all__ = ['config_errors']
 
-UNKNOWN = re.compile(r"^'?(\S+) is not in the (?:(\S+)::)?(.+?) registry")
+UNKNOWN = re.compile(r"^(\S+) is not in the (?:(\S+)::)?(.+?) registry")
 ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)')
 # what constructors raise for wrong values; anything else is a fault of the code
@@ -43,7 +43,7 @@ def _describe(error):
     """One line for an error from a builder, or None for any other."""
     builders = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
                 if frame.f_code.co_name == 'build_from_cfg']
-    text = str(error).strip('"\'')
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if not builders:
         return None
     # mmengine's builder knows what it builds by these names

@@ -1,17 +1,19 @@
 """What training and testing share: arguments, checks, distribution on CPUs."""
 import argparse
 import difflib
+import inspect
 import os
 import tempfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
 from ..errors import InputError
 from ..utils.checkpoint import strip_wrapper_prefix
-from ..utils.validation import did_you_mean
+from ..utils.validation import did_you_mean, parameters_of
 
 
 class OptionAction(DictAction):
@@ -188,6 +190,17 @@ def check_pairs(loop, split):
                     near = did_you_mean(name, listed[folder])
                     raise InputError(f'{split}_dataloader: no file {path} ({key} of the image '
                                      f'{info.get("key", index)!r}){near}')
+
+
+def check_hooks(runner):
+    """Raise InputError for arguments that CheckpointHook would only stumble over when it saves."""
+    known = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for key in hook.args:
+                if key not in known:
+                    raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
+                                     f'{did_you_mean(key, known)}')
 
 
 def add_consistency(cfg, split):

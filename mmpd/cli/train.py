@@ -80,6 +80,7 @@ def train(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        settings.check_hooks(runner)
         # what training would build in the same order, so that nothing is found out after the start
         settings.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
