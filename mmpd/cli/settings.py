@@ -192,6 +192,20 @@ def check_pairs(loop, split):
                                      f'{info.get("key", index)!r}){near}')
 
 
+def check_optimizers(cfg):
+    """Raise InputError for an optimizer that does not exist; mmengine would not name it."""
+    from mmagic.registry import OPTIMIZERS
+
+    wrappers = cfg.optim_wrapper
+    parts = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
+    for part in parts:
+        kind = (part.get('optimizer') or {}).get('type')
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            names = {*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict}
+            raise InputError(f'optim_wrapper: unknown optimizer type {kind!r}'
+                             f'{did_you_mean(kind, names)}')
+
+
 def check_hooks(runner):
     """Raise InputError for arguments that CheckpointHook would only stumble over when it saves."""
     known = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]

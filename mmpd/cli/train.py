@@ -81,6 +81,7 @@ def train(argv=None):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
         settings.check_hooks(runner)
+        settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
         settings.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')

@@ -96,4 +96,9 @@ def PDModel(base='BaseEditModel', **kwargs):
                 hint = "; give the model type of the config as base, e.g. base='ESRGAN'"
             raise ArgumentError(f'{key}: expected arguments of base={model_type.__name__!r} '
                                 f'({", ".join(sorted(known))}), got {key!r}{hint}')
-    return cls(**kwargs)
+    model = cls(**kwargs)  # a generator that cannot gain PD is refused with its reason
+    if model_type.__module__.startswith('mmagic.') and model_type not in DECLARED:
+        raise ArgumentError(f'base: expected {", ".join(one.__name__ for one in DECLARED)} or a '
+                            f'type of your own, got {model_type.__name__!r}, whose forward pass '
+                            'takes or returns more than one image')
+    return model

@@ -1,5 +1,6 @@
 """What a generator makes of an LR image, found without computing anything."""
 import inspect
+import re
 from copy import deepcopy
 
 import torch
@@ -9,23 +10,30 @@ from ...utils.validation import ArgumentError
 
 __all__ = ['check_suitable', 'is_identity', 'probe']
 
+FRAMES = (2, 4, 5, 7)  # what MMagic's networks for videos take
+# what networks for sequences say of an image (N, C, H, W)
+TOO_FEW_AXES = r'not enough values to unpack|too many indices for tensor of dimension 4'
 PROBE = 64  # a side that windows of 7 and 8 px, their padding and five halvings can do with
 
 
-def probe(generator, channels=(3, 1)):
+def probe(generator, frames=()):
     """An LR image and what the generator makes of it, on the meta device.
 
     Args:
         generator (nn.Module): Any network.
-        channels (Sequence[int]): Numbers of channels to try.
+        frames (Sequence[int]): Numbers of frames to try, for a sequence in place of an image.
 
     Returns:
         tuple[Tensor, Any] | Exception: LR and output; or the last error, if the network cannot
         be run on the meta device, or not on images of that many channels.
     """
     side, error = getattr(generator, 'in_size', None) or PROBE, None
-    for number in channels:
-        image = torch.empty(1, number, side, side, device='meta')
+    first = next((module.in_channels for module in generator.modules()
+                  if isinstance(module, torch.nn.Conv2d)), 3)
+    sizes = [(number, channels) for channels in (3, 1, first) for number in frames or [None]]
+    for number, channels in sizes:
+        shape = (1, channels, side, side) if number is None else (1, number, channels, side, side)
+        image = torch.empty(shape, device='meta')
         try:
             with torch.no_grad(), torch.device('meta'):
                 return image, _meta_copy(generator)(image)
@@ -65,9 +73,13 @@ def check_suitable(generator):
                             f'image, got {name}, which also needs {", ".join(needed[1:])}')
     probed = probe(generator)
     if isinstance(probed, Exception):
-        if 'expected 5, got 4' in str(probed):
+        if re.search(TOO_FEW_AXES, str(probed)) or not isinstance(
+                probe(generator, FRAMES), Exception):
             raise ArgumentError(f'generator: expected a network for single images, got {name}, '
                                 'which takes a sequence of frames')
+        if "data type 'str'" in str(probed):  # it looks for named images in a dict
+            raise ArgumentError(f'generator: expected a network for single images, got {name}, '
+                                'which takes several')
         return None
     lr, output = probed
     if not isinstance(output, torch.Tensor):
