@@ -5,8 +5,15 @@ import pytest
 from PIL import Image, ImageCms
 
 from mmpd.utils.images import (
-    Picture, find_pictures, from_pil, picture_size, read_8bit, read_description, read_picture,
-    write_picture)
+    Picture,
+    find_pictures,
+    from_pil,
+    picture_size,
+    read_8bit,
+    read_description,
+    read_picture,
+    write_picture,
+)
 
 
 def pixels(*shape, seed=0):
