@@ -9,8 +9,8 @@ import argparse
 import csv
 import io
 import math
-import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,8 +204,12 @@ def check_writable(folders):
                      if path.exists())
         if not upper.is_dir():
             raise InputError(f'{folder}: {upper} is not a folder')
-        if not os.access(upper, os.W_OK | os.X_OK):
-            raise InputError(f'{folder}: {upper} cannot be written to')
+        try:
+            with tempfile.TemporaryFile(dir=upper):
+                pass
+        except OSError as error:
+            raise InputError(f'{folder}: {upper} cannot be written to '
+                             f'({error.strerror or error})') from None
 
 
 def check_csv(args):
@@ -297,17 +301,26 @@ def run(args, processes, inferencer, plans):
         if processes.first:
             print('error: nothing was written', file=sys.stderr)
         return 2
-    if processes.first:
-        for folder in {path.parent for job in jobs for path in (job.target, job.panel) if path}:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_partial_files(folder)
-    processes.gather(None)  # nobody writes before the leftovers are gone
+    failure = prepare_folders(jobs) if processes.first else None
+    failure = processes.gather(failure)[0]  # nobody writes before the leftovers are gone
+    if failure:
+        raise InputError(failure)
     work.process(processes.first, report)
     failures = merge(processes.gather(work.failures))
     kept = sum(processes.gather(len(work.finished)))
     if processes.first:
         summarise(args, inferencer, jobs, failures, kept)
     return 1 if failures else 0
+
+
+def prepare_folders(jobs):
+    """Make the output folders, rid of what a killed process left; what went wrong, or None."""
+    try:
+        for folder in {path.parent for job in jobs for path in (job.target, job.panel) if path}:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(folder)
+    except OSError as error:
+        return f'{folder}: cannot be made or written to: {error.strerror or error}'
 
 
 def merge(dicts):
