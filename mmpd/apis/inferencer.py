@@ -99,6 +99,8 @@ class PDInferencer:
             self._check_tiling(generator)
         self._check_precision(generator)
         self.model.to(self.device)
+        self.model.test_cfg = dict(self.model.test_cfg or {}, keep_raw=True)
+        self.model.data_preprocessor.data_keys = []  # there is no GT to look for
 
     def _check_tiling(self, generator):
         kind = type(generator).__name__
@@ -121,7 +123,7 @@ class PDInferencer:
         head = self.model.pd_head
         return dict(
             model=self.name, weights=self.weights,
-            operator=_describe(head._cfg or head.operator),
+            operator=_describe(head.operator_cfg or head.operator),
             strength=f'{head.strength:g}', quantize=self.model.quantize,
             made_by=str((self.model.test_cfg or {}).get('made_by')),
             tile='None' if self.tile is None else f'{self.tile}+{self.tile_overlap}')
@@ -155,13 +157,13 @@ class PDInferencer:
         self.check_size((width, height))
         lr = torch.stack([self._tensor(picture.pixels).expand(3, -1, -1) for picture in pictures])
         samples = [DataSample(metainfo=dict(img_channel_order='RGB')) for _ in pictures]
-        inputs, samples = self.model.data_preprocessor._preprocess_image_tensor(lr, samples)
-        samples = DataSample.stack(samples)
+        data = self.model.data_preprocessor(dict(inputs=lr, data_samples=samples))
+        inputs, samples = data['inputs'], data['data_samples']
         results = [[] for _ in pictures]
         for raw in self._raw(inputs, samples):
-            output = self.model.finish(raw, inputs, samples).pred_img
-            raw = self._to_rgb(self.model._to_pixels(raw, samples))
-            output = self._to_rgb(output)
+            found = self.model.finish(raw, inputs, samples)
+            output, raw = (image.flip(1).to(self.device)  # MMagic hands out BGR
+                           for image in (found.pred_img, found.raw_pred))
             for index, picture in enumerate(pictures):
                 one = slice(index, index + 1)
                 results[index].append(
@@ -182,10 +184,6 @@ class PDInferencer:
             yield torch.cat([forward_tiled(forward, image[None], self.tile, self.tile_overlap,
                                            self.batch_size) for image in inputs])
 
-    @staticmethod
-    def _to_rgb(image):  # MMagic hands out BGR
-        return image.flip(-3) if image.shape[-3] == 3 else image
-
     def _tensor(self, array):
         """(C, H, W) float tensor of an array (H, W) or (H, W, C)."""
         array = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).astype(np.float32)
@@ -201,7 +199,7 @@ class PDInferencer:
             small = self._tensor(picture.alpha)[None]
             alpha = F.interpolate(small, output.shape[-2:], mode='bicubic', align_corners=False)
             alpha = self._array(self._one_channel(alpha, small))
-        output, raw = (image.to(lr.device).clamp(0, 255).round() for image in (output, raw))
+        output, raw = (image.clamp(0, 255).round() for image in (output, raw))
         operator = self.model.pd_head.operator_for(output, lr)
         exact = lr.double()
         measured, before = (apply(operator, 'A', image.double()) for image in (output, raw))
