@@ -54,6 +54,8 @@ class PDMixin:
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         head = {**self._normalisation(kwargs.get('data_preprocessor')), **head}
+        if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
+            self.generator.check_normalisation(head.get('mean', 127.5), head.get('std', 127.5))
         self.pd_head = PDHead(**head)
 
     @staticmethod
