@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from mmagic.registry import MODELS
+from mmengine.registry import init_default_scope
 
 from ..errors import WeightsMismatch
 from ..models.editors.pd_mixin import PDMixin
@@ -48,6 +49,7 @@ class RecognisedModel:
         Raises:
             WeightsMismatch: if a tensor is missing, superfluous or of another shape.
         """
+        init_default_scope('mmagic')
         model = MODELS.build(dict(self.model, **settings))
         if self.weights is not None:
             try:

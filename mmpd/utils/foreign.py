@@ -5,8 +5,8 @@ from urllib.error import URLError
 import torch
 from safetensors.torch import load_file
 
-from ..compat.checkpoints import strip_wrapper_prefix
 from ..errors import WeightsMismatch, WeightsNotFound
+from .checkpoint import strip_wrapper_prefix
 
 __all__ = ['generator_weights', 'read_content']
 
