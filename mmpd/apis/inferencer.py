@@ -1,4 +1,5 @@
 """Super-resolve LR images, no GT needed."""
+import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..evaluation.functional import errors, psnr
-from ..operators import clip_uint8
+from ..operators import clip_uint8, consistent_uint8
 from ..operators.decomposition import apply
 from ..utils.images import Picture, find_pictures, from_pil, read_picture
 from .folder import FolderRun, Job, make_batches
@@ -81,6 +82,9 @@ class PDInferencer:
                  batch_size=1):
         head = dict(operator=operator, strength=strength)
         test_cfg = dict(quantize=quantize, made_by=made_by)
+        if made_by and 'made_by' not in inspect.signature(consistent_uint8).parameters:
+            raise InputError(f'made_by={made_by!r}: this version rounds A once only, not as the '
+                             'libraries do; leave it out')
         loaded = load_model(
             model, checkpoint, cfg_options,
             *({key: value for key, value in given.items() if value is not None}
@@ -100,6 +104,7 @@ class PDInferencer:
         self._check_precision(generator)
         self.model.to(self.device)
         self.model.test_cfg = dict(self.model.test_cfg or {}, keep_raw=True)
+        self.made_by = self.model.test_cfg.get('made_by')
         self.model.data_preprocessor.data_keys = []  # there is no GT to look for
 
     def _check_tiling(self, generator):
@@ -125,7 +130,7 @@ class PDInferencer:
             model=self.name, weights=self.weights,
             operator=_describe(head.operator_cfg or head.operator),
             strength=f'{head.strength:g}', quantize=self.model.quantize,
-            made_by=str((self.model.test_cfg or {}).get('made_by')),
+            made_by=str(self.made_by),
             tile='None' if self.tile is None else f'{self.tile}+{self.tile_overlap}')
 
     def check_size(self, size):
@@ -203,7 +208,11 @@ class PDInferencer:
         operator = self.model.pd_head.operator_for(output, lr)
         exact = lr.double()
         measured, before = (apply(operator, 'A', image.double()) for image in (output, raw))
-        differing = (measured.clamp(0, 255) - exact).abs() > 0.5 - 1e-6
+        if self.made_by is None:
+            differing = (measured.clamp(0, 255) - exact).abs() > 0.5 - 1e-6
+        else:
+            from ..operators.library_resize import LibraryResize
+            differing = LibraryResize(operator, self.made_by)(output.to(torch.uint8)) != lr
         figures = dict(
             psnr_lr_raw=psnr(errors(before, exact)['MSE'], cap=math.inf),
             psnr_lr=psnr(errors(measured, exact)['MSE'], cap=math.inf),

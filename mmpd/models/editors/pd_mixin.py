@@ -35,6 +35,8 @@ class PDMixin:
             rounds (the paper's evaluation), ``'none'`` keeps the clipped float
             image, as MMagic does. An LR that is not 8-bit is clipped and rounded
             too, with a warning.
+            ``made_by`` names the library whose roundings the image is to be consistent with,
+            see :func:`mmpd.operators.consistent_uint8`.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
     """
@@ -157,7 +159,9 @@ class PDMixin:
                       level=logging.WARNING)
             return clip_uint8(pred).float()
         operator = self.pd_head.operator_for(pred, rounded)
-        return consistent_uint8(pred, rounded, operator).float()
+        made_by = (self.test_cfg or {}).get('made_by')
+        return consistent_uint8(
+            pred, rounded, operator, **(dict(made_by=made_by) if made_by else {})).float()
 
     def _mean_and_std(self, like):
         return (torch.tensor(self._normalised[key], dtype=like.dtype, device=like.device)
