@@ -9,6 +9,8 @@ import torch
 from conftest import PREPROCESSOR, ROOT, TINY, tiny_model
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # a build and five starts
+
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
