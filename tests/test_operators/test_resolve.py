@@ -1,4 +1,4 @@
-"""The operator for an image and its LR: one rule, one message, nothing that the next caller meets."""
+"""The operator for an image and its LR: one rule, one message, no trace of other callers."""
 import threading
 
 import pytest
