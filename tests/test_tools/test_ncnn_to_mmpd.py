@@ -2,6 +2,7 @@
 import importlib.util
 from pathlib import Path
 
+import ncnn_writer
 import pytest
 import torch
 from mmagic.registry import MODELS
@@ -20,14 +21,13 @@ def load(path):
 
 
 tool = load(ROOT / 'tools/model_converters/ncnn_to_mmpd.py')
-writer = load(ROOT / 'tests/test_utils/test_ncnn.py')
 
 
 @pytest.fixture
 def net(tmp_path):
-    net = writer.network()
-    (tmp_path / 'net.param').write_text(writer.write_param(net))
-    (tmp_path / 'net.bin').write_bytes(writer.write_bin(net, half=False))
+    net = ncnn_writer.network()
+    (tmp_path / 'net.param').write_text(ncnn_writer.write_param(net))
+    (tmp_path / 'net.bin').write_bytes(ncnn_writer.write_bin(net, half=False))
     return net
 
 
