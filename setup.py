@@ -59,6 +59,10 @@ if __name__ == '__main__':
         keywords='super-resolution, GAN prior, null space, consistency, MMagic, OpenMMLab',
         packages=find_packages(include=['mmpd', 'mmpd.*']),
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
+        entry_points={
+            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'
+                                for name in ('infer', 'make_consistent', 'test', 'train')],
+        },
         python_requires='>=3.10,<3.13',
         install_requires=requirements('runtime'),
         extras_require={
