@@ -11,7 +11,8 @@ from .checkpoint import strip_wrapper_prefix
 __all__ = ['generator_weights', 'read_content']
 
 # where programs keep the weights, the averaged ones first
-CONTAINERS = ('params_ema', 'params-ema', 'params', 'state_dict', 'model_state_dict', 'model', 'net')
+CONTAINERS = ('params_ema', 'params-ema', 'params', 'state_dict', 'model_state_dict', 'model',
+              'net')
 GENERATORS = ('generator_ema.', 'generator.', 'netG.')
 
 

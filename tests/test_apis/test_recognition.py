@@ -1,8 +1,8 @@
 """A checkpoint file is enough: what network it holds is found out."""
 import importlib.util
 import sys
-from pathlib import Path
 
+import ncnn_writer
 import numpy as np
 import pytest
 import torch
@@ -129,13 +129,9 @@ def test_configs_in_checkpoints_are_not_run(text, tmp_path, monkeypatch):
 
 
 def test_ncnn_files(tmp_path):
-    spec = importlib.util.spec_from_file_location(
-        'ncnn_writer', Path(__file__).parents[1] / 'test_utils/test_ncnn.py')
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
-    net = writer.network()
-    (tmp_path / 'x.param').write_text(writer.write_param(net))
-    (tmp_path / 'x.bin').write_bytes(writer.write_bin(net))
+    net = ncnn_writer.network()
+    (tmp_path / 'x.param').write_text(ncnn_writer.write_param(net))
+    (tmp_path / 'x.bin').write_bytes(ncnn_writer.write_bin(net))
     for suffix in ('param', 'bin'):
         found = recognise(tmp_path / f'x.{suffix}')
         assert (found.kind, found.scale) == ('RRDBNet', 4)

@@ -67,7 +67,6 @@ def main(argv=None):
     share_the_machine()
     start = time.perf_counter()
     DEMO.mkdir(parents=True, exist_ok=True)
-    import mmpd  # noqa: F401  before mmagic
     import real_weights
     import twins as training
     real = None if args.only == 'twins' else real_weights.run(DEMO)

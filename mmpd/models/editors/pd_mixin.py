@@ -57,10 +57,9 @@ class PDMixin:
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
-        head = {**self._normalised, **head}
         if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
-            self.generator.check_normalisation(head['mean'], head['std'])
-        self.pd_head = PDHead(**head)
+            self.generator.check_normalisation(**self._normalised)
+        self.pd_head = PDHead(**{**self._normalised, **head})
 
     @staticmethod
     def _normalisation(preprocessor):
