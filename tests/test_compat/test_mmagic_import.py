@@ -7,8 +7,13 @@ import mmcv
 import numpy as np
 import pytest
 
-from mmpd.compat.mmagic_import import (MMagicFinder, MMagicLoader, install_mmagic_finder,
-                                       mmcv_accepted, numpy_bool8)
+from mmpd.compat.mmagic_import import (
+    MMagicFinder,
+    MMagicLoader,
+    install_mmagic_finder,
+    mmcv_accepted,
+    numpy_bool8,
+)
 from mmpd.compat.stand_ins import import_for_mmagic
 
 

@@ -72,11 +72,8 @@ def test_mmengine_uses_them_only_where_pkg_resources_is_missing(monkeypatch):
         for holder in holders:
             for name in ('is_installed', 'get_installed_path'):
                 monkeypatch.setattr(holder, name, getattr(upstream, name))
-        find = importlib.util.find_spec
-        monkeypatch.setattr(importlib.util, 'find_spec', lambda name, package=None: (
-            present or None) if name == 'pkg_resources' else find(name, package))
+        monkeypatch.setattr(ours, 'find_spec', {'pkg_resources': present or None}.get)
         ours.replace_pkg_resources()
-        monkeypatch.setattr(importlib.util, 'find_spec', find)
         for holder in holders:
             assert (holder.get_installed_path is ours.get_installed_path) is (
                 wants and not present)

@@ -3,7 +3,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from abc import ABCMeta
+from abc import ABCMeta, abstractmethod
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -69,6 +69,7 @@ def test_what_mmagics_modules_do_with_them_while_they_are_imported():
 
     class Abstract(metaclass=ABCMeta):  # as mmengine's BaseModule
 
+        @abstractmethod
         def kept(self):
             return 5
 
