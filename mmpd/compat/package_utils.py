@@ -4,9 +4,9 @@ mmengine looks for installed packages through it.  Where it is missing, the
 three functions below take the place of mmengine's; nothing named
 ``pkg_resources`` appears, so others still see that it is not there.
 """
-import importlib.util
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.utils import package_utils
@@ -19,7 +19,7 @@ def is_installed(package):
     try:
         distribution(package)
     except PackageNotFoundError:
-        spec = importlib.util.find_spec(package)
+        spec = find_spec(package)
         return spec is not None and spec.origin is not None
     return True
 
@@ -52,7 +52,7 @@ def get_installed_path(package):
     try:
         root = Path(distribution(package).locate_file(''))
     except PackageNotFoundError:
-        spec = importlib.util.find_spec(package)
+        spec = find_spec(package)
         if spec is None:
             raise
         if spec.origin is None:
@@ -63,7 +63,7 @@ def get_installed_path(package):
         return str(root / package)
     module = package2module(package)
     if not (root / module).exists():  # an editable install lives elsewhere
-        spec = importlib.util.find_spec(module)
+        spec = find_spec(module)
         if spec is not None and spec.origin is not None:
             return str(Path(spec.origin).parent)
     return str(root / module)
@@ -71,7 +71,7 @@ def get_installed_path(package):
 
 def replace_pkg_resources():
     """Give mmengine the functions above where ``pkg_resources`` is missing and it wants it."""
-    if importlib.util.find_spec('pkg_resources') is not None:
+    if find_spec('pkg_resources') is not None:
         return
     for name in NAMES:
         theirs = getattr(package_utils, name)
