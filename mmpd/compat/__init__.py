@@ -6,6 +6,8 @@ from .onedl import block_unsafe_reload
 from .package_utils import replace_pkg_resources
 from .process_group import join_gloo_threads_at_exit
 
+__all__ = ['apply']
+
 
 def apply():
     """Install every workaround; safe to call more than once."""
