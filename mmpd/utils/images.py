@@ -27,7 +27,7 @@ def read_8bit(path):
             mode = f'16-bit {image.mode}' if wide and image.mode == 'RGB' else image.mode
             if mode not in ('L', 'RGB'):
                 raise ValueError(f'{path}: expected 8-bit grey or RGB, got mode {mode}')
-            return np.asarray(image)
+            return np.array(image)  # asarray would give one that cannot be written
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f'{path}: not a readable image ({error})') from error
 
