@@ -2,7 +2,7 @@
 from .checkpoints import allow_history_buffers, write_checkpoints_atomically
 from .ext_ops import install_ext_ops
 from .mmagic_import import install_mmagic_finder
-from .onedl import block_unsafe_reload
+from .onedl import block_unsafe_reload, tell_tensors_from_musa
 from .package_utils import replace_pkg_resources
 from .process_group import join_gloo_threads_at_exit
 
@@ -17,4 +17,5 @@ def apply():
     allow_history_buffers()
     write_checkpoints_atomically()
     block_unsafe_reload()
+    tell_tensors_from_musa()
     join_gloo_threads_at_exit()

@@ -14,6 +14,8 @@ from importlib.util import spec_from_file_location
 
 from .stand_ins import PACKAGES, import_for_mmagic
 
+__all__ = ['MMagicFinder', 'MMagicLoader', 'install_mmagic_finder', 'mmcv_accepted', 'numpy_bool8']
+
 NAMES_A_PACKAGE = re.compile(rb'\b(' + '|'.join(PACKAGES).encode() + rb')\b')
 MMCV_LIMIT = (2, 2)  # MMagic 1.2.0 asserts mmcv < 2.2.0
 

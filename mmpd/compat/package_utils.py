@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mmengine.utils import package_utils
 
+__all__ = ['get_installed_path', 'is_installed', 'package2module', 'replace_pkg_resources']
+
 NAMES = ('is_installed', 'get_installed_path', 'package2module')
 
 

@@ -18,6 +18,8 @@ from abc import ABCMeta
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType, SimpleNamespace
 
+__all__ = ['LISTED', 'PACKAGES', 'StandIn', 'import_for_mmagic', 'remedy', 'try_import']
+
 DIFFUSERS = '"diffusers==0.24.0" "transformers<4.46" "huggingface_hub<0.26"'
 # import name: (what MMagic 1.2.0 works with, what "pip install" is given)
 PACKAGES = {

@@ -44,3 +44,20 @@ def test_mmengine_itself_is_left_alone(monkeypatch):
     monkeypatch.delattr(checkpoint, '_safe_torch_load', raising=False)
     onedl.block_unsafe_reload()
     assert not hasattr(checkpoint, '_safe_torch_load')
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_tensors_say_that_they_are_no_musa_tensors_to_onedl_mmcv(monkeypatch, installed):
+    def version(name):
+        assert name == 'onedl-mmcv'
+        if not installed:
+            raise onedl.PackageNotFoundError(name)
+        return '2.3.6'
+
+    monkeypatch.setattr(onedl, 'version', version)
+    monkeypatch.delattr(torch.Tensor, 'is_musa', raising=False)
+    onedl.tell_tensors_from_musa()
+    assert hasattr(torch.ones(1), 'is_musa') is installed
+    if installed:
+        assert torch.ones(1).is_musa is False
+        del torch.Tensor.is_musa
