@@ -75,7 +75,7 @@ def _opened(source, path, read):
         with Image.open(source) as image:
             return read(image)
     except UnidentifiedImageError as error:
-        raise ValueError(f'{path}: not an image of a known format') from error
+        raise ValueError(f'{path}: not a readable image (of no known format)') from error
     except Refused as error:
         raise ValueError(f'{path}: {error}') from None
     except MemoryError:

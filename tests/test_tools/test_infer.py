@@ -110,10 +110,10 @@ def save_mixed(home):
     return list(good)
 
 
-BAD = {'text.png': 'not an image of a known format', 'empty.jpg': 'not an image',
+BAD = {'text.png': 'not a readable image (of no known format)', 'empty.jpg': 'not a readable image',
        'cut.png': 'not a readable image', 'deep.png': 'expected 8 bits per channel, got 16 bits',
        'cmyk.jpg': 'got CMYK', 'float.tif': 'got floating point',
-       'moving.png': 'expected one picture, got 2 frames', 'sub/noise.webp': 'not an image'}
+       'moving.png': 'expected one picture, got 2 frames', 'sub/noise.webp': 'not a readable image'}
 
 
 def test_a_folder_of_twenty_mixed_files(run, tmp_path):

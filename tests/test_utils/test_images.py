@@ -90,8 +90,8 @@ def save_truncated(path):
 
 
 REFUSED = {
-    'text.png': (lambda path: path.write_text('no image'), 'not an image of a known format'),
-    'empty.png': (lambda path: path.write_bytes(b''), 'not an image of a known format'),
+    'text.png': (lambda path: path.write_text('no image'), 'not a readable image .of no known'),
+    'empty.png': (lambda path: path.write_bytes(b''), 'not a readable image .of no known'),
     'cut.png': (save_truncated, 'not a readable image'),
     'cmyk.jpg': (lambda path: Image.new('CMYK', (4, 4)).save(path),
                  'expected grey or RGB, with or without alpha, got CMYK'),
