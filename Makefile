@@ -13,8 +13,8 @@ setup:  ## create .venv from requirements/lock-tests.txt (done by demo, test and
 	  echo "setup: no python3 found; mmpd needs Python 3.10 to 3.14" >&2; exit 2; }
 	@PYTHON="$(PYTHON)" python3 tools/setup_env.py
 
-demo: setup  ## train GLEAN and PDGLEAN on real pictures, compare them (work_dirs/demo)
-	@$(VENV_PYTHON) tools/demo.py
+demo: setup  ## Real-ESRGAN made consistent; GLEAN and PDGLEAN trained (work_dirs/demo)
+	@$(VENV_PYTHON) tools/demo/run.py
 
 test: setup  ## run the test suite (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest

