@@ -163,7 +163,8 @@ def parse_args(argv=None):
                         help='run these cells, named as in --list ("3.13 lock.txt")')
     parser.add_argument('--whole', action='store_true', help='the whole suite in each cell')
     parser.add_argument('--smoke', action='store_true',
-                        help='three smoke tests on the newest and the oldest Python; no table')
+                        help='three smoke tests; without --only on the newest and the oldest '
+                        'Python, and no table')
     parser.add_argument('--list', action='store_true', help='list the cells')
     return parser.parse_args(argv)
 
@@ -197,7 +198,7 @@ def main(argv=None):
             continue
         print(f'test_matrix: {cell.name}: {result_text(row)}', flush=True)
         good = good and passed(row)
-        if not args.smoke:
+        if args.only or not args.smoke:
             write([row])  # at once: the next cell may not be reached
     return 0 if good else 1
 

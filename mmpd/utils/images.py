@@ -107,7 +107,7 @@ def read_8bit(path):
         mode = f'16-bit {image.mode}' if wide and image.mode == 'RGB' else image.mode
         if mode not in ('L', 'RGB'):
             raise Refused(f'expected 8-bit grey or RGB, got mode {mode}')
-        return np.array(image)  # a copy, which may be written to
+        return np.array(image)  # asarray would give one that cannot be written
     return _opened(path, path, read)
 
 
