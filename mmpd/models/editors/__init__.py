@@ -4,6 +4,7 @@ from .pd_glean import PDGLEAN, PDPanini
 from .pd_mixin import PDMixin
 from .pd_model import PDGenerator, PDModel
 from .pdn import PDN
+from .pulse import PDPULSE, PULSE
 
 __all__ = ['DegradationMoCo', 'GANPriorSR', 'PDGLEAN', 'PDGenerator', 'PDMixin', 'PDModel',
-           'PDN', 'PDPanini']
+           'PDN', 'PDPULSE', 'PDPanini', 'PULSE']
