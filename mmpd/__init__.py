@@ -3,14 +3,16 @@
 ``import mmpd`` (from ``custom_imports`` in a config) is all that is needed: it
 mends what MMagic 1.x trips over on today's PyTorch and announces the package's
 modules to MMagic's registries.  MMagic itself, which takes 15 s and more to
-import, is only loaded when a registry is first asked for something, so
-``mmpd.operators`` stays light.
+import, is only loaded when a registry is first asked for something.  Where it is
+not installed ``mmpd.operators`` works all the same.
 """
-from . import compat
-from .registry import announce
+from .registry import announce, has_mmagic
 from .version import __version__
 
-compat.apply()
-announce()
-
 __all__ = ['__version__']
+
+if has_mmagic():
+    from . import compat
+
+    compat.apply()
+    announce()

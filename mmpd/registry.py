@@ -1,17 +1,29 @@
 """Makes MMagic's registries import mmpd's modules when they first need them."""
 from importlib import import_module
+from importlib.util import find_spec
+
+__all__ = ['announce', 'has_mmagic']
 
 LOCATIONS = {
     'MODELS': 'mmpd.models',
     'TRANSFORMS': 'mmpd.datasets.transforms',
-    'METRICS': 'mmpd.evaluation',
+    'METRICS': 'mmpd.evaluation.metrics',
     'HOOKS': 'mmpd.engine',
     'LOOPS': 'mmpd.engine',
 }
 
 
+def has_mmagic():
+    """Whether MMagic is installed; ``mmpd.operators`` and what is built on them do not need it."""
+    return find_spec('mmagic') is not None
+
+
 def announce():
-    """Add mmpd's modules to the import locations of MMagic's registries."""
+    """Add mmpd's modules to the import locations of MMagic's registries.
+
+    Raises:
+        ModuleNotFoundError: if something that MMagic itself needs is missing; says what to do.
+    """
     try:
         registries = import_module('mmagic.registry')
     except ModuleNotFoundError as error:
@@ -22,6 +34,7 @@ def announce():
             name=error.name) from error
     for name, module in LOCATIONS.items():
         registry = getattr(registries, name)
+        # mmengine offers no public way, and importing the modules here would take 15 s
         if registry._imported:  # MMagic is loaded already: its registries will not look again
             import_module(module)
         elif module not in registry._locations:

@@ -1,4 +1,5 @@
 """Every config parses and builds; every reduced one trains and tests; metafiles are in order."""
+import ast
 import json
 import re
 from fnmatch import fnmatch
@@ -55,6 +56,85 @@ def test_twins_differ_only_in_what_pd_changes(pd, plain):
         else:
             assert weights[0] == weights[1]
     assert pd == plain
+
+
+PLAIN = [path for path in CONFIGS if path.parent.name in ('glean', 'panini', 'pdn')
+         and not path.stem.startswith(('panini_mfr', 'panini_degradation'))]  # recipes of their own
+BASES = ROOT / 'configs' / '_base_'
+
+
+@pytest.mark.parametrize('path', PLAIN, ids=lambda path: path.stem)
+def test_plain_config_is_short(path):
+    """A comment, at most five bases, the prior, and what differs from both."""
+    assert len(path.read_text().splitlines()) <= 11
+
+
+def parents(path):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            bases = ast.literal_eval(node.value)
+            bases = [bases] if isinstance(bases, str) else bases
+            return [path.parent / base for base in bases if '::' not in base]
+    return []
+
+
+def depth(path):
+    return max((1 + depth(parent) for parent in parents(path)), default=0)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_inheritance_is_at_most_three_deep(path):
+    assert depth(path) <= 3
+
+
+def addresses(path):
+    """Addresses of checkpoints in a file; in Python also those joined from several literals."""
+    texts = [path.read_text()]
+    if path.suffix == '.py':
+        texts = [node.value for node in ast.walk(ast.parse(texts[0]))
+                 if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return {found for text in texts for found in re.findall(r'https?://[^\s\'"`)]+\.pth', text)}
+
+
+def test_prior_addresses_stand_once():
+    used = {Config.fromfile(path).model.generator.init_cfg.checkpoint
+            for path in PLAIN if path not in REDUCED}
+    assert len(used) == 3
+    files = [path for folder in ('configs', 'docs', 'mmpd', 'tools', 'tests')
+             for path in (ROOT / folder).rglob('*')
+             if path.suffix in ('.py', '.md', '.yml', '.json') and '.mim' not in path.parts]
+    for address in used:
+        holders = [path for path in files if address in addresses(path)]
+        assert [path.parent for path in holders] == [BASES / 'priors'], holders
+
+
+@pytest.mark.parametrize('path', PLAIN, ids=lambda path: path.stem)
+def test_sizes_follow_from_prior_and_scale(path):
+    cfg = Config.fromfile(path)
+    generator = cfg.model.generator
+    assert generator.in_size * cfg.scale == generator.out_size
+    assert cfg.model.discriminator.get('in_size', generator.out_size) == generator.out_size
+    assert 'prior' not in cfg  # it has gone into the model
+    scales = {step.scale for loader in (cfg.train_dataloader, cfg.val_dataloader)
+              for step in loader.dataset.pipeline if step.type == 'LRSynthesis'}
+    assert scales == {cfg.scale}
+
+
+def test_sizes_can_be_overridden():
+    cfg = Config.fromfile(ROOT / 'configs/pd_glean/pd_glean_x8_1xb4-100k_ffhq.py')
+    before = cfg.to_dict()
+    cfg.merge_from_dict({'model.generator.in_size': 256, 'model.discriminator.in_size': 512})
+    before['model']['generator']['in_size'] = 256
+    before['model']['discriminator']['in_size'] = 512
+    assert cfg.to_dict() == before
+
+
+def test_data_of_the_two_scales_differ_in_nothing_else():
+    for name in ('sisr', 'ffhq', 'cat', 'church', 'lr'):
+        x8, x16 = (Config.fromfile(BASES / f'datasets/{name}_{x}.py').to_dict()
+                   for x in ('x8', 'x16'))
+        assert x8.pop('scale') == 8 and x16.pop('scale') == 16
+        assert str(x8).replace("'scale': 8", "'scale': 16") == str(x16) != str(x8)
 
 
 class KeepMetrics(Hook):

@@ -149,7 +149,7 @@ def main():
     os.chdir(ROOT)
     start = time.perf_counter()
     prepare_data()
-    from mmpd.apis.images import read_8bit, saved_images
+    from mmpd.utils.images import read_8bit, saved_images
     results, predictions = {}, {}
     for name, config in MODELS.items():
         results[name], folder = train_and_test(name, config, args.iters)

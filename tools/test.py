@@ -1,74 +1,7 @@
-"""Test a model: MMagic's tools/test.py, with mmpd and with plain words for wrong input."""
-import argparse
-import json
-from pathlib import Path
+"""The command mmpd-test, as a script."""
+import sys
 
-from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
-from mmengine.logging import print_log
-from mmengine.runner import Runner
-
-from mmpd.apis import cli
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description='Test a model')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint, file or URL')
-    parser.add_argument('--out', help='JSON file for the metrics')
-    parser.add_argument('--panels', type=int, metavar='N',
-                        help='write panels of the first N images (-1: all): LR, raw prediction, '
-                        'null-space part, output, GT, error maps')
-    cli.add_common_arguments(parser)
-    return parser.parse_args(argv)
-
-
-class MetricsHook(Hook):
-    """Keeps the metrics: MMagic's MultiTestLoop returns none, it only hands them to hooks."""
-
-    metrics = None
-
-    def after_test_epoch(self, runner, metrics=None):
-        self.metrics = metrics
-
-
-def check_out(out):
-    """Raise UsageError unless ``--out`` can be written; make its folder."""
-    if not out.endswith('.json') or Path(out).is_dir():
-        raise cli.UsageError(f'--out: expected a file name that ends in .json, got {out}')
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cli.UsageError(f'--out {out}: {error}') from error
-
-
-def test(argv=None):
-    args = parse_args(argv)
-    cfg = cli.load_config(args)
-    cli.check_gpu(cfg)
-    cli.check_data(cfg, 'test')
-    cli.check_checkpoint(args.checkpoint, 'checkpoint')
-    if args.out:
-        check_out(args.out)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    # whoever asks a runner for its iteration has it build the training data set
-    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-        cfg[key] = None
-    if args.panels:
-        cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
-    cli.prepare_distributed(cfg)
-    runner = Runner.from_cfg(cfg)
-    cli.check_matches(runner.model, args.checkpoint)
-    print_log(f'Working directory: {cfg.work_dir}', logger='current')
-    hook = MetricsHook()
-    runner.register_hook(hook, 'LOWEST')
-    runner.test()
-    from mmpd.evaluation.protocol import protocol  # not before wrong input was refused: it is slow
-    print_log('\n  '.join(['Protocol:', *protocol(runner)]), logger='current')
-    if args.out and is_main_process():
-        Path(args.out).write_text(json.dumps(cli.to_plain(hook.metrics), indent=2) + '\n')
-        print_log(f'Metrics are in {args.out}', logger='current')
-
+from mmpd.cli.test import main
 
 if __name__ == '__main__':
-    cli.run_tool(test)
+    sys.exit(main())

@@ -1,17 +1,9 @@
 _base_ = [
     '../_base_/models/glean.py',
+    '../_base_/priors/cat_x8.py',
     '../_base_/datasets/cat_x8.py',
     '../_base_/schedules/100k.py',
     '../_base_/default_runtime.py',
 ]
 
-stylegan2 = ('https://download.openmmlab.com/mmediting/stylegan2/official_weights/'
-             'stylegan2-cat-config-f-official_20210327_172444-15bc485b.pth')
-model = dict(
-    generator=dict(
-        in_size=32,
-        out_size=256,
-        init_cfg=dict(type='Pretrained', checkpoint=stylegan2, prefix='generator_ema')),
-    discriminator=dict(
-        in_size=256,
-        init_cfg=dict(type='Pretrained', checkpoint=stylegan2, prefix='discriminator')))
+model = _base_.pop('prior')

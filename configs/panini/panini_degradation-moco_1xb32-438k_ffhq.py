@@ -1,7 +1,7 @@
 # First stage of the multi-degradation variant: what its degradation encoder describes is learned by
 # contrast. Optimiser, queue and length (200 epochs of FFHQ's 70,000 images) are those of the
 # official code. Its degradations are not published: these are GFP-GAN's, which it compares with.
-_base_ = '../_base_/default_runtime.py'
+_base_ = ['../_base_/datasets/degradation.py', '../_base_/default_runtime.py']
 
 model = dict(
     type='DegradationMoCo',
@@ -10,32 +10,13 @@ model = dict(
         type='DataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5],
         data_keys=[]))
 
-size = 512
 train_pipeline = [
     dict(type='LoadImageFromFile', key='img', color_type='color', channel_order='rgb'),
-    dict(
-        type='RandomResize', keys=['img'],
-        params=dict(target_size=(size, size), resize_opt=['area'], resize_prob=[1.0])),
-    dict(
-        type='RandomBlur', keys=['img'],
-        params=dict(kernel_size=[41], kernel_list=['iso', 'aniso'], kernel_prob=[0.5, 0.5],
-                    sigma_x=[0.1, 10], sigma_y=[0.1, 10])),
-    dict(
-        type='RandomResize', keys=['img'],
-        params=dict(resize_mode_prob=[0, 1, 0], resize_scale=[0.125, 1],
-                    resize_opt=['bilinear', 'area', 'bicubic'], resize_prob=[1 / 3] * 3)),
-    dict(
-        type='RandomNoise', keys=['img'],
-        params=dict(noise_type=['gaussian'], noise_prob=[1.0], gaussian_sigma=[0, 20],
-                    gaussian_gray_noise_prob=0.0)),
-    dict(type='RandomJPEGCompression', keys=['img'], params=dict(quality=[60, 100])),
-    dict(
-        type='RandomResize', keys=['img'],
-        params=dict(target_size=(size, size), resize_opt=['bilinear'], resize_prob=[1.0])),
+    *_base_.pop('degradation'),
     # two crops of the same degraded image, each in a place of its own
     dict(type='CopyValues', src_keys=['img'], dst_keys=['key_img']),
-    dict(type='Crop', keys=['img'], crop_size=(size // 2, size // 2)),
-    dict(type='Crop', keys=['key_img'], crop_size=(size // 2, size // 2)),
+    dict(type='Crop', keys=['img'], crop_size=(_base_.size // 2, _base_.size // 2)),
+    dict(type='Crop', keys=['key_img'], crop_size=(_base_.size // 2, _base_.size // 2)),
     dict(type='PackInputs', keys=['img', 'key_img']),
 ]
 train_dataloader = dict(

@@ -1,4 +1,9 @@
-_base_ = '../glean/glean_in8out64-tiny_1xb8-400_demo.py'
+_base_ = [
+    '../_base_/models/tiny.py',
+    '../_base_/datasets/demo_x8.py',
+    '../_base_/schedules/400.py',
+    '../_base_/demo_runtime.py',
+]
 
 model = dict(
     generator=dict(type='PaniniNet'),

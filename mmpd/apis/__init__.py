@@ -1,0 +1,3 @@
+from .inferencer import PDInferencer
+
+__all__ = ['PDInferencer']

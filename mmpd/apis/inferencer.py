@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from ..models.generators.prior_loading import read_state_dict
-from .images import read_8bit
+from ..utils.checkpoint import read_state_dict
+from ..utils.images import read_8bit
 
 TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
 

@@ -3,6 +3,8 @@ from .checkpoints import allow_history_buffers, write_checkpoints_atomically
 from .ext_ops import install_ext_ops
 from .process_group import join_gloo_threads_at_exit
 
+__all__ = ['apply']
+
 
 def apply():
     """Install every workaround; safe to call more than once."""

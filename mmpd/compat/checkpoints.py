@@ -1,7 +1,4 @@
-"""Checkpoints: resuming under torch >= 2.6, writing whole files only, keys without wrappers."""
-import os
-import re
-import tempfile
+"""mmengine's checkpoints: resuming under torch >= 2.6, writing whole files only."""
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +7,8 @@ from mmengine.fileio.backends import LocalBackend, register_backend
 from mmengine.fileio.io import backend_instances
 from mmengine.logging import HistoryBuffer
 
-WRAPPER = re.compile(r'(^|\.)(?:module\.)+')
+from ..utils.files import write_atomically
+
 HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 
 
@@ -48,23 +46,8 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj, filepath):
         """Write bytes, replacing ``filepath`` only when all of them are on disk."""
-        path = Path(os.path.realpath(filepath))  # a link stays a link
-        if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
-            return super().put(obj, filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
-        try:
-            with os.fdopen(handle, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files for the owner only
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(filepath, obj)
 
     def put_text(self, obj, filepath, encoding='utf-8'):
         """Write text like :meth:`put`."""
@@ -76,36 +59,3 @@ def write_checkpoints_atomically():
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
     for key in [key for key, value in backend_instances.items() if type(value) is LocalBackend]:
         del backend_instances[key]
-
-
-def strip_wrapper_prefix(state_dict):
-    """Remove the ``module.`` of DDP wrappers from the keys, at whatever level.
-
-    ``MMSeparateDistributedDataParallel`` wraps the children of a model, so its
-    checkpoints have keys like ``generator.module.x``, of which a plain model
-    loads nothing, silently.
-
-    Args:
-        state_dict (dict): Keys to tensors.
-
-    Returns:
-        dict: ``state_dict`` itself if there is nothing to remove, else a new
-        one of the same type, with the same ``_metadata``.
-
-    Raises:
-        ValueError: if two keys become the same.
-    """
-    if not any(WRAPPER.search(key) for key in state_dict):
-        return state_dict
-    cleaned = type(state_dict)()
-    for key, value in state_dict.items():
-        new = WRAPPER.sub(r'\1', key)
-        if new in cleaned:
-            raise ValueError(f'The checkpoint has {new!r} both with and without the "module." of '
-                             'a DDP wrapper: it is not clear which one is meant.')
-        cleaned[new] = value
-    if hasattr(state_dict, '_metadata'):
-        cleaned._metadata = type(state_dict._metadata)(
-            (WRAPPER.sub(r'\1', f'{key}.')[:-1] if key else key, value)
-            for key, value in state_dict._metadata.items())
-    return cleaned

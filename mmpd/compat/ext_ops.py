@@ -6,6 +6,7 @@ installed it is used, untouched.
 """
 import importlib.util
 import sys
+from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,7 @@ def fused_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**
         alpha (float): negative slope.
         scale (float): gain.
     """
+    _tell()
     if act != 3 or grad not in (0, 1):
         raise ValueError(f'fused_bias_leakyrelu: expected act=3 and grad 0 or 1, got act={act}, '
                          f'grad={grad}')
@@ -52,6 +54,7 @@ def upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1,
         flip (bool): True for correlation, False for convolution.
         gain (float): factor on the result.
     """
+    _tell()
     n, c, h, w = input.shape
     x = input.reshape(n * c, 1, h, w)
     if upx > 1 or upy > 1:
@@ -64,6 +67,13 @@ def upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1,
         kernel = kernel.flip(0, 1)
     x = F.conv2d(x, kernel[None, None], stride=(downy, downx))
     return x.reshape(n, c, *x.shape[2:])
+
+
+@cache
+def _tell():
+    """Say once, when one is first used, what stands in for compiled ops."""
+    print_log('mmcv has no compiled ops: upfirdn2d and fused_bias_leakyrelu run in plain PyTorch.',
+              logger='current')
 
 
 class _StandIn(ModuleType):
@@ -95,5 +105,3 @@ def install_ext_ops():
     module.upfirdn2d = upfirdn2d
     module.fused_bias_leakyrelu = fused_bias_leakyrelu
     sys.modules[NAME] = module
-    print_log('mmcv has no compiled ops: upfirdn2d and fused_bias_leakyrelu run in plain PyTorch.',
-              logger='current')

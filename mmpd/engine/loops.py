@@ -7,6 +7,8 @@ from mmagic.registry import LOOPS
 
 from mmpd.datasets.resampling import KERNELS, check_kernel
 
+__all__ = ['CASES', 'DownsamplingTestLoop', 'parse_case', 'with_downsampling', 'with_prefix']
+
 OWN = 'own'
 DEFAULTS = dict(NIQE=dict(input_order='CHW'))  # MMagic's own default does not fit its tensors
 CASES = ('bicubic(antialias)', 'bilinear(antialias)', 'box(antialias)', 'lanczos(antialias)')

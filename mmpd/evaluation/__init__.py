@@ -1,1 +1,3 @@
-from . import metrics  # noqa: F401
+"""Metrics; ``functional`` has those that need no MMagic."""
+
+__all__ = ['functional', 'metrics', 'protocol']

@@ -5,17 +5,22 @@ from importlib import import_module
 import numpy as np
 import torch
 
+__all__ = ['PSNR_CAP', 'as_tensor', 'errors', 'frechet_distance', 'psnr', 'require',
+           'resolve_device', 'to_saved']
+
 PSNR_CAP = 200.0
 
 
-def psnr(mse):
+def psnr(mse, cap=PSNR_CAP):
     """PSNR in dB of a mean squared error on the [0, 1] scale.
 
     Identical images would give infinity, which JSON cannot hold and which would swallow every
-    mean: the result is capped at 200 dB (an MSE of 1e-20), far above what float32 can reach
-    (the paper's Table 1 reports 145.7 dB). NaN stays NaN.
+    mean: the result is capped, by default at 200 dB (an MSE of 1e-20), far above what float32 can
+    reach (the paper's Table 1 reports 145.7 dB). NaN stays NaN.
     """
-    return min(-10 * math.log10(max(mse, 1e-20)), PSNR_CAP) if mse == mse else float('nan')
+    if mse == 0:
+        return cap
+    return min(-10 * math.log10(mse), cap) if mse == mse else float('nan')
 
 
 def errors(image, reference):

@@ -3,11 +3,12 @@ from importlib.metadata import version
 
 import torch
 
+from ..utils.model import unwrap
 from ..version import __version__
 
 
 def _model_lines(model):
-    model = getattr(model, 'module', model)  # under DistributedDataParallel
+    model = unwrap(model)
     head = getattr(model, 'pd_head', None)
     if head is None:
         return [f'output: {type(model).__name__}, without PD, float clipped to 0..255']

@@ -1,1 +1,3 @@
-from . import editors, generators, heads, losses  # noqa: F401
+from . import editors, generators, heads, losses
+
+__all__ = ['editors', 'generators', 'heads', 'losses']

@@ -1,10 +1,13 @@
 """The contract of every degradation operator."""
 import math
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 import torch
 from torch import nn
+
+__all__ = ['DENSE_LIMIT', 'HALF', 'LinearOperator', 'cached', 'check_batch', 'check_finite',
+           'check_positive_int', 'check_strength', 'compute_dtype', 'full_precision']
 
 HALF = (torch.float16, torch.bfloat16)
 DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
@@ -50,8 +53,21 @@ def full_precision(device_type):
 
 
 def cached(maxsize):
-    """``functools.lru_cache`` for tensors, made outside inference mode: training may need them."""
-    return lambda function: lru_cache(maxsize)(torch.inference_mode(False)(function))
+    """``functools.lru_cache`` for tensors that are made on the CPU.
+
+    Whatever mode or default device the first caller has set, the next one can use them.
+    """
+
+    def decorate(function):
+        @lru_cache(maxsize)
+        @wraps(function)
+        def make(*args, **kwargs):
+            with torch.inference_mode(False), torch.device('cpu'):
+                return function(*args, **kwargs)
+
+        return make
+
+    return decorate
 
 
 def check_batch(tensor, name):

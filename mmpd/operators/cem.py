@@ -1,11 +1,12 @@
 """The consistency enforcing module of Bahat & Michaeli, the comparator of paper Table 1."""
-
 import torch
 import torch.nn.functional as F
 
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
-from .resize import RADIUS, _weights
+from .kernels import RADIUS, kernel_value
+
+__all__ = ['CEM']
 
 # LR pixels by which the autocorrelation is padded on each side before the Fourier transform
 FFT_MARGIN = 18
@@ -21,7 +22,7 @@ def _filters(scale, bound, a, dtype, device):
     # an even scale puts the centre between two pixels
     offsets = offsets + (0.5 if scale % 2 == 0 else 0)
     offsets = offsets[offsets.abs() < reach]
-    row = _weights('bicubic', True, offsets / scale, a)
+    row = torch.from_numpy(kernel_value('bicubic', True, (offsets / scale).numpy(), a))
     row = row / row.sum()
     h = torch.outer(row, row)
 

@@ -4,6 +4,8 @@ from torch import nn
 from .base import LinearOperator
 from .builder import OPERATORS, build_operator
 
+__all__ = ['Compose']
+
 
 def _exact(operators):
     """Whether the reversed product of the A† is the pseudo-inverse of the product.

@@ -6,6 +6,8 @@ import torch
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 
+__all__ = ['BlockCompressedSensing']
+
 
 @cached(maxsize=16)
 def _sampling_matrix(count, size, seed, dtype, device):

@@ -4,6 +4,8 @@ import torch
 from .base import LinearOperator
 from .builder import OPERATORS
 
+__all__ = ['Grayscale']
+
 
 @OPERATORS.register_module()
 class Grayscale(LinearOperator):

@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+__all__ = ['check_image', 'colour_bar', 'comparison_panel', 'decomposition_panel', 'display_size',
+           'error_map', 'fit', 'stack_panels']
+
 MARGIN = 6
 WHITE = 255
 
@@ -188,8 +191,9 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
         output (np.ndarray): The output x̂, (H, W, 3) in 0..255.
         raw (np.ndarray, optional): The generator's raw prediction x_r, like ``output``.
         gt (np.ndarray, optional): The ground truth, like ``output``.
-        operator (optional): A with its pseudo-inverse, e.g. from ``mmpd.operators``. Without it
-            δ, A† y and the consistency error are left out.
+        operator (object | dict, optional): A with its pseudo-inverse, e.g. from
+            ``mmpd.operators``, or its config, see :func:`mmpd.operators.resolve_operator`.
+            Without it δ, A† y and the consistency error are left out.
         gain (float): Factor on the absolute errors. Defaults to 5.
         cell (int, optional): Height of one image; see :func:`display_size`.
 
@@ -209,6 +213,8 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
     titles = dict(LR='LR y', raw='raw x_r', delta='x_r - A+A x_r', range='A+ y',
                   output='output', GT='GT')
     if operator is not None:
+        from mmpd.operators import resolve_operator  # torch: error maps do without
+        operator = resolve_operator(operator, exact['output'].shape[:2], exact['LR'].shape[:2])
         exact['range'] = _apply(operator, 'A_dagger', exact['LR'])
         low = {key: _apply(operator, 'A', exact[key]) for key in ('raw', 'output') if key in exact}
         if 'raw' in exact:

@@ -2,10 +2,9 @@
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import gan_parts, lr_batch, pdn, tiny_model
 from mmengine.model import MMSeparateDistributedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from test_pd_model_types import pdn
-from test_pd_models import gan_parts, lr_batch, tiny_model
 
 from mmagic.structures import DataSample  # isort: skip
 

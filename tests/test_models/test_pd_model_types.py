@@ -1,11 +1,15 @@
 """PD behind MMagic's other super-resolution models, and PDN."""
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import lr_batch, pdn, predict, tiny_model, train_steps
 from mmagic.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MessageHub
-from test_pd_models import TINY, lr_batch, predict, tiny_model, train_steps
+
+from mmpd.models.editors import PDMixin
 
 CONFIGS = {
     'edsr/edsr_x4c64b16_1xb16-300k_div2k.py': 'BaseEditModel',
@@ -40,7 +44,7 @@ def test_inherited_model_gains_pd_and_keeps_its_keys(name, base, tmp_path):
     model = MODELS.build(cfg)
     plain_cfg = {key: value for key, value in cfg.items() if key != 'base'}
     plain = MODELS.build(dict(plain_cfg, type=base))
-    assert type(model).__name__ == f'PD{base}'
+    assert isinstance(model, PDMixin) and isinstance(model, MODELS.get(base))
     model.load_state_dict(plain.state_dict(), strict=True)
     lr = lr_batch(2, 16)
     for sample, image in zip(predict(model, lr), lr.flip(1), strict=True):
@@ -58,23 +62,32 @@ def test_bases_that_cannot_be():
         MODELS.build(dict(type='PDModel', base='MSRResNet'))
 
 
-def test_pd_generator_keeps_the_keys_of_its_generator():
-    cfg = dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
-               upscale_factor=4)
-    torch.manual_seed(0)
-    plain = MODELS.build(cfg)
-    model = MODELS.build(dict(type='PDGenerator', generator=cfg))
-    assert list(model.state_dict()) == list(plain.state_dict())
-    lr = torch.rand(2, 3, 8, 8)
-    assert (F.avg_pool2d(model(lr), 4) - lr).abs().max() < 1e-6
-    assert torch.equal(model(x=lr), model(lr))
-    assert (F.avg_pool2d(plain(lr), 4) - lr).abs().max() > 1e-3
+def test_declared_types_are_classes_of_their_own(tmp_path):
+    """They pickle, `isinstance` works, and a config may name them as well as PDModel."""
+    generator = dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
+                     upscale_factor=4)
+    for base, name in (('BaseEditModel', 'PDEdit'), ('SRGAN', 'PDSRGAN'), ('ESRGAN', 'PDESRGAN'),
+                       ('RealESRGAN', 'PDRealESRGAN')):
+        cls, kwargs = MODELS.get(name), dict(generator=generator, pixel_loss=dict(type='L1Loss'))
+        model = tiny_model('PDModel', base=base, **kwargs)
+        assert type(model) is cls and isinstance(model, MODELS.get(base))
+        assert type(tiny_model(name, **kwargs)) is cls
+        assert pickle.loads(pickle.dumps(cls)) is cls
+    copied = pickle.loads(pickle.dumps(model))
+    assert torch.equal(predict(copied, lr_batch())[0].output.pred_img,
+                       predict(model, lr_batch())[0].output.pred_img)
 
 
-def pdn(**kwargs):
-    from test_pd_models import gan_parts
-    generator = dict(TINY, type='PDNNet')
-    return tiny_model('PDN', generator, pixel_loss=None, **gan_parts(), **kwargs)
+def test_a_type_of_ones_own_gains_pd():
+    @MODELS.register_module(force=True)
+    class OwnModel(MODELS.get('BaseEditModel')):
+        pass
+
+    generator = dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
+                     upscale_factor=4)
+    kwargs = dict(generator=generator, pixel_loss=dict(type='L1Loss'))
+    first, second = (tiny_model('PDModel', base='OwnModel', **kwargs) for _ in range(2))
+    assert type(first) is type(second) and isinstance(first, OwnModel)
 
 
 def test_pdn_samples_differ_and_are_all_consistent():

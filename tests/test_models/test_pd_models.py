@@ -1,13 +1,12 @@
 """PDGLEAN and its relations: keys of the plain models, consistent output, loaded prior."""
-import copy
 import runpy
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import gan_parts, lr_batch, predict, tiny_model, train_steps
 from mmagic.registry import MODELS
-from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 
@@ -16,34 +15,6 @@ from mmpd.models.editors import pd_mixin
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = sorted((ROOT / 'configs/pd_glean').glob('pd_glean_*b*_*.py'))
 UPSTREAM = [path for path in UPSTREAM if 'mmagic::' in path.read_text()]
-
-TINY = dict(
-    type='GLEANNet', in_size=8, out_size=32, style_channels=16, num_mlps=1, rrdb_channels=8,
-    num_rrdbs=1, growth_channels=4, channels={4: 8, 8: 8, 16: 8, 32: 8})
-PREPROCESSOR = dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)
-
-
-def tiny_model(type='PDGLEAN', generator=None, **kwargs):
-    torch.manual_seed(0)
-    cfg = dict(type=type, generator=copy.deepcopy(generator or TINY),
-               pixel_loss=dict(type='L1Loss'), train_cfg=dict(), test_cfg=dict(),
-               data_preprocessor=PREPROCESSOR)
-    cfg.update(kwargs)
-    return MODELS.build(cfg)
-
-
-def lr_batch(n=2, size=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, 3, size, size), generator=generator).float()
-
-
-def predict(model, lr):
-    """What val_step does, for a batch of LR images in 0..255."""
-    samples = [DataSample(gt_img=torch.zeros(3, 4, 4)) for _ in lr]
-    with torch.no_grad():
-        data = model.data_preprocessor(dict(inputs=list(lr), data_samples=samples))
-        return model.eval()(data['inputs'], data['data_samples'], mode='predict')
-
 
 def small_upstream(path):
     """An upstream config without the losses that would download VGG weights."""
@@ -271,24 +242,6 @@ def test_discriminator_must_load_completely(tmp_path):
                  init_cfg=init_cfg(tmp_path / 'd.pth', 'discriminator'))
     with pytest.raises(RuntimeError, match='discriminator'):
         tiny_model(discriminator=wider, gan_loss=gan_loss).init_weights()
-
-
-def train_steps(model, steps=2):
-    from mmengine.optim import OptimWrapper, OptimWrapperDict
-    wrappers = {name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=1e-3))
-                for name in ('generator', 'discriminator')}
-    logs = []
-    for step in range(steps):
-        samples = [DataSample(gt_img=image) for image in lr_batch(2, 32, seed=step)]
-        data = dict(inputs=list(lr_batch(2, 8, seed=step)), data_samples=samples)
-        logs.append(model.train().train_step(data, OptimWrapperDict(**wrappers)))
-    return logs
-
-
-def gan_parts():
-    return dict(
-        discriminator=dict(type='UNetDiscriminatorWithSpectralNorm', in_channels=3, mid_channels=4),
-        gan_loss=dict(type='GANLoss', gan_type='vanilla', loss_weight=1e-2))
 
 
 def test_training_without_pixel_loss_and_with_r1():

@@ -4,6 +4,7 @@ import torch
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 
+from mmpd.models.generators import pulse_net
 from mmpd.models.generators.pulse_net import SCHEDULES, bicubic_downsample, geocross
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
 from mmpd.operators import AveragePooling, SeparableResize
@@ -53,8 +54,9 @@ def test_search_comes_nearer_to_the_lr(lr):
 
 @pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
 def test_search_works_where_gradients_are_off(lr, mode):
+    net = build()
     with mode():
-        inside = search(build(), lr.clone())[1]
+        inside = search(net, lr.clone())[1]
     assert inside == search(build(), lr)[1] and inside[-1] < inside[0]
 
 
@@ -109,7 +111,7 @@ def test_every_option_changes_the_result(option, lr):
 
 
 def test_best_or_last(lr):
-    options = dict(steps=8, learning_rate=3., lr_schedule='fixed', optimizer='sgdm')
+    options = dict(steps=8, learning_rate=5., lr_schedule='fixed')
     net, images = build(**options), []
     last, totals = search(net, lr, project=lambda image, lr: images.append(image.detach()) or image)
     best, _ = search(build(keep='best', **options), lr)
@@ -134,7 +136,7 @@ def test_wrong_lr_is_refused(lr):
         build()(lr[..., :3])
 
 
-@pytest.mark.parametrize('scale', [2, 4, 5])
+@pytest.mark.parametrize('scale', [2, 4, 8])
 def test_downsampling_is_bicubic_away_from_the_border(scale):
     """The border is mirrored without the edge pixel, which no other operator here does."""
     image = torch.rand(1, 3, 12 * scale, 8 * scale, dtype=torch.float64)
@@ -169,25 +171,28 @@ def test_statistics_of_latents():
     mean, std = latent_statistics(mapping, samples=1000, batch=256)
     z = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = mapping[:-1](z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        before = torch.nn.Sequential(*list(mapping)[:-1])(
+            z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
     torch.testing.assert_close(mean, before.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, before.std(0), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match='samples'):
         latent_statistics(mapping, samples=1)
 
 
-def test_the_search_says_when_it_found_no_face(lr, caplog):
-    from mmengine.logging import MMLogger
-    logger = MMLogger.get_current_instance()
-    logger.propagate = True
+def test_the_search_says_when_it_found_no_face(lr, monkeypatch):
+    said = []
+    monkeypatch.setattr(pulse_net, 'print_log', lambda message, **_: said.append(message))
+    build(eps=10.)(lr)
+    assert said == []
     build(eps=1e-9)(lr)
-    logger.propagate = False
-    assert '1 of 1 images came no nearer' in caplog.text
+    assert '1 of 1 images came no nearer' in said[0]
 
 
 def test_model_predicts_and_is_not_trained(lr):
     pulse = model()
-    sample, = pulse(lr, [DataSample()], mode='predict')
+    data = pulse.data_preprocessor(dict(
+        inputs=[(lr[0] + 1) * 127.5], data_samples=[DataSample()]))
+    sample, = pulse(data['inputs'], data['data_samples'], mode='predict')
     assert sample.output.pred_img.shape == (3, 16, 16)
     with pytest.raises(RuntimeError, match='not trained'):
         pulse(lr, mode='loss')

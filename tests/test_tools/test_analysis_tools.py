@@ -1,29 +1,18 @@
 """Tables and convergence curves, from files as mmengine writes them."""
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
 import csv
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import load_script
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis_tools'
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # workers look it up
-    spec.loader.exec_module(module)
-    return module
-
-
-make_table, plot, benchmark, compare = map(
-    load, ('make_table', 'plot_convergence', 'benchmark_converter', 'compare_results'))
+make_table, plot, benchmark, compare = (
+    load_script(f'tools/analysis_tools/{name}.py') for name in
+    ('make_table', 'plot_convergence', 'benchmark_converter', 'compare_results'))
 
 
 @pytest.fixture(scope='module')

@@ -1,32 +1,21 @@
 """The benchmark tools run, report what they should, and refuse bad arguments."""
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import load_script
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f'benchmark_{name}',
-                                                  ROOT / 'tools' / 'benchmark' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
 def pd_head():
-    return load('pd_head')
+    return load_script('tools/benchmark/pd_head.py')
 
 
 @pytest.fixture(scope='module')
 def validate():
-    return load('validate_theory')
+    return load_script('tools/benchmark/validate_theory.py')
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 Two launches, each of which imports MMagic twice; everything else runs in this
 process. SGD, because Adam's first steps are signs and would blow rounding up.
 """
-import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from mmpd.cli.test import test as run_test
+from mmpd.cli.train import train as run_train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -59,13 +61,6 @@ class RankLogHook(Hook):
         metrics = {key: float(value) for key, value in metrics.items()}
         (Path(runner.work_dir) / f'val{get_rank()}.json').write_text(json.dumps(metrics))
 '''
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)
 
 
 def launch(script, *arguments, folder, check=True):
@@ -112,7 +107,7 @@ def single(runs):
     """The same four iterations in one process with the double batch."""
     sys.path.insert(0, str(runs))
     try:
-        load_tool('train')([str(runs / 'tiny_ddp.py'), '--work-dir', str(runs / 'single'),
+        run_train([str(runs / 'tiny_ddp.py'), '--work-dir', str(runs / 'single'),
                             '--cfg-options', 'train_dataloader.batch_size=4',
                             'experiment_name=ddp_single'])
     finally:
@@ -166,7 +161,7 @@ def test_one_process_tests_what_two_trained(runs, single):
     out = runs / 'metrics.json'
     sys.path.insert(0, str(runs))
     try:
-        load_tool('test')([str(runs / 'tiny_ddp.py'), str(runs / 'whole' / 'iter_4.pth'),
+        run_test([str(runs / 'tiny_ddp.py'), str(runs / 'whole' / 'iter_4.pth'),
                            '--work-dir', str(runs / 'test'), '--out', str(out),
                            '--cfg-options', 'experiment_name=ddp_test'])
     finally:

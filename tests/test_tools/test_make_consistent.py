@@ -1,23 +1,17 @@
 """tools/make_consistent.py: exact files, all problems at once, nothing overwritten."""
 import csv
-import importlib.util
-from pathlib import Path
+import os
 
 import cv2
 import numpy as np
 import pytest
+from conftest import load_script
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('make_consistent',
-                                                  ROOT / 'tools' / 'make_consistent.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('tools/make_consistent.py')
 
 
 def natural(seed, size, channels=3):
@@ -233,7 +227,7 @@ def test_bad_arguments_exit_with_2(tool, data, arguments):
 
 
 def test_a_failing_write_leaves_no_half_file(tool, data, monkeypatch):
-    monkeypatch.setattr(tool.os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr(os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError, match='disk full'):
         run(tool, data)
     assert [path.name for path in (data / 'out').iterdir()] == ['consistency.csv']

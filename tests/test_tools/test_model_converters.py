@@ -1,24 +1,13 @@
 """publish_model.py and the converter of official Panini checkpoints."""
-import importlib.util
 import re
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import load_script
 from mmengine.logging import HistoryBuffer
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools/model_converters'
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-publish = load_tool('publish_model').main
+publish = load_script('tools/model_converters/publish_model.py').main
 
 
 def checkpoint(path, prefix='', **extra):

@@ -3,20 +3,17 @@
 tests/data/panini_official_keys.json lists them; it was written by running the public code
 (jianzhangcs/panini), whose outputs are those of PaniniNet for the converted state dicts.
 """
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import load_script
 from mmagic.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = json.loads((ROOT / 'tests/data/panini_official_keys.json').read_text())
-spec = importlib.util.spec_from_file_location(
-    'panini_to_mmpd', ROOT / 'tools/model_converters/panini_to_mmpd.py')
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = load_script('tools/model_converters/panini_to_mmpd.py')
 
 
 def official(name, device='meta'):

@@ -1,16 +1,17 @@
 """docs/reproduction.md: every config exists and parses, every command is understood."""
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
-import importlib.util
 import json
 import re
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from conftest import load_script
 from mmengine.config import Config
 
-from mmpd.datasets.converter_cli import parse_args as parse_converter
+from mmpd.cli.converter import parse_args as parse_converter
 from mmpd.engine.loops import DownsamplingTestLoop
 
 ROOT = Path(__file__).parents[2]
@@ -20,14 +21,6 @@ COMMANDS = [line for block in re.findall(r'```bash\n(.*?)```', TEXT, re.S)
             for line in block.splitlines()]
 SNIPPETS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
 CONFIGS = sorted(set(re.findall(r'configs/[\w/.-]+\.py', TEXT)))
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(f'reproduction_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def config_of(path):
@@ -49,7 +42,7 @@ def test_commands_are_understood(line, tmp_path, capsys, monkeypatch):
     if 'dataset_converters' in words[1]:
         parse_converter(args, '', 'out', 1024, 0)
     elif script.name in ('train.py', 'test.py'):
-        parsed = load(script).parse_args(args)
+        parsed = import_module(f'mmpd.cli.{script.stem}').parse_args(args)
         cfg = config_of(parsed.config)
         cfg.merge_from_dict(parsed.cfg_options or {})
         if script.name == 'test.py':
@@ -64,12 +57,12 @@ def test_commands_are_understood(line, tmp_path, capsys, monkeypatch):
             assert set(options) <= set(accepted)
     elif script.name == 'make_table.py':
         args[args.index('work_dirs')] = str(tmp_path)
-        assert load(script).main(args) == 0
+        assert load_script(script).main(args) == 0
         assert 'missing' in capsys.readouterr().out
     else:
         with pytest.raises(SystemExit) as stop:
             monkeypatch.setattr(sys, 'argv', [str(script), '--help'])
-            load(script).main()
+            load_script(script).main()
         assert stop.value.code == 0
         known = set(re.findall(r'--[\w-]+', capsys.readouterr().out))
         assert {word for word in args if word.startswith('--')} <= known

@@ -1,5 +1,4 @@
 """tools/train.py and tools/test.py in this process: wrong input, resuming, MMagic's own tool."""
-import importlib.util
 import json
 import re
 import sys
@@ -9,9 +8,13 @@ import mmagic
 import numpy as np
 import pytest
 import torch
+from conftest import load_script
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
+
+from mmpd.cli.test import test as run_test
+from mmpd.cli.train import train as run_train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -21,18 +24,6 @@ TINY = ('model.generator.style_channels=8', 'model.generator.num_mlps=1',
         'model.generator.channels.4=8', 'model.generator.channels.8=8',
         'model.generator.channels.16=8', 'model.generator.channels.32=8',
         'model.generator.channels.64=8')
-
-
-def load_tool(path):
-    spec = importlib.util.spec_from_file_location(f'tool_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope='module')
-def tools():
-    return {name: load_tool(ROOT / 'tools' / f'{name}.py') for name in ('train', 'test')}
 
 
 @HOOKS.register_module(force=True)
@@ -68,31 +59,31 @@ def with_hook(config, work_dir):
     return path
 
 
-def train(tools, config, data, work_dir, *more, resume=None):
+def train(config, data, work_dir, *more, resume=None):
     KeepLosses.seen.clear()
     extra = ['--resume', str(resume)] if resume else []
     config = with_hook(config, Path(work_dir))
-    tools['train'].train([str(config), '--work-dir', str(work_dir), *extra,
+    run_train([str(config), '--work-dir', str(work_dir), *extra,
                           *options(data, *more, name=Path(work_dir).name)])
     return list(KeepLosses.seen)
 
 
 @pytest.mark.parametrize('method', ['pd_glean', 'pdn'])
-def test_resuming_repeats_the_uninterrupted_run_to_the_last_digit(tools, method, data, tmp_path):
+def test_resuming_repeats_the_uninterrupted_run_to_the_last_digit(method, data, tmp_path):
     config, = (CONFIGS / method).glob('*_demo.py')  # with random flips; PDN draws latents as well
     every = ('train_cfg.max_iters=5', 'default_hooks.checkpoint.interval=3')
-    whole = train(tools, config, data, tmp_path / f'{method}_whole', *every)
+    whole = train(config, data, tmp_path / f'{method}_whole', *every)
     assert len(whole) == 5 and len({str(losses) for losses in whole}) == 5
-    resumed = train(tools, config, data, tmp_path / f'{method}_resumed', *every,
+    resumed = train(config, data, tmp_path / f'{method}_resumed', *every,
                     resume=tmp_path / f'{method}_whole' / 'iter_3.pth')
     assert resumed == whole[3:]
 
 
-def test_train_then_test_with_exact_files(tools, data, tmp_path):
+def test_train_then_test_with_exact_files(data, tmp_path):
     config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
-    train(tools, config, data, tmp_path / 'run', 'train_cfg.max_iters=2')
+    train(config, data, tmp_path / 'run', 'train_cfg.max_iters=2')
     out = tmp_path / 'results' / 'metrics.json'
-    tools['test'].test([str(config), str(tmp_path / 'run/iter_2.pth'), '--out', str(out),
+    run_test([str(config), str(tmp_path / 'run/iter_2.pth'), '--out', str(out),
                         '--work-dir', str(tmp_path / 'tested'), *options(data, name='tested')])
     metrics = json.loads(out.read_text())
     assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
@@ -109,10 +100,10 @@ def test_train_then_test_with_exact_files(tools, data, tmp_path):
         assert line.startswith(f'  {expected}'), (line, expected)
 
 
-def test_testing_needs_no_training_data_and_writes_panels(tools, data, tmp_path):
+def test_testing_needs_no_training_data_and_writes_panels(data, tmp_path):
     config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
-    train(tools, config, data, tmp_path / 'run', 'train_cfg.max_iters=1')
-    tools['test'].test([str(config), str(tmp_path / 'run/iter_1.pth'), '--panels', '2',
+    train(config, data, tmp_path / 'run', 'train_cfg.max_iters=1')
+    run_test([str(config), str(tmp_path / 'run/iter_1.pth'), '--panels', '2',
                         '--work-dir', str(tmp_path / 'tested'), *options(
                             data, 'train_dataloader.dataset.data_root=nowhere',
                             name='panels')])
@@ -120,10 +111,10 @@ def test_testing_needs_no_training_data_and_writes_panels(tools, data, tmp_path)
     assert len(panels) == 2
 
 
-def test_mmagics_own_tool_trains_the_same_model(tools, data, tmp_path, monkeypatch):
+def test_mmagics_own_tool_trains_the_same_model(data, tmp_path, monkeypatch):
     config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
-    ours = train(tools, config, data, tmp_path / 'ours', 'train_cfg.max_iters=2')
-    theirs = load_tool(Path(mmagic.__file__).parent / '.mim' / 'tools' / 'train.py')
+    ours = train(config, data, tmp_path / 'ours', 'train_cfg.max_iters=2')
+    theirs = load_script(Path(mmagic.__file__).parent / '.mim' / 'tools' / 'train.py')
     KeepLosses.seen.clear()
     monkeypatch.setattr(sys, 'argv', [
         'train.py', str(with_hook(config, tmp_path / 'theirs')), '--work-dir',
@@ -164,7 +155,7 @@ WRONG = {
 
 
 def run_and_read(function, argv, capsys):
-    from mmpd.apis.cli import run_tool
+    from mmpd.cli import run_tool
     with pytest.raises(SystemExit) as stop:
         run_tool(function, argv)
     assert stop.value.code == 2
@@ -173,23 +164,23 @@ def run_and_read(function, argv, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='some of these are fine with a GPU')
 @pytest.mark.parametrize('case', WRONG)
-def test_wrong_input_is_one_line_and_code_2(tools, case, data, capsys):
+def test_wrong_input_is_one_line_and_code_2(case, data, capsys):
     (config, *arguments), message = WRONG[case]
     arguments = [argument.format(data=data) for argument in arguments]
-    said = run_and_read(tools['train'].train, [str(CONFIGS / config), *arguments], capsys)
+    said = run_and_read(run_train, [str(CONFIGS / config), *arguments], capsys)
     assert '\n' not in said
 
     assert re.search(message, said), said
 
 
-def test_wrong_checkpoints(tools, data, tmp_path, capsys):
+def test_wrong_checkpoints(data, tmp_path, capsys):
     config = str(CONFIGS / DEMO)
     broken, alien = tmp_path / 'broken.pth', tmp_path / 'alien.pth'
     broken.write_bytes(b'not a checkpoint')
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), alien)
     for path, message in ((tmp_path / 'none.pth', 'no checkpoint'), (broken, 'cannot be read'),
                           (alien, 'has none of the weights of this config')):
-        said = run_and_read(tools['test'].test, [
+        said = run_and_read(run_test, [
             config, str(path), '--work-dir', str(tmp_path / 'w'),
             *options(data, name=path.stem)], capsys)
         assert message in said.splitlines()[-1] and path.name in said

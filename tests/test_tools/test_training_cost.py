@@ -1,21 +1,17 @@
 """What a config costs: the meta device gives what a real run takes."""
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from conftest import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools' / 'analysis_tools' / 'training_cost.py'
-    spec = importlib.util.spec_from_file_location('training_cost', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script('tools/analysis_tools/training_cost.py')
 
 
 def demo(method):

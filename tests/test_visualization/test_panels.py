@@ -77,6 +77,15 @@ def test_decomposition_parts_add_up(images):
     assert contains(picture, np.zeros((192, 192, 3), np.uint8) + error_map(gt, gt)[:1, :1])
 
 
+def test_the_operator_may_be_a_config_without_scale(images):
+    lr, gt = images
+    want = decomposition_panel(lr, gt, gt, gt, AveragePooling(8))
+    for cfg in (dict(type='AveragePooling'), dict(type='AveragePooling', scale=8)):
+        np.testing.assert_array_equal(decomposition_panel(lr, gt, gt, gt, cfg), want)
+    with pytest.raises(ValueError, match='scale cannot be inferred.*8x8.*got 60x64'):
+        decomposition_panel(lr, gt[:60], operator=dict(type='AveragePooling'))
+
+
 def test_missing_parts_are_left_out(images):
     lr, gt = images
     full = decomposition_panel(lr, gt, gt, gt, AveragePooling(8))

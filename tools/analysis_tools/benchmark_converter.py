@@ -29,8 +29,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no thread
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from mmpd.datasets.preparation import CHUNK, Recipe, prepare  # noqa: E402
-from mmpd.datasets.sources import FolderSource  # noqa: E402
+from mmpd.datasets.preparation import FolderSource, Recipe, prepare  # noqa: E402
+from mmpd.datasets.preparation.engine import CHUNK  # noqa: E402
 
 
 def make_pictures(folder, count, size):

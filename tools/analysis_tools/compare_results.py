@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmpd.apis.images import SUFFIXES, read_8bit, saved_images
 from mmpd.datasets.resampling import KERNELS, downsample
+from mmpd.utils.images import SUFFIXES, read_8bit, saved_images
 from mmpd.visualization.panels import comparison_panel, stack_panels
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-import mmpd.operators.average_pooling as pooling
+import mmpd.operators.pooling_pass as pooling
 from mmpd.operators import CEM, AveragePooling, SeparableResize
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mmpd.compat.checkpoints import strip_wrapper_prefix
-from mmpd.models.generators.prior_loading import read_state_dict
+from mmpd.utils.checkpoint import read_state_dict, strip_wrapper_prefix
 
 EMA, GENERATOR = 'generator_ema.', 'generator.'
 

@@ -6,10 +6,11 @@
     python tools/model_converters/table3_to_mmpd.py synthesis.pt pulse.pth --mapping mapping.pt
 
 Finds out which system it is from the names in the file: GPEN (yangxy/GPEN), GFP-GAN 1 to 1.4
-(TencentARC/GFPGAN), pSp (eladrich/pixel2style2pixel) or PULSE's StyleGAN1 (adamian98/pulse). Nothing
-but tensors is unpickled, and every tensor must find its place, with its shape.
+(TencentARC/GFPGAN), pSp (eladrich/pixel2style2pixel) or PULSE's StyleGAN1 (adamian98/pulse).
+Nothing but tensors is unpickled, and every tensor must find its place, with its shape.
 """
 import argparse
+import io
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,10 @@ from mmagic.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import mmpd
+from mmpd.cli import run_tool
+from mmpd.errors import InputError
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
+from mmpd.utils.files import write_atomically
 
 # StyleGAN2 in PyTorch as rosinality wrote it -> MMagic's names
 STYLEGAN2 = (
@@ -64,7 +68,7 @@ GFPGAN = (
 FUSED_FROM = 128
 
 
-class ConversionError(Exception):
+class ConversionError(InputError):
     """The checkpoint cannot be converted; the message is one line."""
 
 
@@ -337,10 +341,10 @@ def read(path):
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises whatever the bytes provoke
-        raise ConversionError(f'{path} cannot be read as a checkpoint: '
+        raise ConversionError(f'{path.name} cannot be read as a checkpoint: '
                               f'{str(error).strip().splitlines()[0]}') from error
     if not isinstance(content, dict) or not content:
-        raise ConversionError(f'{path} holds no state dict')
+        raise ConversionError(f'{path.name} holds no state dict')
     return content
 
 
@@ -395,32 +399,42 @@ def convert(content, mapping=None, samples=1_000_000, seed=0):
     return {f'generator.{key}': value for key, value in converted.items()}, cfg
 
 
-def main(argv=None):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='official checkpoint')
     parser.add_argument('target', type=Path, help='file to write')
-    parser.add_argument('--mapping', type=Path, help="PULSE: mapping.pt or gaussian_fit.pt")
+    parser.add_argument('--mapping', type=Path, help='PULSE: mapping.pt or gaussian_fit.pt')
     parser.add_argument('--samples', type=int, default=1_000_000,
                         help='PULSE: random latents to which the Gaussian is fitted')
     parser.add_argument('--seed', type=int, default=0, help='PULSE: their seed')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def run(argv=None):
+    """Convert one file."""
+    args = parse_args(argv)
+    if args.samples < 2:
+        raise InputError(f'--samples: expected at least 2, got {args.samples}')
+    if args.target.exists() and not args.overwrite:
+        raise InputError(f'{args.target} exists, use --overwrite to replace it')
+    if not args.target.parent.is_dir():
+        raise InputError(f'no folder {args.target.parent}')
+    init_default_scope('mmagic')
     try:
-        if args.samples < 2:
-            raise ConversionError(f'--samples: expected at least 2, got {args.samples}')
-        if args.target.exists() and not args.overwrite:
-            raise ConversionError(f'{args.target} exists, use --overwrite to replace it')
-        init_default_scope('mmagic')
         state, cfg = convert(read(args.source), args.mapping, args.samples, args.seed)
     except ConversionError as error:
-        print(f'{args.source}: {" ".join(str(error).split())}', file=sys.stderr)
-        raise SystemExit(2) from None
-    args.target.parent.mkdir(parents=True, exist_ok=True)
-    meta = dict(mmpd_version=mmpd.__version__, converted_from=args.source.name)
-    torch.save(dict(state_dict=state, meta=meta), args.target)
+        raise ConversionError(f'{args.source}: {error}') from error
+    meta, file = dict(mmpd_version=mmpd.__version__, converted_from=args.source.name), io.BytesIO()
+    torch.save(dict(state_dict=state, meta=meta), file)
+    write_atomically(args.target, file.getbuffer())
     print(f'{args.target}: {len(state)} tensors for {cfg}')
 
 
+def main(argv=None):
+    return run_tool(run, argv)
+
+
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

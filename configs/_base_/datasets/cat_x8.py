@@ -1,7 +1,9 @@
-_base_ = './sisr_x8.py'
+_base_ = ['./sisr.py', './lr_x8.py']
 
 train_dataloader = dict(dataset=dict(
-    data_root='data/lsun_cat', metainfo=dict(dataset_type='cat')))
+    data_root='data/lsun_cat', metainfo=dict(dataset_type='cat'),
+    pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(
-    data_root='data/lsun_cat', metainfo=dict(dataset_type='cat')))
+    data_root='data/lsun_cat', metainfo=dict(dataset_type='cat'),
+    pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader

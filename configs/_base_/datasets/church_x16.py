@@ -1,7 +1,9 @@
-_base_ = './sisr_x16.py'
+_base_ = ['./sisr.py', './lr_x16.py']
 
 train_dataloader = dict(dataset=dict(
-    data_root='data/lsun_church', metainfo=dict(dataset_type='church')))
+    data_root='data/lsun_church', metainfo=dict(dataset_type='church'),
+    pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(
-    data_root='data/lsun_church', metainfo=dict(dataset_type='church')))
+    data_root='data/lsun_church', metainfo=dict(dataset_type='church'),
+    pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader

@@ -1,38 +1,5 @@
-# GT images only: the LR is made from them while loading. Data sets: the files beside this one.
-scale = 8
-lr_synthesis = dict(type='LRSynthesis', scale=scale, kernel='bicubic', antialias=True)
-load_gt = dict(type='LoadImageFromFile', key='gt', color_type='color', channel_order='rgb')
+_base_ = ['./sisr.py', './lr_x8.py']
 
-train_pipeline = [
-    load_gt,
-    dict(type='Flip', keys=['gt'], flip_ratio=0.5, direction='horizontal'),
-    lr_synthesis,
-    dict(type='PackInputs'),
-]
-test_pipeline = [load_gt, lr_synthesis, dict(type='PackInputs')]
-
-train_dataloader = dict(
-    num_workers=4,
-    batch_size=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(task_name='sisr'),
-        data_prefix=dict(gt='GT'),
-        ann_file='meta_info_train.txt',
-        pipeline=train_pipeline))
-
-val_dataloader = dict(
-    num_workers=4,
-    batch_size=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='BasicImageDataset',
-        metainfo=dict(task_name='sisr'),
-        data_prefix=dict(gt='GT'),
-        ann_file='meta_info_test.txt',
-        pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 test_dataloader = val_dataloader

@@ -5,6 +5,8 @@ from mmcv.transforms import BaseTransform
 
 from ..resampling import check_kernel, downsample
 
+__all__ = ['LRSynthesis']
+
 
 @TRANSFORMS.register_module()
 class LRSynthesis(BaseTransform):

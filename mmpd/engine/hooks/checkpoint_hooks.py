@@ -3,7 +3,7 @@ from mmagic.registry import HOOKS
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner.checkpoint import load_state_dict
 
-from ...compat.checkpoints import strip_wrapper_prefix
+from ...utils.checkpoint import strip_wrapper_prefix
 
 AVERAGED = 'module.'  # mmengine's averaged models keep the model under this name
 

@@ -1,6 +1,6 @@
 """FID between outputs and GT images."""
 import hashlib
-import os
+import io
 import zipfile
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from ...errors import WeightsNotFound
+from ...utils.files import write_atomically
 from ..functional import as_tensor, frechet_distance, resolve_device, to_saved
 
 INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
@@ -75,10 +76,9 @@ def save_statistics(path, mean, cov, count, network, digest=''):
     """Write statistics to an ``.npz`` file, atomically; ``digest`` names the images."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-    with open(partial, 'wb') as file:
-        np.savez(file, mean=mean, cov=cov, count=count, network=network, digest=digest)
-    os.replace(partial, path)
+    data = io.BytesIO()
+    np.savez(data, mean=mean, cov=cov, count=count, network=network, digest=digest)
+    write_atomically(path, data.getvalue())
 
 
 def load_statistics(path, network):

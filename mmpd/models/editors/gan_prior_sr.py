@@ -5,9 +5,8 @@ from mmagic.models.editors.srgan import SRGAN
 from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
 from mmagic.registry import MODELS
 
-from ...compat.checkpoints import strip_wrapper_prefix
-from ..generators.prior_loading import load_prior, pretrained_cfg
-from .pd_mixin import unwrap
+from ...utils.checkpoint import load_completely, pretrained_cfg, strip_wrapper_prefix
+from ...utils.model import unwrap
 
 
 @MODELS.register_module()
@@ -79,10 +78,10 @@ class GANPriorSR(SRGAN):
             return
         super().init_weights()
         if self._prior_cfg:
-            load_prior(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
+            load_completely(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
                        self._prior_cfg.get('prefix', ''))
         if self._discriminator_cfg:
-            load_prior(unwrap(self.discriminator), self._discriminator_cfg['checkpoint'],
+            load_completely(unwrap(self.discriminator), self._discriminator_cfg['checkpoint'],
                        self._discriminator_cfg.get('prefix', ''), name='discriminator')
         if self.use_ema:
             unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())

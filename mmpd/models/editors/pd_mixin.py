@@ -3,7 +3,6 @@ import logging
 
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
-from mmengine.model.wrappers import is_model_wrapper
 
 from ...operators import clip_uint8, consistent_uint8
 from ..heads import PDHead
@@ -132,8 +131,3 @@ class PDMixin:
         preprocessor = self.data_preprocessor
         batch = preprocessor._destruct_norm_and_conversion(batch.float(), data_samples, 'img')
         return preprocessor._destruct_padding(batch, data_samples)
-
-
-def unwrap(module):
-    """The module inside a DistributedDataParallel wrapper, or the module itself."""
-    return module.module if is_model_wrapper(module) else module

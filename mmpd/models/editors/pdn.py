@@ -5,8 +5,9 @@ from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 
 from ...operators.base import check_positive_int
+from ...utils.model import unwrap
 from .gan_prior_sr import GANPriorSR
-from .pd_mixin import PDMixin, unwrap
+from .pd_mixin import PDMixin
 
 
 @MODELS.register_module()

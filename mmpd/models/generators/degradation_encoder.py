@@ -4,7 +4,7 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
-from .prior_loading import load_prior, pretrained_cfg
+from ...utils.checkpoint import load_completely, pretrained_cfg
 
 
 @MODELS.register_module()
@@ -38,7 +38,7 @@ class DegradationEncoder(BaseModule):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
         pretrained = pretrained_cfg(self.init_cfg)
         if pretrained and not self._is_init:
-            load_prior(self, pretrained['checkpoint'], pretrained.get('prefix', ''),
+            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix', ''),
                        name='degradation encoder')
             self._is_init = True
         else:

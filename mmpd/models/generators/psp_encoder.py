@@ -6,7 +6,8 @@ from torch import nn
 
 from .stylegan2_prior import log2_of
 
-COARSE, MIDDLE = 3, 7  # latents from the coarsest and from the middle level; the rest from the finest
+# the first latents come from the coarsest level, then from the middle one, the rest from the finest
+COARSE, MIDDLE = 3, 7
 
 
 class SqueezeExcitation(nn.Module):

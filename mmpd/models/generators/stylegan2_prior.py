@@ -9,7 +9,7 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
-from .prior_loading import load_prior, pretrained_cfg
+from ...utils.checkpoint import load_completely, pretrained_cfg
 
 
 class Synthesis(NamedTuple):
@@ -56,7 +56,7 @@ class StyleGAN2Prior(BaseModule):
         fp16_enabled (bool): Half precision convolutions (GPU only).
         bgr2rgb (bool): Flip the channels of the image.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is loaded
-            by ``init_weights``, completely or with an error (see :func:`load_prior`).
+            by ``init_weights``, completely or with an error (see :func:`load_completely`).
 
     Raises:
         ValueError: if out_size is not a power of two of at least 8, or the width of a
@@ -119,7 +119,7 @@ class StyleGAN2Prior(BaseModule):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
         pretrained = pretrained_cfg(self.init_cfg)
         if pretrained and not self._is_init:
-            load_prior(self, pretrained['checkpoint'], pretrained.get('prefix', ''))
+            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix', ''))
             self._is_init = True
         else:
             super().init_weights()

@@ -10,7 +10,7 @@ from torch.hub import get_dir
 from torchvision.models import get_model_weights, vgg
 
 from ...errors import WeightsMismatch, WeightsNotFound
-from ..generators.prior_loading import read_state_dict
+from ...utils.checkpoint import read_state_dict
 
 DOWNLOAD = 'torchvision://'
 

@@ -7,7 +7,7 @@ import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no threads below them
 
-from mmpd.datasets.converter_cli import main  # noqa: E402
+from mmpd.cli.converter import main  # noqa: E402
 
 if __name__ == '__main__':
     sys.exit(main(None, __doc__, 'data/ffhq', 1024))

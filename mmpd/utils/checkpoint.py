@@ -1,4 +1,5 @@
-"""Pretrained StyleGAN2 weights: loaded completely or not at all."""
+"""Checkpoints: reading them, keys without wrappers, and loading completely or not at all."""
+import re
 from urllib.error import URLError
 
 from mmengine.logging import print_log
@@ -6,8 +7,11 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch.hub import get_dir
 
-from ...compat.checkpoints import strip_wrapper_prefix
-from ...errors import WeightsMismatch, WeightsNotFound
+from ..errors import WeightsMismatch, WeightsNotFound
+
+__all__ = ['load_completely', 'pretrained_cfg', 'read_state_dict', 'strip_wrapper_prefix']
+
+WRAPPER = re.compile(r'(^|\.)(?:module\.)+')
 
 
 def read_state_dict(checkpoint):
@@ -40,13 +44,46 @@ def read_state_dict(checkpoint):
     return strip_wrapper_prefix(state)
 
 
+def strip_wrapper_prefix(state_dict):
+    """Remove the ``module.`` of DDP wrappers from the keys, at whatever level.
+
+    ``MMSeparateDistributedDataParallel`` wraps the children of a model, so its
+    checkpoints have keys like ``generator.module.x``, of which a plain model
+    loads nothing, silently.
+
+    Args:
+        state_dict (dict): Keys to tensors.
+
+    Returns:
+        dict: ``state_dict`` itself if there is nothing to remove, else a new
+        one of the same type, with the same ``_metadata``.
+
+    Raises:
+        ValueError: if two keys become the same.
+    """
+    if not any(WRAPPER.search(key) for key in state_dict):
+        return state_dict
+    cleaned = type(state_dict)()
+    for key, value in state_dict.items():
+        new = WRAPPER.sub(r'\1', key)
+        if new in cleaned:
+            raise ValueError(f'The checkpoint has {new!r} both with and without the "module." of '
+                             'a DDP wrapper: it is not clear which one is meant.')
+        cleaned[new] = value
+    if hasattr(state_dict, '_metadata'):
+        cleaned._metadata = type(state_dict._metadata)(
+            (WRAPPER.sub(r'\1', f'{key}.')[:-1] if key else key, value)
+            for key, value in state_dict._metadata.items())
+    return cleaned
+
+
 def pretrained_cfg(init_cfg):
     """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None."""
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
 
 
-def load_prior(module, checkpoint, prefix='', name='prior'):
+def load_completely(module, checkpoint, prefix='', name='prior'):
     """Load a pretrained network into ``module``, strictly, and say so in the log.
 
     MMagic's ``init_cfg`` loads with ``strict=False``, so that a prior none of

@@ -7,6 +7,8 @@ import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
+__all__ = ['FolderSource', 'LMDBSource', 'Source', 'ZipSource', 'name_of', 'open_source']
+
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.npy')
 
 

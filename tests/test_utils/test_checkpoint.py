@@ -1,4 +1,4 @@
-"""load_prior: everything or an error, and a line in the log."""
+"""load_completely: everything or an error, and a line in the log."""
 import pickle
 
 import pytest
@@ -7,8 +7,9 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmpd.models.generators import GLEANNet, StyleGAN2Prior, prior_loading
-from mmpd.models.generators.prior_loading import load_prior
+from mmpd.models.generators import GLEANNet, StyleGAN2Prior
+from mmpd.utils import checkpoint as room
+from mmpd.utils.checkpoint import load_completely
 
 TINY = dict(style_channels=12, num_mlps=1, channels={4: 6, 8: 4, 16: 4})
 
@@ -42,12 +43,12 @@ def same(one, other):
 @pytest.mark.parametrize('prefix', ['ema', 'ema.'])
 def test_one_part_of_a_full_checkpoint(tmp_path, prefix, monkeypatch):
     lines = []
-    monkeypatch.setattr(prior_loading, 'print_log',
+    monkeypatch.setattr(room, 'print_log',
                         lambda message, logger: lines.append((message, logger)))
     source, other = network(1), network(2)
     path = full_checkpoint(tmp_path / 'a.pth', gen=other, ema=source)
     target = network(3)
-    load_prior(target, path, prefix)
+    load_completely(target, path, prefix)
     assert same(target, source)
     assert lines == [(f'prior: 7 of 7 tensors loaded from {path} (prefix "{prefix}")', 'current')]
 
@@ -58,7 +59,7 @@ def test_the_averaged_generator_of_mmagics_stylegan2_training(tmp_path):
     source, target = StyleGAN2Prior(16, **TINY), StyleGAN2Prior(16, **TINY)
     path = full_checkpoint(tmp_path / 'a.pth', generator_ema=ExponentialMovingAverage(source))
     assert 'generator_ema.steps' in torch.load(path)['state_dict']
-    load_prior(target, path, 'generator_ema')
+    load_completely(target, path, 'generator_ema')
     assert same(target, source)
 
 
@@ -66,18 +67,18 @@ def test_safetensors(tmp_path):
     from safetensors.torch import save_file
     source, target = network(1), network(2)
     save_file(source.state_dict(), tmp_path / 'a.safetensors')
-    load_prior(target, str(tmp_path / 'a.safetensors'))
+    load_completely(target, str(tmp_path / 'a.safetensors'))
     assert same(target, source)
 
 
 def test_a_bare_state_dict_and_one_of_a_ddp_run(tmp_path):
     source, target = network(1), network(2)
-    load_prior(target, bare_checkpoint(tmp_path / 'a.pth', source))
+    load_completely(target, bare_checkpoint(tmp_path / 'a.pth', source))
     assert same(target, source)
     wrapped = {f'ema.module.{key}': value for key, value in source.state_dict().items()}
     torch.save(wrapped, tmp_path / 'b.pth')
     target = network(2)
-    load_prior(target, str(tmp_path / 'b.pth'), 'ema')
+    load_completely(target, str(tmp_path / 'b.pth'), 'ema')
     assert same(target, source)
 
 
@@ -93,27 +94,27 @@ def test_incomplete_or_differing_checkpoints_change_nothing(tmp_path):
             ('wide.pth', r'"0.weight" is \(5, 3, 3, 3\) in the file and \(3, 3, 3, 3\) in the')):
         target = network(2)
         with pytest.raises(RuntimeError, match=message):
-            load_prior(target, str(tmp_path / name))
+            load_completely(target, str(tmp_path / name))
         assert same(target, network(2)), name
 
 
 def test_a_prefix_that_matches_nothing_names_those_there_are(tmp_path):
     path = full_checkpoint(tmp_path / 'a.pth', generator=network(), discriminator=network())
     with pytest.raises(RuntimeError, match='begin with "generator_ema.".*discriminator, generator'):
-        load_prior(network(), path, 'generator_ema')
+        load_completely(network(), path, 'generator_ema')
     with pytest.raises(RuntimeError, match='begin with "gen."'):  # not a part of a name
-        load_prior(network(), path, 'gen')
+        load_completely(network(), path, 'gen')
 
 
 def test_missing_file_and_unreachable_address(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='no file .*nothing.pth'):
-        load_prior(network(), str(tmp_path / 'nothing.pth'))
+        load_completely(network(), str(tmp_path / 'nothing.pth'))
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     for variable in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(FileNotFoundError, match='cannot download http://127.0.0.1:9/prior.pth'
                                                 '.*Without network put the file into .*hub'):
-        load_prior(network(), 'http://127.0.0.1:9/prior.pth')
+        load_completely(network(), 'http://127.0.0.1:9/prior.pth')
 
 
 class Payload:
@@ -130,10 +131,10 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (tmp_path / 'old.pth').write_bytes(pickle.dumps(Payload()))
     for name in ('text.pth', 'empty.pth', 'evil.pth', 'old.pth'):
         with pytest.raises(RuntimeError, match=f'{name} cannot be read'):
-            load_prior(network(), str(tmp_path / name))
+            load_completely(network(), str(tmp_path / name))
     torch.save([1, 2], tmp_path / 'list.pth')
     with pytest.raises(RuntimeError, match='holds no state dict'):
-        load_prior(network(), str(tmp_path / 'list.pth'))
+        load_completely(network(), str(tmp_path / 'list.pth'))
 
 
 class Restorer(BaseModel):
@@ -176,4 +177,4 @@ def test_constructing_needs_no_file_but_initialising_does(tmp_path):
 def test_a_prior_for_another_size_is_named(tmp_path):
     path = bare_checkpoint(tmp_path / 'a.pth', StyleGAN2Prior(8, **TINY))
     with pytest.raises(RuntimeError, match='another out_size'):
-        load_prior(StyleGAN2Prior(16, **TINY), path)
+        load_completely(StyleGAN2Prior(16, **TINY), path)

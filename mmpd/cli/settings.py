@@ -1,20 +1,15 @@
-"""What ``tools/train.py`` and ``tools/test.py`` share: arguments, checks, distribution on CPUs."""
+"""What training and testing share: arguments, checks, distribution on CPUs."""
 import argparse
 import difflib
 import os
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
-from ..compat.checkpoints import strip_wrapper_prefix
 from ..errors import InputError
-
-
-class UsageError(InputError):
-    """An argument or a setting is missing or wrong."""
+from ..utils.checkpoint import strip_wrapper_prefix
 
 
 class OptionAction(DictAction):
@@ -24,18 +19,8 @@ class OptionAction(DictAction):
         try:
             super().__call__(parser, namespace, values, option_string)
         except Exception as error:  # unpacking, unmatched brackets
-            raise UsageError(f'{option_string}: expected KEY=VALUE pairs, each one word for the '
+            raise InputError(f'{option_string}: expected KEY=VALUE pairs, each one word for the '
                              f'shell, got {" ".join(map(repr, values))}') from error
-
-
-def run_tool(function, argv=None):
-    """Run a tool's ``function(argv)``; an :class:`InputError` ends it with one line and code 2."""
-    try:
-        function(argv)
-    except InputError as error:
-        message = ' '.join(str(error).split())
-        print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def add_common_arguments(parser):
@@ -55,22 +40,22 @@ def load_config(args):
     """Read the config and apply ``--cfg-options``, ``--work-dir`` and ``--launcher``.
 
     Raises:
-        UsageError: no such file (near names are suggested), or it does not parse.
+        InputError: no such file (near names are suggested), or it does not parse.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     path = Path(args.config)
     if not path.is_file():
-        raise UsageError(f'no config {args.config}{_suggestion(path)}')
+        raise InputError(f'no config {args.config}{_suggestion(path)}')
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # whatever a config file can do wrong
-        raise UsageError(f'config {args.config}: {type(error).__name__}: {error}') from error
+        raise InputError(f'config {args.config}: {type(error).__name__}: {error}') from error
     if args.cfg_options is not None:
         _check_names(cfg, args.cfg_options)
         try:
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
-            raise UsageError(f'--cfg-options do not fit {args.config}: {error}') from error
+            raise InputError(f'--cfg-options do not fit {args.config}: {error}') from error
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -90,7 +75,7 @@ def _check_names(cfg, options):
         section = key.split('.')[0]
         near = difflib.get_close_matches(section, cfg.keys(), n=1, cutoff=0.8)
         if section not in cfg and near:
-            raise UsageError(f'--cfg-options {key}: the config has no {section!r}; '
+            raise InputError(f'--cfg-options {key}: the config has no {section!r}; '
                              f'did you mean {near[0]!r}?')
 
 
@@ -104,23 +89,23 @@ def _suggestion(path):
 
 
 def check_gpu(cfg, amp=False):
-    """Raise UsageError if the config needs a GPU and there is none."""
+    """Raise InputError if the config needs a GPU and there is none."""
     if torch.cuda.is_available():
         return
     wrappers = cfg.get('optim_wrapper') or {}
     wrappers = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
     if amp or any(item.get('type') == 'AmpOptimWrapper' for item in wrappers):
-        raise UsageError('automatic mixed precision (--amp, AmpOptimWrapper) needs a CUDA GPU, '
+        raise InputError('automatic mixed precision (--amp, AmpOptimWrapper) needs a CUDA GPU, '
                          'and none is available; train without it')
     for name in ('generator', 'discriminator'):
         if (cfg.model.get(name) or {}).get('fp16_enabled'):
-            raise UsageError(f'model.{name}.fp16_enabled=True needs a CUDA GPU, and none is '
+            raise InputError(f'model.{name}.fp16_enabled=True needs a CUDA GPU, and none is '
                              'available; add --cfg-options model.generator.fp16_enabled=False '
                              'model.discriminator.fp16_enabled=False')
 
 
 def check_data(cfg, *splits):
-    """Raise UsageError for the first data folder or annotation file that does not exist."""
+    """Raise InputError for the first data folder or annotation file that does not exist."""
     for split in splits:
         loaders = cfg.get(f'{split}_dataloader')
         loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
@@ -144,41 +129,42 @@ def _check_dataset(dataset, name):
                for key, prefix in prefixes.items() if isinstance(prefix, str)]
     for folder, option in wanted:
         if folder and not os.path.isdir(folder):
-            raise UsageError(f'no data folder {folder} ({name}.{option})')
+            raise InputError(f'no data folder {folder} ({name}.{option})')
         if folder and not any(os.scandir(folder)):
-            raise UsageError(f'data folder {folder} is empty ({name}.{option})')
+            raise InputError(f'data folder {folder} is empty ({name}.{option})')
     ann_file = dataset.get('ann_file')
     if ann_file and not os.path.isfile(os.path.join(root, ann_file)):
-        raise UsageError(f'no annotation file {os.path.join(root, ann_file)} ({name}.ann_file)')
+        raise InputError(f'no annotation file {os.path.join(root, ann_file)} ({name}.ann_file)')
 
 
 def check_checkpoint(path, option, resume=False):
-    """Raise UsageError unless ``path`` is a URL or an existing, readable checkpoint.
+    """Raise InputError unless ``path`` is a URL or an existing, readable checkpoint.
 
     With ``resume`` it must also hold what resuming needs besides the weights.
     """
     if '://' in path:
         return
     if not os.path.isfile(path):
-        raise UsageError(f'no checkpoint {path} ({option})')
+        raise InputError(f'no checkpoint {path} ({option})')
     try:
         content = torch.load(path, map_location='meta')
     except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
         first = str(error).strip().split('\n')[0] or type(error).__name__
-        raise UsageError(f'checkpoint {path} ({option}) cannot be read: {first}') from error
+        raise InputError(f'checkpoint {path} ({option}) cannot be read: {first}') from error
     if not isinstance(content, dict):
-        raise UsageError(f'checkpoint {path} ({option}) holds a {type(content).__name__}, not '
+        raise InputError(f'checkpoint {path} ({option}) holds a {type(content).__name__}, not '
                          'the weights of a model')
     missing = [key for key in ('meta', 'message_hub', 'optimizer') if key not in content]
     if resume and missing:
-        raise UsageError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
+        raise InputError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
                          'weights to start from (--cfg-options load_from=FILE), not a run')
 
 
 def check_matches(model, path):
-    """Raise UsageError if no weight in ``path`` is one of the model's.
+    """Raise InputError unless ``path`` has all weights of the generator, in their shapes.
 
-    mmengine would only log it and go on with random weights.
+    Of a model without a generator, unless it has any of its weights. mmengine would only log it
+    and go on with random ones.
     """
     if '://' in path:
         return
@@ -187,9 +173,17 @@ def check_matches(model, path):
     expected = strip_wrapper_prefix(model.state_dict())
     if not any(key in expected and getattr(value, 'shape', None) == expected[key].shape
                for key, value in found.items()):
-        raise UsageError(f'checkpoint {path} has none of the weights of this config: it has '
+        raise InputError(f'checkpoint {path} has none of the weights of this config: it has '
                          f'{next(iter(found), "nothing")!r} ..., the model '
                          f'{next(iter(expected), "nothing")!r} ...')
+    for key, value in expected.items():
+        if key.startswith('generator.'):
+            there = getattr(found.get(key), 'shape', None)
+            if there != value.shape:
+                state = 'is not in it' if there is None else f'is {tuple(there)} in it'
+                raise InputError(
+                    f'checkpoint {path} is of another network than that of this config: "{key}" '
+                    f'{state}, the model wants {tuple(value.shape)}')
 
 
 def prepare_distributed(cfg):
@@ -200,7 +194,7 @@ def prepare_distributed(cfg):
     if cfg.launcher == 'none' or torch.cuda.is_available():
         return
     if cfg.launcher != 'pytorch':
-        raise UsageError(f'--launcher {cfg.launcher} needs CUDA GPUs; on CPUs use dist_train.sh '
+        raise InputError(f'--launcher {cfg.launcher} needs CUDA GPUs; on CPUs use dist_train.sh '
                          '(--launcher pytorch)')
     cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
     if not torch.distributed.is_initialized():

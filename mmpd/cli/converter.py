@@ -6,9 +6,8 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from .preparation import Recipe, prepare
-from .resampling import BORDERS, KERNELS
-from .sources import FolderSource, open_source
+from ..datasets.preparation import FolderSource, Recipe, open_source, prepare
+from ..datasets.resampling import BORDERS, KERNELS
 
 
 def parse_args(argv, description, out, size, test_count):

@@ -1,0 +1,4 @@
+_base_ = './default_runtime.py'
+
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=200))
+randomness = dict(seed=2023)

@@ -1,0 +1,3 @@
+_base_ = './church_x8.py'
+
+prior = dict(generator=dict(in_size=16))

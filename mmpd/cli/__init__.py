@@ -1,0 +1,25 @@
+"""Command lines: what they share, and those that are commands of an installed mmpd."""
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+
+__all__ = ['run_tool']
+
+
+def run_tool(function, argv=None):
+    """Run a tool; an :class:`InputError` ends it with one line and code 2.
+
+    Args:
+        function (Callable[[list[str] | None], int | None]): The tool.
+        argv (list[str] | None): Its arguments; None for those of the process.
+
+    Returns:
+        int: What the tool returned, 0 for None.
+    """
+    try:
+        return function(argv) or 0
+    except InputError as error:
+        message = ' '.join(str(error).split())
+        print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,84 @@
+"""Train a model: MMagic's tools/train.py, with mmpd and with plain words for wrong input."""
+import argparse
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..errors import InputError
+from . import run_tool, settings
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or from the last one in the work directory')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate with the batch size')
+    settings.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def enable_amp(cfg):
+    """Turn every OptimWrapper of the config into an AmpOptimWrapper."""
+    wrapper = cfg.optim_wrapper
+    parts = [wrapper] if 'optimizer' in wrapper else [
+        item for item in wrapper.values() if isinstance(item, dict) and 'optimizer' in item]
+    for part in parts:
+        kind = part.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise InputError(f'--amp works with OptimWrapper only, the config has {kind}')
+        part.type = 'AmpOptimWrapper'
+        part.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise InputError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the '
+                         'config')
+    cfg.auto_scale_lr.enable = True
+
+
+def resume(cfg, checkpoint):
+    """Go on from ``checkpoint``, or ('auto') from the last one; start anew where there is none.
+
+    mmengine would take ``load_from`` of the config for the run to resume.
+    """
+    option = '--resume'
+    if checkpoint == 'auto':
+        note = Path(cfg.work_dir) / 'last_checkpoint'
+        if not note.is_file():
+            print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.',
+                      logger='current')
+            return
+        checkpoint, option = note.read_text().strip(), str(note)
+    settings.check_checkpoint(checkpoint, option, resume=True)
+    cfg.resume, cfg.load_from = True, checkpoint
+
+
+def train(argv=None):
+    args = parse_args(argv)
+    cfg = settings.load_config(args)
+    settings.check_gpu(cfg, args.amp)
+    settings.check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') is not None else []))
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.resume:
+        resume(cfg, args.resume)
+    if cfg.get('load_from') and not cfg.get('resume'):
+        settings.check_checkpoint(cfg.load_from, 'load_from')
+    settings.prepare_distributed(cfg)
+    runner = Runner.from_cfg(cfg)
+    print_log(f'Working directory: {cfg.work_dir}', logger='current')
+    runner.train()
+    print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')
+
+
+def main(argv=None):
+    """The command ``mmpd-train``."""
+    return run_tool(train, argv)

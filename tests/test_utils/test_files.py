@@ -1,0 +1,81 @@
+"""Files are whole or as they were."""
+import os
+import stat
+import threading
+
+import pytest
+
+from mmpd.utils.files import remove_partial_files, write_atomically
+
+
+@pytest.mark.parametrize('sync', [True, False])
+@pytest.mark.parametrize('fails', ['replace', 'chmod'])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fails, sync):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'old')
+    monkeypatch.setattr(os, fails, full)
+    with pytest.raises(OSError, match='No space'):
+        write_atomically(path, b'new', sync)
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.png']
+
+
+def test_waits_for_the_disk_only_if_asked_to(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, 'fsync', synced.append)
+    write_atomically(tmp_path / 'a', b'1', sync=False)
+    assert not synced
+    write_atomically(tmp_path / 'a', b'2')
+    assert len(synced) == 1 and (tmp_path / 'a').read_bytes() == b'2'
+
+
+def test_permissions_links_devices_and_long_names(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / 'file', b'1')
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / 'file').stat().st_mode) == 0o640
+    (tmp_path / 'link').symlink_to(tmp_path / 'file')
+    write_atomically(tmp_path / 'link', b'2')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'file').read_bytes() == b'2'
+    write_atomically(os.devnull, b'3')
+    assert not os.path.isfile(os.devnull)
+    name = 'ä' * 125  # 250 bytes: as long as a name may be
+    write_atomically(tmp_path / name, b'4')
+    assert (tmp_path / name).read_bytes() == b'4'
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / '.iter_5.pth.x1y2.partial').write_bytes(b'half')
+    for kept in ('a.partial.pth', '.hidden'):
+        (tmp_path / kept).write_bytes(b'')
+    remove_partial_files(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ['.hidden', 'a.partial.pth']
+
+
+def test_temporary_files_are_those_that_are_removed(tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'replace', killed)
+    monkeypatch.setattr(os, 'unlink', lambda path: None)  # no time left for it
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / 'a', b'1')
+    monkeypatch.undo()
+    assert len(os.listdir(tmp_path)) == 1
+    remove_partial_files(tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+def test_writers_do_not_share_a_temporary_file(tmp_path):
+    path = tmp_path / 'a'
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    threads = [threading.Thread(target=write_atomically, args=(path, c)) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents and os.listdir(tmp_path) == ['a']
