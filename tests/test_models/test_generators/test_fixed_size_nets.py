@@ -124,6 +124,22 @@ def test_psps_encoder_is_checked():
         build('psp', encoder_depths=(1, 1))
 
 
+def test_psp_takes_a_pretrained_prior_and_its_channel_order(tmp_path):
+    prior = build('psp').generator
+    torch.save(dict(state_dict={f'generator_ema.{key}': value
+                                for key, value in prior.state_dict().items()}), tmp_path / 'p.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'p.pth'), prefix='generator_ema')
+    net = MODELS.build({**PSP, 'in_size': 4, 'out_size': 32, 'prior_init_cfg': pretrained}).eval()
+    net.init_weights()
+    for key, value in net.generator.state_dict().items():
+        assert torch.equal(value, prior.state_dict()[key]), key
+    lr = torch.randn(1, 3, 4, 4)
+    image = net(lr)
+    net.generator.bgr2rgb = True
+    assert torch.equal(net(lr), image.flip(1))
+    assert MODELS.build({**PSP, 'in_size': 4, 'out_size': 32, 'bgr2rgb': True}).generator.bgr2rgb
+
+
 @pytest.mark.parametrize('name', NETS)
 def test_pd_compares_with_the_lr_itself(name):
     """Not with the enlarged one that the network sees."""
