@@ -19,7 +19,7 @@ TEXT = (ROOT / 'docs' / 'reproduction.md').read_text()
 TABLES = json.loads((ROOT / 'tools' / 'analysis_tools' / 'paper_tables.json').read_text())
 COMMANDS = [line for block in re.findall(r'```bash\n(.*?)```', TEXT, re.S)
             for line in block.splitlines()]
-TABLE3 = ROOT / 'tools' / 'benchmark' / 'table3.py'
+TABLE3 = 'tools/benchmark/table3.py'
 SNIPPETS = re.findall(r'```python\n(.*?)```', TEXT, re.S)
 CONFIGS = sorted(set(re.findall(r'configs/[\w/.-]+\.py', TEXT)))
 
@@ -56,7 +56,7 @@ def test_commands_are_understood(line, tmp_path, capsys, monkeypatch):
                 assert any('table3_to_mmpd' in other and parsed.checkpoint in other.split()
                            for other in COMMANDS)
                 assert parsed.checkpoint in (
-                    f'checkpoints/{name}.pth' for name in load(TABLE3).weights_of(stem))
+                    f'checkpoints/{name}.pth' for name in load_script(TABLE3).weights_of(stem))
             options = dict(cfg.test_cfg)
             pictures_only = parsed.panels or '/fig' in str(parsed.work_dir)
             loop = 'MultiTestLoop' if pictures_only else 'DownsamplingTestLoop'

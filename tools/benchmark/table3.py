@@ -4,9 +4,9 @@
     python tools/benchmark/table3.py --checkpoints work_dirs --metrics PairedMSSSIM --format csv
 
 For each row of the table the checkpoint is looked for below the folder as {config}.pth,
-{config}_*.pth (a published one), or {config}/iter_*.pth (a training's; the newest). Weights of others
-with PD have no checkpoint of their own: those of the row without PD are taken. Rows without one
-are listed and skipped. The results end in tools/analysis_tools/make_table.py.
+{config}_*.pth (a published one), or {config}/iter_*.pth (a training's; the newest). Weights of
+others with PD have no checkpoint of their own: those of the row without PD are taken. Rows without
+one are listed and skipped. The results end in tools/analysis_tools/make_table.py.
 """
 import argparse
 import importlib.util

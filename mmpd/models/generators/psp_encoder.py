@@ -69,7 +69,7 @@ class GradualStyleEncoder(nn.Module):
     """The encoder of pSp (Richardson et al., CVPR 2021); with the defaults its IR-SE50.
 
     Args:
-        num_latents (int): Of the StyleGAN2 behind it.
+        num_latents (int): Of the StyleGAN2 behind it, at least 8.
         size (int): Side of the image, a power of two of at least 32.
         style_channels (int): Width of the latents, and of the deepest features.
         channels (Sequence[int]): Width of the first convolution and of the stages but the last.
@@ -81,6 +81,9 @@ class GradualStyleEncoder(nn.Module):
         super().__init__()
         if log2_of(size, 'size') < 5:
             raise ValueError(f'size: expected at least 32, got {size}')
+        if num_latents <= MIDDLE:  # nothing would come from the finest level
+            raise ValueError(f'num_latents: expected at least {MIDDLE + 1}, of a StyleGAN2 of at '
+                             f'least 32 px, got {num_latents}')
         if len(channels) != 4 or len(depths) != 4:
             raise ValueError('channels and depths: expected four stages, got '
                              f'{len(channels)} and {len(depths)}')

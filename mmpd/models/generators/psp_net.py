@@ -19,7 +19,7 @@ class PSPNet(FixedSizeNet):
     Args:
         in_size (int): Side of the LR image.
         out_size (int): Side of the output.
-        prior_size (int): Side of the prior's image, a power of two of at least 8.
+        prior_size (int): Side of the prior's image, a power of two of at least 32.
         encoder_size (int): Side of the encoder's image, a power of two of at least 32.
         encoder_channels, encoder_depths (Sequence[int]): See :class:`GradualStyleEncoder`.
         style_channels, num_mlps, channel_multiplier, channels, blur_kernel, lr_mlp, bgr2rgb:

@@ -11,7 +11,7 @@ from mmpd.operators import AveragePooling
 WIDTHS = {4: 8, 8: 8, 16: 6, 32: 6}
 GPEN = dict(type='GPENNet', net_size=16, style_channels=8, num_mlps=1, channels=WIDTHS)
 GFPGAN = dict(type='GFPGANNet', net_size=16, style_channels=8, num_mlps=1, channels=WIDTHS)
-PSP = dict(type='PSPNet', prior_size=16, encoder_size=32, style_channels=8, num_mlps=1,
+PSP = dict(type='PSPNet', prior_size=32, encoder_size=32, style_channels=8, num_mlps=1,
            channels=WIDTHS, encoder_channels=(4, 4, 6, 8), encoder_depths=(1, 2, 1, 1))
 NETS = dict(gpen=GPEN, gfpgan=GFPGAN, gfpgan_v1=dict(GFPGAN, fir=True), psp=PSP)
 
@@ -120,6 +120,8 @@ def test_network_sizes_are_checked(name, kwargs, message):
 def test_psps_encoder_is_checked():
     with pytest.raises(ValueError, match='at least 32'):
         build('psp', encoder_size=16)
+    with pytest.raises(ValueError, match='at least 8, of a StyleGAN2 of at least 32 px'):
+        build('psp', prior_size=16)
     with pytest.raises(ValueError, match='four stages'):
         build('psp', encoder_depths=(1, 1))
 
