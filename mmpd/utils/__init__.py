@@ -1,1 +1,3 @@
-"""What several rooms need: one module for files, images, checkpoints and models each."""
+"""What several rooms need: one module for checkpoints, files, images and models each."""
+
+__all__ = ['checkpoint', 'files', 'images', 'model']

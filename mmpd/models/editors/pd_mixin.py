@@ -1,10 +1,12 @@
 """Pooling-based decomposition for any MMagic super-resolution model type."""
 import logging
 
+import torch
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
 
 from ...operators import clip_uint8, consistent_uint8
+from ...operators.resolve import infer_scale
 from ..heads import PDHead
 
 RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
@@ -52,8 +54,8 @@ class PDMixin:
         operator = head.get('operator') or dict(type='AveragePooling')
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
-        head = {**self._normalisation(kwargs.get('data_preprocessor')), **head}
-        self.pd_head = PDHead(**head)
+        self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
+        self.pd_head = PDHead(**{**self._normalised, **head})
 
     @staticmethod
     def _normalisation(preprocessor):
@@ -61,9 +63,9 @@ class PDMixin:
         if isinstance(preprocessor, dict):
             mean, std = (preprocessor.get(key, 127.5) for key in ('mean', 'std'))
             return dict(mean=0, std=1) if mean is None else dict(mean=mean, std=std)
-        if getattr(preprocessor, '_enable_normalize', False):
+        if hasattr(preprocessor, 'mean'):  # a buffer, where it normalises
             return {key: getattr(preprocessor, key).flatten().tolist() for key in ('mean', 'std')}
-        return {}
+        return dict(mean=0, std=1)
 
     def _generator_scale(self):
         """out_size // in_size of the generator, None when it does not name them."""
@@ -74,10 +76,11 @@ class PDMixin:
             out_size = getattr(getattr(generator, 'generator', None), 'out_size', None)
         if in_size is None or out_size is None:
             return None
-        if out_size % in_size:
+        try:
+            return infer_scale((out_size, out_size), (in_size, in_size))
+        except ValueError as error:
             raise ValueError(f'PD needs an integer scale, but the generator has in_size {in_size} '
-                             f'and out_size {out_size}.')
-        return out_size // in_size
+                             f'and out_size {out_size}.') from error
 
     def forward_raw(self, inputs, data_samples=None, **kwargs):
         """The generator's raw prediction x_r, (N, C, sh, sw) in the normalised range."""
@@ -104,20 +107,21 @@ class PDMixin:
             ``raw_pred``, x_r, with ``test_cfg.keep_raw``.
         """
         raw = self.forward_raw(inputs, data_samples, **kwargs)
-        pred = self._to_pixels(self.pd_head(raw, inputs), data_samples)
+        pred = self._to_pixels(self.pd_head(raw, inputs))
         if self.quantize == 'none':
             image = pred.clamp(0, 255)
         elif self.quantize == 'clip':
             image = clip_uint8(pred.clamp(*RANGE)).float()
-        else:
-            image = self._round_consistently(pred.clamp(*RANGE), inputs, data_samples).float()
-        fields = dict(pred_img=image.cpu(), pred_float=pred.cpu())
+        else:  # in the network's order of channels, as the head: A may treat them differently
+            image = self._round_consistently(pred.clamp(*RANGE), self._to_pixels(inputs)).float()
+        image = self._to_saved(image, data_samples)
+        image = image if self.quantize == 'none' else image.round()
+        fields = dict(pred_img=image.cpu(), pred_float=self._to_saved(pred, data_samples).cpu())
         if (self.test_cfg or {}).get('keep_raw'):
-            fields['raw_pred'] = self._to_pixels(raw, data_samples).cpu()
+            fields['raw_pred'] = self._to_saved(self._to_pixels(raw), data_samples).cpu()
         return DataSample(**fields)
 
-    def _round_consistently(self, pred, inputs, data_samples):
-        lr = self._to_pixels(inputs, data_samples)
+    def _round_consistently(self, pred, lr):
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
             print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
@@ -126,8 +130,21 @@ class PDMixin:
             return clip_uint8(pred)
         return consistent_uint8(pred, rounded, self.pd_head.operator_for(pred, rounded))
 
-    def _to_pixels(self, batch, data_samples):
-        """Undo normalisation, padding and channel order like ``destruct``, without its clipping."""
-        preprocessor = self.data_preprocessor
-        batch = preprocessor._destruct_norm_and_conversion(batch.float(), data_samples, 'img')
-        return preprocessor._destruct_padding(batch, data_samples)
+    def _mean_and_std(self, like):
+        return (torch.tensor(self._normalised[key], dtype=like.dtype, device=like.device)
+                .view(1, -1, 1, 1) for key in ('mean', 'std'))
+
+    def _to_pixels(self, batch):
+        """0..255, in the network's order of channels, not clipped."""
+        batch = batch.float()
+        mean, std = self._mean_and_std(batch)
+        return batch * std + mean
+
+    def _to_saved(self, pixels, data_samples):
+        """As MMagic saves and measures images (channel order, no padding), but not clipped."""
+        # destruct clips to 0..255: what leaves that range is shrunk before and stretched after
+        reach = ((pixels - 127.5).abs().max() / 127.5).clamp(min=1).double()
+        mean, std = self._mean_and_std(reach)
+        shrunk = (pixels.double() - 127.5) / reach + 127.5
+        saved = self.data_preprocessor.destruct((shrunk - mean) / std, data_samples, 'img')
+        return ((saved - 127.5) * reach + 127.5).float()
