@@ -219,8 +219,20 @@ def test_wrong_checkpoints(data, tmp_path, capsys):
     broken, alien = tmp_path / 'broken.pth', tmp_path / 'alien.pth'
     broken.write_bytes(b'not a checkpoint')
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), alien)
+    # most weights fit: mmengine would leave the others random, and say so in the log alone
+    other, short = tmp_path / 'other.pth', tmp_path / 'short.pth'
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({key: int(value) for key, value in (
+        option.split('=') for option in TINY)})
+    state = MODELS.build(cfg.model.generator).state_dict()
+    state = {f'generator.{key}': value for key, value in state.items()}
+    last = list(state)[-1]
+    torch.save(dict(state_dict={**state, last: torch.ones(1, 2, 3)}), other)
+    torch.save(dict(state_dict={key: state[key] for key in state if key != last}), short)
     for path, message in ((tmp_path / 'none.pth', 'no checkpoint'), (broken, 'cannot be read'),
-                          (alien, 'has none of the weights of this config')):
+                          (alien, 'has none of the weights of this config'),
+                          (other, 'is of another network than that of this config: "generator.'),
+                          (short, 'is not in it')):
         said = run_and_read(run_test, [
             config, str(path), '--work-dir', str(tmp_path / 'w'),
             *options(data, name=path.stem)], capsys)
