@@ -275,9 +275,10 @@ def check_checkpoint(path, option, resume=False):
 
 
 def check_matches(model, path):
-    """Raise InputError if no weight in ``path`` is one of the model's.
+    """Raise InputError unless ``path`` has all weights of the generator, in their shapes.
 
-    mmengine would only log it and go on with random weights.
+    Of a model without a generator, unless it has any of its weights. mmengine would only log it
+    and go on with random ones.
     """
     if '://' in path:
         return
@@ -289,6 +290,14 @@ def check_matches(model, path):
         raise InputError(f'checkpoint {path} has none of the weights of this config: it has '
                          f'{next(iter(found), "nothing")!r} ..., the model '
                          f'{next(iter(expected), "nothing")!r} ...')
+    for key, value in expected.items():
+        if key.startswith('generator.'):
+            there = getattr(found.get(key), 'shape', None)
+            if there != value.shape:
+                state = 'is not in it' if there is None else f'is {tuple(there)} in it'
+                raise InputError(
+                    f'checkpoint {path} is of another network than that of this config: "{key}" '
+                    f'{state}, the model wants {tuple(value.shape)}')
 
 
 def prepare_distributed(cfg):

@@ -13,7 +13,7 @@ def _model_lines(model):
     head = getattr(model, 'pd_head', None)
     if head is None:
         return [f'output: {type(model).__name__}, without PD, float clipped to 0..255']
-    operator = 'average pooling, scale from the sizes' if head.operator is None else head.operator
+    operator = head.operator_cfg if head.operator is None else head.operator
     return [f'output: {type(model).__name__}, A = {operator}, strength {head.strength:g}, '
             f'quantize {model.quantize!r}']
 

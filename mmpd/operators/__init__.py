@@ -14,8 +14,8 @@ from .resize import SeparableResize, resize_matrix
 from .resolve import infer_scale, resolve_operator
 
 __all__ = [
-    'CEM', 'OPERATORS', 'AveragePooling', 'BlockCompressedSensing', 'Compose', 'Grayscale',
-    'LinearOperator', 'Masking', 'SeparableResize', 'average_pool', 'build_operator',
-    'clip_uint8', 'consistent_uint8', 'decompose', 'infer_scale', 'pooling_decomposition',
-    'replace_range', 'replicate', 'resize_matrix', 'resolve_operator'
+    'AveragePooling', 'BlockCompressedSensing', 'CEM', 'Compose', 'Grayscale', 'LinearOperator',
+    'Masking', 'OPERATORS', 'SeparableResize', 'average_pool', 'build_operator', 'clip_uint8',
+    'consistent_uint8', 'decompose', 'infer_scale', 'pooling_decomposition', 'replace_range',
+    'replicate', 'resize_matrix', 'resolve_operator',
 ]

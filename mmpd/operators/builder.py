@@ -47,7 +47,8 @@ class OperatorRegistry:
         for key in names:
             key = module.__name__ if key is None else key
             if key in self.module_dict and not force:
-                raise KeyError(f'{key} is already registered, by {self.module_dict[key].__module__}')
+                raise KeyError(f'{key} is already registered, '
+                               f'by {self.module_dict[key].__module__}')
             self.module_dict[key] = module
         return module
 

@@ -2,6 +2,7 @@
 import inspect
 import threading
 from copy import deepcopy
+from functools import lru_cache
 
 import torch
 
@@ -35,14 +36,17 @@ def infer_scale(image_shape, lr_shape):
     return height // h
 
 
+_signature = lru_cache(maxsize=64)(inspect.signature)  # slow, and asked for with every image
+
+
 def _needs_scale(operator):
     """Whether it is a config whose class takes a ``scale``, which the config leaves out or None."""
-    if not isinstance(operator, dict):
+    if not isinstance(operator, dict) or operator.get('scale') is not None:
         return False
     cls = operator_class(operator)
-    signature = inspect.signature(cls)
+    signature = _signature(cls)
     parameter = signature.parameters.get('scale')
-    if parameter is None or operator.get('scale') is not None:
+    if parameter is None:
         return False
     if 'scale' not in operator and parameter.default not in (None, parameter.empty):
         return False

@@ -274,9 +274,9 @@ def test_a_foreign_operator_is_left_as_it_is():
 
 def test_the_operator_moves_with_the_head():
     for head in (PDHead(Foreign(4)), PDHead(Masking(torch.eye(16)))):
-        buffers = lambda: list(head.operator.buffers())  # noqa: E731
         nn.Sequential(head).to('meta')
-        assert buffers() and all(b.is_meta for b in buffers())
+        buffers = list(head.operator.buffers())
+        assert buffers and all(buffer.is_meta for buffer in buffers)
     head = nn.Sequential(PDHead(Foreign(4))).double()[0]
     assert head.operator.filter.dtype == torch.float64
 

@@ -75,7 +75,7 @@ class PanelHook(Hook):
         self._trains = False
 
     def before_train(self, runner):
-        """From here on ``runner.iter`` is that of a training loop; before, asking would build one."""
+        """From now on ``runner.iter`` may be asked for; before, that would build a loop."""
         self._trains = True
 
     def _start(self, runner, mode):

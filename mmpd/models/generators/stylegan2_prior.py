@@ -79,6 +79,12 @@ class StyleGAN2Prior(BaseModule):
             resolution is not known (above 1024).
     """
 
+    # what a restorer's prior may have of its own
+    conv_type = ModulatedStyleConv
+    rgb_type = ModulatedToRGB
+    widening = 1  # of the features a convolution gives, in terms of its width
+    stores_noise = True
+
     def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
                  channels=None, noise_size=None, out_channels=3, blur_kernel=(1, 3, 3, 1),
                  lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None):
@@ -117,21 +123,22 @@ class StyleGAN2Prior(BaseModule):
         common = dict(style_channels=style_channels, fp16_enabled=fp16_enabled)
         width = self.channels[4]
         self.constant_input = ConstantInput(width)
-        self.conv1 = ModulatedStyleConv(width, width, 3, blur_kernel=blur_kernel, **common)
-        self.to_rgb1 = ModulatedToRGB(width, out_channels=out_channels, upsample=False, **common)
+        self.conv1 = self.conv_type(width, width, 3, blur_kernel=blur_kernel, **common)
+        width *= self.widening
+        self.to_rgb1 = self.rgb_type(width, out_channels=out_channels, upsample=False, **common)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
         for exponent in range(3, self.log_size + 1):
             wider = self.channels[2**exponent]
-            self.convs.append(ModulatedStyleConv(
+            self.convs.append(self.conv_type(
                 width, wider, 3, upsample=True, blur_kernel=blur_kernel, **common))
-            self.convs.append(ModulatedStyleConv(
-                wider, wider, 3, blur_kernel=blur_kernel, **common))
-            self.to_rgbs.append(ModulatedToRGB(
-                wider, out_channels=out_channels, upsample=True, **common))
-            width = wider
+            width = wider * self.widening
+            self.convs.append(self.conv_type(
+                width, wider, 3, blur_kernel=blur_kernel, **common))
+            self.to_rgbs.append(self.rgb_type(
+                width, out_channels=out_channels, upsample=True, **common))
         self.num_latents = 2 * self.log_size - 2
         self.num_injected_noises = self.num_latents - 1
-        for index in range(self.num_injected_noises):
+        for index in range(self.num_injected_noises if self.stores_noise else 0):
             size = 2**((index + 5) // 2)
             self.register_buffer(f'injected_noise_{index}', torch.randn(1, 1, size, size))
 
@@ -156,7 +163,7 @@ class StyleGAN2Prior(BaseModule):
             return [None] * self.num_injected_noises
         return [getattr(self, f'injected_noise_{i}') for i in range(self.num_injected_noises)]
 
-    def synthesis(self, latents, noises=None, fuse=None, return_rgb=True):
+    def synthesis(self, latents, noises=None, fuse=None, return_rgb=True, modulate=None):
         """Run the synthesis network.
 
         Args:
@@ -167,6 +174,8 @@ class StyleGAN2Prior(BaseModule):
                 upsampling with the features and the RGB image so far (None if not asked for) and
                 returns both, changed. This is where a restorer brings in its encoder.
             return_rgb (bool): Compute the RGB path.
+            modulate (callable, optional): ``modulate(resolution, features)`` returns the features
+                behind the first of the two convolutions of each resolution from 8 on, changed.
 
         Returns:
             Synthesis: Features of every resolution after its last convolution, before ``fuse``;
@@ -181,6 +190,8 @@ class StyleGAN2Prior(BaseModule):
             if fuse is not None:
                 out, rgb = fuse(out.shape[-1], out, rgb)
             out = self.convs[layer - 1](out, latents[:, layer], noise=noises[layer])
+            if modulate is not None:
+                out = modulate(out.shape[-1], out)
             out = self.convs[layer](out, latents[:, layer + 1], noise=noises[layer + 1])
             features[out.shape[-1]] = out
             if return_rgb:

@@ -59,7 +59,8 @@ class PDHead(nn.Module):
     def __setattr__(self, name, value):
         if name == 'operator':
             # no child: the buffers of a foreign operator would enter the checkpoints
-            self.__dict__.update(operator=value, _unit_range={})
+            object.__setattr__(self, name, value)
+            self._unit_range = {}  # of a foreign operator: sizes -> whether A 1 ≠ 1
         else:
             super().__setattr__(name, value)
 
