@@ -11,3 +11,7 @@ class WeightsNotFound(InputError, FileNotFoundError):
 
 class WeightsMismatch(InputError, RuntimeError):
     """Pretrained weights that are not those of the network."""
+
+
+class MissingPackage(InputError, ImportError):
+    """An optional package is needed; the message says how to install it."""

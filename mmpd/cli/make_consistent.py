@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ..evaluation.functional import errors, psnr
 from ..operators import AveragePooling, SeparableResize, consistent_uint8
 from ..operators.resolve import infer_scale
-from ..utils.files import write_atomically
+from ..utils.files import csv_text, write_atomically
 from ..utils.images import SUFFIXES, read_8bit
 
 OPERATORS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
@@ -200,7 +200,7 @@ def main(argv=None):
                       file=sys.stderr)
                 return 2
             save(result, target)
-            row = dict(name=stem, scale=scale, **row)
+            row = dict(name=csv_text(stem), scale=scale, **row)
             if writer is None:
                 writer = csv.DictWriter(file, row)
                 writer.writeheader()

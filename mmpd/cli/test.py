@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings
 
 
@@ -20,6 +21,8 @@ def parse_args(argv=None):
     parser.add_argument('--panels', type=int, metavar='N',
                         help='write panels of the first N images (-1: all): LR, raw prediction, '
                         'null-space part, output, GT, error maps')
+    parser.add_argument('--lr', metavar='FOLDER', help='test on these LR images, without GT: '
+                        'consistency only (mmpd-infer writes the pictures)')
     settings.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -43,9 +46,39 @@ def check_out(out):
         raise InputError(f'--out {out}: {error}') from error
 
 
+def use_lr_only(cfg, folder):
+    """Test on a folder of LR images: no GT, no metric but consistency, no strips of pictures."""
+    if not Path(folder).is_dir():
+        raise InputError(f'--lr {folder}: expected a folder')
+    in_size = cfg.model.generator.get('in_size')
+    try:
+        for path, _ in find_pictures(folder)[0]:
+            height, width = read_8bit(path).shape[:2]  # MMagic's loader would convert the others
+            if in_size is not None and (width, height) != (in_size, in_size):
+                raise ValueError(f'{path}: {width}x{height}, but this config takes '
+                                 f'{in_size}x{in_size} only')
+    except ValueError as error:
+        raise InputError(f'--lr {error}') from None
+    cfg.test_dataloader = dict(
+        num_workers=0, batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='BasicImageDataset', metainfo=dict(dataset_type='lr', task_name='sisr'),
+            data_root=folder, data_prefix=dict(img=''), pipeline=[
+                dict(type='LoadImageFromFile', key='img', color_type='color', channel_order='rgb'),
+                dict(type='PackInputs')]))
+    head = cfg.model.get('pd_head') or {}
+    cfg.test_evaluator = [dict(type='LRConsistency', operator=head.get('operator'))]
+    cfg.test_cfg = dict(type='MultiTestLoop')
+    cfg.model.data_preprocessor.data_keys = []  # there is no GT to look for
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or []
+                        if hook.type != 'BasicVisualizationHook']
+
+
 def test(argv=None):
     args = parse_args(argv)
     cfg = settings.load_config(args)
+    if args.lr:
+        use_lr_only(cfg, args.lr)
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
     settings.check_checkpoint(args.checkpoint, 'checkpoint')

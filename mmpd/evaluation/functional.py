@@ -114,7 +114,8 @@ def as_tensor(image, name):
     Raises:
         ValueError: If it is no single (C, H, W) image.
     """
-    image = torch.as_tensor(np.asarray(image) if not torch.is_tensor(image) else image)
+    if not torch.is_tensor(image):
+        image = torch.from_numpy(np.require(image, requirements='W'))  # a copy if read-only
     image = image.detach().cpu().double()
     if image.ndim == 4 and len(image) == 1:
         image = image[0]

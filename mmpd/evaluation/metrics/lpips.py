@@ -1,4 +1,5 @@
 """LPIPS between output and GT."""
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -36,7 +37,9 @@ def build_lpips(net='alex', backbone=None):
     if backbone is not None and not Path(backbone).is_file():
         raise WeightsNotFound(f'LPIPS: no backbone file {backbone}')
     try:
-        model = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
+        with warnings.catch_warnings():  # lpips 0.1.4 uses what torchvision deprecated
+            warnings.filterwarnings('ignore', ".*'pretrained'|Arguments other than a weight enum")
+            model = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
     except (URLError, OSError) as error:
         raise WeightsNotFound(
             f'LPIPS needs {BACKBONES[net]} and could not download it ({error}). Get '

@@ -35,6 +35,8 @@ class PDMixin:
             rounds (the paper's evaluation), ``'none'`` keeps the clipped float
             image, as MMagic does. An LR that is not 8-bit is clipped and rounded
             too, with a warning.
+            ``made_by`` names the library whose roundings the image is to be consistent with,
+            see :func:`mmpd.operators.consistent_uint8`.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
     """
@@ -55,6 +57,8 @@ class PDMixin:
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
+        if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
+            self.generator.check_normalisation(**self._normalised)
         self.pd_head = PDHead(**{**self._normalised, **head})
 
     @staticmethod
@@ -106,29 +110,57 @@ class PDMixin:
             0..255; ``pred_float``, the same before clipping and rounding;
             ``raw_pred``, x_r, with ``test_cfg.keep_raw``.
         """
-        raw = self.forward_raw(inputs, data_samples, **kwargs)
+        return self.finish(self.forward_raw(inputs, data_samples, **kwargs), inputs, data_samples)
+
+    def raw_samples(self, inputs, data_samples=None):
+        """Yield the raw predictions of one test: one, where the model is no sampler."""
+        yield self.forward_raw(inputs, data_samples)
+
+    def finish(self, raw, inputs, data_samples=None):
+        """What :meth:`forward_inference` does after the generator, with x_r from elsewhere (tiles).
+
+        Args:
+            raw (Tensor): x_r, (N, C, sh, sw), normalised.
+            inputs (Tensor): LR images y, (N, C, h, w), normalised.
+            data_samples (DataSample, optional): Of the LR images.
+
+        Returns:
+            DataSample: as :meth:`forward_inference`.
+        """
         pred = self._to_pixels(self.pd_head(raw, inputs))
-        if self.quantize == 'none':
-            image = pred.clamp(0, 255)
-        elif self.quantize == 'clip':
-            image = clip_uint8(pred.clamp(*RANGE)).float()
-        else:  # in the network's order of channels, as the head: A may treat them differently
-            image = self._round_consistently(pred.clamp(*RANGE), self._to_pixels(inputs)).float()
-        image = self._to_saved(image, data_samples)
+        # in the network's order of channels, as the head: A may treat them differently
+        image = self._to_saved(self.round_pixels(pred, self._to_pixels(inputs)), data_samples)
         image = image if self.quantize == 'none' else image.round()
         fields = dict(pred_img=image.cpu(), pred_float=self._to_saved(pred, data_samples).cpu())
         if (self.test_cfg or {}).get('keep_raw'):
             fields['raw_pred'] = self._to_saved(self._to_pixels(raw), data_samples).cpu()
         return DataSample(**fields)
 
-    def _round_consistently(self, pred, lr):
+    def round_pixels(self, pred, lr):
+        """Round as ``test_cfg.quantize`` says.
+
+        Args:
+            pred (Tensor): (N, C, sh, sw) in 0..255, not clipped.
+            lr (Tensor): (N, C, h, w) in 0..255.
+
+        Returns:
+            Tensor: like ``pred``, clipped, of integers unless ``quantize`` is 'none'.
+        """
+        if self.quantize == 'none':
+            return pred.clamp(0, 255)
+        pred = pred.clamp(*RANGE)
+        if self.quantize == 'clip':
+            return clip_uint8(pred).float()
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
             print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
                       'predictions are clipped and rounded.', logger='current',
                       level=logging.WARNING)
-            return clip_uint8(pred)
-        return consistent_uint8(pred, rounded, self.pd_head.operator_for(pred, rounded))
+            return clip_uint8(pred).float()
+        operator = self.pd_head.operator_for(pred, rounded)
+        made_by = (self.test_cfg or {}).get('made_by')
+        return consistent_uint8(
+            pred, rounded, operator, **(dict(made_by=made_by) if made_by else {})).float()
 
     def _mean_and_std(self, like):
         return (torch.tensor(self._normalised[key], dtype=like.dtype, device=like.device)

@@ -62,15 +62,19 @@ class PDN(PDMixin, GANPriorSR):
         network = self.generator_ema if self.use_ema and not training else self.generator
         return network(inputs, z=z)
 
+    def raw_samples(self, inputs, data_samples=None):
+        """Yield ``num_samples`` raw predictions, each of another latent."""
+        first = self._seed(training=False)
+        for i in range(self.num_samples):
+            yield self.forward_raw(inputs, data_samples, seed=None if first is None else first + i)
+
     def forward_inference(self, inputs, data_samples=None, **kwargs):
         """As :class:`PDMixin`, with ``pred_samples`` if ``num_samples`` is above 1."""
-        predictions = super().forward_inference(inputs, data_samples, **kwargs)
-        if self.num_samples > 1:
-            first = self._seed(training=False)
-            images = [predictions.pred_img]
-            for index in range(1, self.num_samples):
-                seed = None if first is None else first + index
-                again = super().forward_inference(inputs, data_samples, seed=seed)
-                images.append(again.pred_img)
-            predictions.set_tensor_data(dict(pred_samples=torch.stack(images, 1)))
+        if self.num_samples == 1:
+            return super().forward_inference(inputs, data_samples, **kwargs)
+        samples = [self.finish(raw, inputs, data_samples)
+                   for raw in self.raw_samples(inputs, data_samples)]
+        predictions = samples[0]
+        predictions.set_tensor_data(
+            dict(pred_samples=torch.stack([sample.pred_img for sample in samples], 1)))
         return predictions

@@ -6,7 +6,8 @@ from .panini_net import PaniniNet
 from .pdn_net import PDNNet
 from .psp_net import PSPNet
 from .pulse_net import PULSENet
+from .spandrel_generator import SpandrelGenerator
 from .stylegan2_prior import StyleGAN2Prior
 
 __all__ = ['DegradationEncoder', 'GFPGANNet', 'GLEANNet', 'GPENNet', 'PDNNet', 'PSPNet',
-           'PULSENet', 'PaniniNet', 'StyleGAN2Prior']
+           'PULSENet', 'PaniniNet', 'SpandrelGenerator', 'StyleGAN2Prior']

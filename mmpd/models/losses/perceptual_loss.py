@@ -34,15 +34,18 @@ def _load(build, path, **_):
 @contextmanager
 def _weights(vgg_type, pretrained):
     """Inside, torchvision's ``vgg_type(pretrained=True)`` gives the weights in ``pretrained``."""
+    build = getattr(vgg, vgg_type)
     if not pretrained.startswith(DOWNLOAD):
-        build = getattr(vgg, vgg_type)
         with patch.object(vgg, vgg_type, partial(_load, build, pretrained)):
             yield
         return
+    weights = get_model_weights(vgg_type).IMAGENET1K_V1
     try:
-        yield
+        # torchvision deprecated the pretrained=True that MMagic gives
+        with patch.object(vgg, vgg_type, lambda **_: build(weights=weights)):
+            yield
     except (URLError, OSError) as error:
-        url = get_model_weights(vgg_type).IMAGENET1K_V1.url
+        url = weights.url
         raise WeightsNotFound(
             f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. Without '
             f'network: get {url} and put it into {get_dir()}/checkpoints/, or name the file with '
