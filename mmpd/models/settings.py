@@ -9,6 +9,7 @@ from ..utils.validation import (
     check_keys,
     check_number,
     check_positive_int,
+    check_str,
     did_you_mean,
     optional,
     refuse,
@@ -42,7 +43,8 @@ SETTINGS = {
                    dict()),
     'GANPriorSR': (dict(r1_weight=lambda value, name: check_number(value, name, least=0)), dict()),
     'PDMixin': (dict(), dict(
-        quantize=lambda value, name: check_choice(value, name, QUANTIZE), keep_raw=check_bool)),
+        quantize=lambda value, name: check_choice(value, name, QUANTIZE), keep_raw=check_bool,
+        made_by=lambda value, name: optional(check_str, value, name))),
     'PDN': (dict(seed=_count_from_0), dict(
         num_samples=_count,
         seed=lambda value, name: optional(_count_from_0, value, name))),
@@ -79,11 +81,11 @@ def check_settings(model_type, train_cfg, test_cfg):
                 check_keys({key: value}, name, known)
 
 
-def check_init_cfg(init_cfg):
+def check_init_cfg(init_cfg, name='init_cfg'):
     """Return ``init_cfg`` if it is None, a dict or a list of dicts."""
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     if not all(entry is None or isinstance(entry, dict) for entry in entries):
-        refuse('init_cfg', 'a dict or a list of dicts', init_cfg)
+        refuse(name, 'a dict or a list of dicts', init_cfg)
     return init_cfg
 
 
