@@ -39,6 +39,8 @@ KINDS = {  # what no argument of the kind can be
     'init': ['text', 3, NAN, [1], True, 1.5, object],
     'widths': [*(v for v in ANY if v != {}), 3, True, {4: 'a'}, {4: 0}, {4: -1}, {4: NAN}, {4: 1.5},
                {'a': 8}, {4: None}, {3: 8}, {4: 10**9}],
+    'layers': [*(v for v in ANY if v != []), 3, True, None, [-1], [1.5], ['a'], [NAN], [None]],
+    'number': [*ANY, '0.1', True, None, [1.0]],
     'counts': [*ANY, 3, True, None, [0], [-1], [1.5], ['a'], [NAN], [None], [10**9]],
     'numbers': ['text', NAN, INF, {}, [], object, True, None, [NAN], [INF], ['a'], [None], [[1]]],
     'positives': ['text', NAN, INF, {}, [], object, True, None, -1, 0, [NAN], [0], ['a'], [-1.0]],
@@ -71,6 +73,7 @@ NETWORK = {'in_size': 'size', 'out_size': 'size', 'img_channels': 'count',
 EDIT = {'generator': 'config', 'pixel_loss': 'config', 'train_cfg': 'cfg', 'test_cfg': 'cfg',
         'init_cfg': 'init', 'data_preprocessor': 'config?', 'pd_head': 'cfg'}
 GAN = {'discriminator': 'config?', 'gan_loss': 'config?', 'perceptual_loss': 'config?'}
+FIXED = {'in_size': 'count', 'out_size': 'count', 'in_kernel': 'name', 'out_kernel': 'name'}
 PAIR = {'gt_key': 'text', 'pred_key': 'text', 'collect_device': 'name', 'prefix': 'text'}
 HEAD = {'operator': 'operator', 'strength': 'fraction', 'mean': 'numbers', 'std': 'positives'}
 OPERATOR = {'scale': 'count', 'kernel': 'name', 'antialias': 'flag', 'border': 'name'}
@@ -126,7 +129,7 @@ def inferencer(**given):
     from mmpd.apis import PDInferencer
     config = Config(dict(model=dict(type='PDGLEAN', generator=dict(type='GLEANNet', **TINY),
                                     **MODEL)))
-    return PDInferencer(**{'config': config, 'checkpoint': 'nothing.pth', **given})
+    return PDInferencer(**{'model': config, 'checkpoint': 'nothing.pth', **given})
 
 
 def parts():
@@ -140,6 +143,11 @@ def parts():
     edit = registered('PDEdit', generator=rrdb, **MODEL)
     moco = registered('DegradationMoCo', encoder=dict(type='DegradationEncoder', channels=(4, 8)),
                       projection_channels=4, queue_size=8)
+    widths = {4: 8, 8: 8, 16: 8, 32: 8}
+    fixed = dict(in_size=8, out_size=32, style_channels=8, num_mlps=1, channels=widths)
+    search = dict(type='PULSENet', in_size=8, out_size=32, style_channels=8, channels=widths)
+    pulse_net = registered('PULSENet', **{k: v for k, v in search.items() if k != 'type'})
+    pulse = registered('PULSE', generator=search)
     prior = dict(out_size=16, style_channels=8, num_mlps=1, channels={4: 8, 8: 8, 16: 8})
     return {
         'StyleGAN2Prior': (registered('StyleGAN2Prior', **prior), {
@@ -196,8 +204,36 @@ def parts():
             'on_test': 'flag', 'out_dir': 'text'}),
         'DownsamplingTestLoop': (loop, {'cases': 'cases', 'metrics': 'metrics', 'scale': 'count?',
                                         'fp16': 'flag'}),
-        'PDInferencer': (inferencer, {'config': 'text', 'checkpoint': 'text', 'device': 'text',
-                                      'cfg_options': 'init'}),
+        'PDInferencer': (inferencer, {
+            'model': 'text', 'checkpoint': 'text', 'device': 'text', 'cfg_options': 'init',
+            'operator': 'operator?', 'strength': 'fraction?', 'quantize': 'name?',
+            'tile': 'count?', 'tile_overlap': 'steps0', 'batch_size': 'steps'}),
+        'GPENNet': (registered('GPENNet', **fixed, net_size=32), {
+            'net_size': 'size', 'narrow': 'positive', **FIXED, **{
+                key: kind for key, kind in PRIOR.items() if key not in (
+                    'fp16_enabled', 'bgr2rgb')}}),
+        'GFPGANNet': (registered('GFPGANNet', **fixed, net_size=32), {
+            'net_size': 'size', 'fir': 'flag', 'freeze_prior': 'flag', **FIXED, **{
+                key: PRIOR[key] for key in ('style_channels', 'num_mlps', 'channel_multiplier',
+                                            'channels', 'init_cfg')}}),
+        'PSPNet': (registered('PSPNet', **fixed, prior_size=32, encoder_size=32,
+                              encoder_channels=(4, 4, 4, 4), encoder_depths=(1, 1, 1, 1)), {
+            'prior_size': 'size', 'encoder_size': 'size', 'encoder_channels': 'counts',
+            'encoder_depths': 'counts', 'freeze_prior': 'flag', 'prior_init_cfg': 'init',
+            **FIXED, **{key: kind for key, kind in PRIOR.items() if key != 'fp16_enabled'}}),
+        'PULSENet': (pulse_net, {
+            'in_size': 'count', 'out_size': 'size', 'style_channels': 'count',
+            'channels': 'widths?', 'steps': 'steps', 'optimizer': 'name',
+            'learning_rate': 'positive', 'lr_schedule': 'name', 'losses': 'keys?',
+            'eps': 'not_negative', 'noise_type': 'name', 'num_trainable_noise_layers': 'steps0',
+            'bad_noise_layers': 'layers', 'tile_latent': 'flag', 'seed': 'seed', 'keep': 'name',
+            'init_cfg': 'init'}),
+        'PULSE': (pulse, {**{key: kind for key, kind in EDIT.items() if key != 'pd_head'},
+                          'pixel_loss': 'config?'}),
+        'PDPULSE': (registered('PDPULSE', generator=search), {
+            'pd_inside': 'flag', **EDIT, 'pixel_loss': 'config?'}),
+        'SpandrelGenerator': (registered('SpandrelGenerator', checkpoint='nothing.pth'), {
+            'checkpoint': 'text', 'mean': 'number', 'std': 'positive'}),
         'AveragePooling': (operator('AveragePooling', scale=4), {'scale': 'count'}),
         'SeparableResize': (operator('SeparableResize', scale=4), OPERATOR),
         'CEM': (operator('CEM', scale=4), {'scale': 'count', 'bound': 'share', 'a': 'minus'}),
@@ -209,7 +245,7 @@ def parts():
     }
 
 
-EXTRA = {'LRSynthesis': {'operator'}}  # arguments with a test of their own
+EXTRA = {'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'}}  # arguments with a test of their own
 
 
 def stopped(*_):
@@ -299,7 +335,8 @@ def test_every_argument_is_fuzzed():
 
 @pytest.mark.parametrize('part', list(parts()))
 def test_the_right_values_are_accepted(part):
-    if part in ('LPIPS', 'PDInferencer', 'PerceptualLoss', 'Masking', 'Compose'):
+    if part in ('LPIPS', 'PDInferencer', 'PerceptualLoss', 'Masking', 'Compose',
+                'SpandrelGenerator'):
         pytest.skip('needs a download or an argument')
     parts()[part][0]()
 

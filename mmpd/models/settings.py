@@ -10,6 +10,7 @@ from ..utils.validation import (
     check_keys,
     check_number,
     check_positive_int,
+    check_str,
     did_you_mean,
     optional,
     refuse,
@@ -81,11 +82,11 @@ def check_settings(model_type, train_cfg, test_cfg):
                 check_keys({key: value}, name, known)
 
 
-def check_init_cfg(init_cfg):
+def check_init_cfg(init_cfg, name='init_cfg'):
     """Return ``init_cfg`` if it is None, a dict or a list of dicts."""
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     if not all(entry is None or isinstance(entry, dict) for entry in entries):
-        refuse('init_cfg', 'a dict or a list of dicts', init_cfg)
+        refuse(name, 'a dict or a list of dicts', init_cfg)
     return init_cfg
 
 

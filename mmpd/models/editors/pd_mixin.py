@@ -69,7 +69,7 @@ class PDMixin:
         optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         self.quantize = quantize
-        scale = check_suitable(self.generator)
+        scale = check_suitable(self.generator, self._generator_scale())
         check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
         operator = head.get('operator')
         operator = dict(type='AveragePooling') if operator is None else operator

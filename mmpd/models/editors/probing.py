@@ -51,11 +51,12 @@ def _meta_copy(module):
     return deepcopy(module, copied)
 
 
-def check_suitable(generator):
+def check_suitable(generator, named=None):
     """Refuse a generator that does not make one image out of one.
 
     Args:
         generator (nn.Module): Of the model.
+        named (int, optional): Its scale, if it says its sizes: then it is not run.
 
     Returns:
         int | None: Its scale; None if that cannot be told without running it for good.
@@ -71,6 +72,8 @@ def check_suitable(generator):
     if len(needed) > 1:
         raise ArgumentError(f'generator: expected a network that makes one SR image of one LR '
                             f'image, got {name}, which also needs {", ".join(needed[1:])}')
+    if named is not None:
+        return named
     probed = probe(generator)
     if isinstance(probed, Exception):
         if re.search(TOO_FEW_AXES, str(probed)) or not isinstance(

@@ -34,7 +34,24 @@ def log2_of(size, name):
     """log2 of a power of two of at least 4, else ValueError."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 4 or size & (size - 1):
         refuse(name, 'a power of two of at least 4', size)
+    if size > MOST_CHANNELS:
+        refuse(name, f'at most {MOST_CHANNELS}', size)
     return size.bit_length() - 1
+
+
+def check_widths(channels):
+    """``channels`` (dict or None) as a dict, its keys resolutions and its values widths.
+
+    Raises:
+        ArgumentError: names the key that is no power of two, or the width that is none.
+    """
+    widths = {}
+    for res, width in (optional(check_dict, channels, 'channels') or {}).items():
+        # a config file may turn the keys into strings
+        res = int(res) if isinstance(res, str) and res.isdecimal() else res
+        log2_of(res, 'channels')
+        widths[res] = check_positive_int(width, f'channels[{res}]', most=MOST_CHANNELS)
+    return widths
 
 
 def prior_channels(channel_multiplier=2, channels=None):
@@ -42,11 +59,7 @@ def prior_channels(channel_multiplier=2, channels=None):
     check_positive_int(channel_multiplier, 'channel_multiplier', most=MOST_CHANNELS)
     widths = {4: 512, 8: 512, 16: 512, 32: 512}
     widths.update({res: 16384 // res * channel_multiplier for res in (64, 128, 256, 512, 1024)})
-    for res, width in (optional(check_dict, channels, 'channels') or {}).items():
-        # a config file may turn the keys into strings
-        res = int(res) if isinstance(res, str) and res.isdecimal() else res
-        log2_of(res, 'channels')
-        widths[res] = check_positive_int(width, f'channels[{res}]', most=MOST_CHANNELS)
+    widths.update(check_widths(channels))
     return widths
 
 
