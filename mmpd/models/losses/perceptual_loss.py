@@ -1,7 +1,6 @@
 """MMagic's perceptual loss, whose VGG weights can come from a local file."""
 from contextlib import contextmanager
 from functools import partial
-from unittest.mock import patch
 from urllib.error import URLError
 
 from mmagic.models.losses.perceptual_loss import PerceptualLoss as MMagicPerceptualLoss
@@ -36,22 +35,22 @@ def _load(build, path, **_):
 @contextmanager
 def _weights(vgg_type, pretrained):
     """Inside, torchvision's ``vgg_type(pretrained=True)`` gives the weights in ``pretrained``."""
-    build = getattr(vgg, vgg_type)
-    if not pretrained.startswith(DOWNLOAD):
-        with patch.object(vgg, vgg_type, partial(_load, build, pretrained)):
-            yield
-        return
+    build, local = getattr(vgg, vgg_type), not pretrained.startswith(DOWNLOAD)
     weights = get_model_weights(vgg_type).IMAGENET1K_V1
+    # torchvision deprecated the pretrained=True that MMagic gives
+    setattr(vgg, vgg_type, partial(_load, build, pretrained) if local
+            else lambda **_: build(weights=weights))
     try:
-        # torchvision deprecated the pretrained=True that MMagic gives
-        with patch.object(vgg, vgg_type, lambda **_: build(weights=weights)):
-            yield
+        yield
     except (URLError, OSError) as error:
-        url = weights.url
+        if local:
+            raise
         raise WeightsNotFound(
             f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. Without '
-            f'network: get {url} and put it into {get_dir()}/checkpoints/, or name the file with '
-            'model.perceptual_loss.pretrained=FILE.') from error
+            f'network: get {weights.url} and put it into {get_dir()}/checkpoints/, or name the '
+            'file with model.perceptual_loss.pretrained=FILE.') from error
+    finally:
+        setattr(vgg, vgg_type, build)
 
 
 @MODELS.register_module(force=True)
