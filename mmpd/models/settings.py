@@ -10,7 +10,6 @@ from ..utils.validation import (
     check_keys,
     check_number,
     check_positive_int,
-    check_str,
     did_you_mean,
     optional,
     refuse,
