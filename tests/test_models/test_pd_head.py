@@ -308,6 +308,27 @@ def test_the_range_is_found_out_for_each_scale():
         torch.testing.assert_close(Sum(scale).A((result + 1) / 2), y, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize('gain, undone', ((1 + 2.4e-5, True), (1 - 1e-5, True), (1 + 4e-7, False)))
+def test_the_range_is_decided_by_the_precision_of_the_dtype(gain, undone):
+    """deepinv's Decolorize maps 1 to 1 + 2.4e-5: a hundred times a rounding error."""
+    operator = Foreign(4, gain=gain)
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = operator.A(truth)
+    head = PDHead(operator)
+    result = (head(raw * 2 - 1, y * 2 - 1) + 1) / 2
+    assert list(head._unit_range.values()) == [undone]
+    assert (operator.A(result) - y).abs().max() < 1e-6
+
+
+def test_deepinv_decolorize_is_consistent_up_to_rounding(physics):
+    operator = physics.Decolorize()
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = operator.A(truth)
+    result = (PDHead(operator)(raw * 2 - 1, y * 2 - 1) + 1) / 2
+    error = (operator.A(result).double() - y).square().mean()
+    assert -10 * error.log10() > 130  # dB; 98 where the range is not undone
+
+
 def test_threads_with_images_of_different_sizes():
     head, cases = PDHead(), [batch(AveragePooling(s), seed=s)[:2] for s in (1, 2, 4, 8)]
     expected = [PDHead(AveragePooling(s))(*case) for s, case in zip((1, 2, 4, 8), cases,
