@@ -1,4 +1,5 @@
 """Super-resolve LR images, no GT needed."""
+import logging
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from mmagic.datasets.transforms import PackInputs
 from mmagic.registry import MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from ..utils.checkpoint import read_state_dict
@@ -76,6 +78,10 @@ class PDInferencer:
         data = self.model.data_preprocessor(
             dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
         sample, = self.model(data['inputs'], data['data_samples'], mode='predict')
+        unmatched = int(sample.output.get('lr_unmatched', 0))
+        if unmatched:
+            print_log(f'{unmatched} of {lr.size} LR values are not given back by the output',
+                      logger='current', level=logging.WARNING)
         image = sample.output.get('pred_samples', sample.output.pred_img)
         bgr = image.clamp(0, 255).round().to(torch.uint8)
         return bgr.flip(-3).movedim(-3, -1).contiguous().cpu().numpy()
