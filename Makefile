@@ -1,10 +1,10 @@
 # Needs Python 3.10, 3.11 or 3.12 and pip, nothing else. "make help" lists the targets.
 VENV_PYTHON := .venv/bin/python
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test mutants lint lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup:  ## create .venv from requirements/lock.txt (done by demo, test and lint on their own)
 	@command -v python3 >/dev/null || { \
@@ -16,6 +16,9 @@ demo: setup  ## train GLEAN and PDGLEAN on real pictures, compare them (work_dir
 
 test: setup  ## run the test suite (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest
+
+mutants: setup  ## put faults into a copy, one at a time; the tests have to find each
+	@$(VENV_PYTHON) tests/mutants.py
 
 lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .

@@ -10,7 +10,8 @@ from torch import nn
 
 __all__ = ['DENSE_LIMIT', 'DeferredCheck', 'HALF', 'LinearOperator', 'autocasts', 'cached',
            'check_batch', 'check_finite', 'check_positive_int', 'check_strength', 'compute_dtype',
-           'deferred_check', 'full_dtype', 'is_compiling', 'is_plain', 'no_autocast', 'run_check']
+           'deferred_check', 'full_dtype', 'is_compiling', 'is_plain', 'no_autocast',
+           'reading_waits', 'run_check']
 
 HALF = (torch.float16, torch.bfloat16)
 DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
@@ -145,6 +146,11 @@ def check_finite(small, image=None, measurement=None):
                      f'{image.abs().max().item():g})')
 
 
+def reading_waits(tensor):
+    """Whether Python waits for all that is queued on a device when it looks at a value."""
+    return tensor.is_cuda
+
+
 class DeferredCheck(threading.local):
     """:func:`check_finite` that does not wait for the GPU: it tells at one of the next calls.
 
@@ -261,8 +267,7 @@ class LinearOperator(nn.Module):
             cache = self.__dict__.setdefault('_pseudo_inverses', {})
             key = shape, like.device
             before, matrices = cache.get(key, (None, {}))
-            if before is None or not torch.allclose(echo, before, rtol=1e-12, atol=0,
-                                                    equal_nan=True):
+            if before is None or not torch.allclose(echo, before, 1e-12, 0, equal_nan=True):
                 images = torch.eye(size, dtype=torch.float64, device=like.device)
                 matrix = self._A(images.view(size, *shape)).flatten(1).T
                 matrices = {torch.float64: torch.linalg.pinv(matrix)}

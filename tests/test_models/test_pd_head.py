@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmagic.registry import MODELS
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpd.models.heads import PDHead
+from mmpd.models.heads import PDHead, pd_head
 from mmpd.operators import (
     AveragePooling,
     BlockCompressedSensing,
@@ -17,6 +18,7 @@ from mmpd.operators import (
     SeparableResize,
     consistent_uint8,
 )
+from mmpd.operators.base import DeferredCheck
 
 
 def batch(operator, size=16, seed=0, dtype=torch.float32):
@@ -318,6 +320,34 @@ def test_the_range_is_decided_by_the_precision_of_the_dtype(gain, undone):
     result = (head(raw * 2 - 1, y * 2 - 1) + 1) / 2
     assert list(head._unit_range.values()) == [undone]
     assert (operator.A(result) - y).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize('size', (16, 256))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float64))
+def test_a_training_step_does_not_wait_for_its_gpu(monkeypatch, size, dtype):
+    """Counted on the CPU, as if it were one: values that Python looks at."""
+    class Looks(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            Looks.count += func.overloadpacket.__name__ in (
+                '_local_scalar_dense', 'is_nonzero', 'nonzero', 'item')
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(pd_head, 'reading_waits', lambda tensor: True)
+    monkeypatch.setattr(pd_head, 'deferred_check', DeferredCheck())
+    raw, lr = torch.rand(1, 3, size, size, dtype=dtype), torch.rand(1, 3, size // 4, size // 4)
+    head = PDHead(dict(type='AveragePooling', scale=4)).train()
+    with Looks():
+        for _ in range(3):
+            head(raw.clone().requires_grad_(), lr.to(dtype)).sum().backward()
+    assert Looks.count == 0
+    raw[0, 0, 0, 0] = float('nan')
+    head(raw, lr.to(dtype))
+    with pytest.raises(ValueError, match='earlier batch'):  # told, but later
+        head(raw, lr.to(dtype))
+    with pytest.raises(ValueError, match='image: expected finite values, got 1'):
+        head.eval()(raw, lr.to(dtype))
 
 
 def test_deepinv_decolorize_is_consistent_up_to_rounding(physics):

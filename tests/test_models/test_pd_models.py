@@ -264,6 +264,19 @@ def test_averaged_generator_is_used_outside_training():
     assert not torch.equal(model(lr), model.forward_train(lr))
 
 
+@pytest.mark.parametrize('type', ['GLEANNet', 'GLEANStyleGANv2'])
+def test_the_averaged_generator_begins_with_the_prior(prior_file, type):
+    generator = dict(upstream_generator(), type=type, init_cfg=init_cfg(prior_file))
+    model = tiny_model('PDGLEAN', generator, use_ema=True)
+    model.init_weights()
+    averaged = model.generator_ema.state_dict()
+    assert all(torch.equal(averaged[key], value)
+               for key, value in model.generator.state_dict().items())
+    wanted = torch.load(prior_file)['state_dict']
+    assert all(torch.equal(averaged[key.replace('generator_ema', 'generator')], value)
+               for key, value in wanted.items())
+
+
 @pytest.mark.parametrize('load', [load_state_dict, torch.nn.Module.load_state_dict],
                          ids=['mmengine', 'torch'])
 def test_a_plain_checkpoint_fills_the_averaged_generator_too(load):

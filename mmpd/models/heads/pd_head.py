@@ -12,6 +12,7 @@ from mmpd.operators.base import (
     check_strength,
     compute_dtype,
     deferred_check,
+    reading_waits,
 )
 from mmpd.operators.decomposition import apply
 from mmpd.operators.resolve import prepare_operator, resolve_operator
@@ -101,7 +102,7 @@ class PDHead(nn.Module):
                              f'{getattr(lr, "dtype", type(lr).__name__)}')
         # the first steps of mixed precision training may overflow: the gradient scaler's matter
         check = not (self.training and (raw.dtype in HALF or autocasts(raw.device.type)))
-        if check and self.training and raw.is_cuda:
+        if check and self.training and reading_waits(raw):
             check = deferred_check  # a step that waits for its GPU cannot queue the next one
         wide = compute_dtype(raw, lr)
         raw, lr = raw.to(wide), lr.to(wide)
