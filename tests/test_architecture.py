@@ -20,7 +20,9 @@ FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations')
            # torch counts the changes of a tensor, numpy moved its core: neither has another name
            ('mmpd/operators/base.py', '_version'), ('mmpd/compat/checkpoints.py', '_core'),
            ('mmpd/compat/checkpoints.py', '_reconstruct'),
-           ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook')}
+           ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook'),
+           # spandrel's public call clips the image and cuts its gradient
+           ('mmpd/models/generators/spandrel_generator.py', '_call_fn')}
 
 
 def rules():

@@ -25,7 +25,7 @@ from ..evaluation.functional import errors, psnr
 from ..operators import AveragePooling, SeparableResize, consistent_uint8
 from ..operators.library_resize import LIBRARIES, LibraryResize
 from ..operators.resolve import infer_scale
-from ..utils.files import write_atomically
+from ..utils.files import csv_text, write_atomically
 from ..utils.images import SUFFIXES, read_8bit
 
 OPERATORS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
@@ -228,7 +228,7 @@ def main(argv=None):
                       file=sys.stderr)
                 return 2
             save(result, target)
-            row = dict(name=stem, scale=scale, made_by=args.made_by, **row)
+            row = dict(name=csv_text(stem), scale=scale, made_by=args.made_by, **row)
             if writer is None:
                 writer = csv.DictWriter(file, row)
                 writer.writeheader()

@@ -140,7 +140,7 @@ def _row(cells, size, gain=None):
     return np.concatenate([*parts, side], 1)
 
 
-def comparison_panel(columns, gt=None, gain=5, cell=None):
+def comparison_panel(columns, gt=None, gain=5, cell=None, degrade=None, gt_errors=True):
     """Results side by side, and below each its error map against the GT (Fig. 4).
 
     Args:
@@ -150,13 +150,17 @@ def comparison_panel(columns, gt=None, gain=5, cell=None):
             are no error maps. Defaults to None.
         gain (float): Factor on the absolute error. Defaults to 5, as in the paper.
         cell (int, optional): Height of one image; see :func:`display_size`.
+        degrade (Callable, optional): A, from an (H, W, 3) uint8 array to one of the size of the
+            first column, which is the LR y. With it there is a row of consistency error maps
+            |A x - y|. Defaults to None.
+        gt_errors (bool): Show the error maps against the GT. Defaults to True.
 
     Returns:
         np.ndarray: uint8 RGB picture.
 
     Raises:
         ValueError: If there is nothing to show, an image is not uint8 RGB or has another aspect
-            ratio than the largest one.
+            ratio than the largest one, or ``degrade`` gives another size than the LR's.
     """
     images = {title: check_image(image, title) for title, image in dict(columns).items()}
     if gt is not None:
@@ -173,9 +177,15 @@ def comparison_panel(columns, gt=None, gain=5, cell=None):
     rows = [_row(images.items(), size)]
     maps = {title: error_map(image, gt, gain) for title, image in images.items()
             if gt is not None and title != 'GT' and image.shape == shape}
-    if maps:
+    if maps and gt_errors:
         rows.append(_row([(f'|{title} - GT| x {gain:g}' if title in maps else '', maps.get(title))
                           for title in images], size, gain))
+    if degrade is not None:
+        (lr_title, lr), *others = images.items()
+        maps = {title: error_map(degrade(image), lr, gain) for title, image in others
+                if image.shape == shape}
+        rows.append(_row([(f'|A x - {lr_title}| x {gain:g}' if title in maps else '',
+                           maps.get(title)) for title in images], size, gain))
     return np.concatenate(rows)
 
 

@@ -1,5 +1,6 @@
 """MS-SSIM and LPIPS against independent implementations."""
 import json
+import warnings
 from urllib.error import URLError
 
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
@@ -13,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from mmpd.evaluation.functional import require
+from mmpd.evaluation.functional import as_tensor, require
 from mmpd.evaluation.metrics.lpips import build_lpips
 from mmpd.evaluation.metrics.ms_ssim import WEIGHTS, ms_ssim, scales_for
 
@@ -141,6 +142,22 @@ def test_lpips_equals_torchmetrics(backbone):
     assert evaluate(cfg, [sample(gt, pred - 0.4)])['LPIPS_alex'] == got
     assert evaluate(cfg, [sample(gt, gt)])['LPIPS_alex'] == pytest.approx(0, abs=1e-9)
     assert got != evaluate(cfg, [sample(gt.flip(0), pred.flip(0))])['LPIPS_alex']
+
+
+def test_lpips_is_built_without_warnings(backbone):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        build_lpips('alex', backbone)
+
+
+def test_read_only_arrays_are_taken_without_warnings():
+    image = np.full((3, 4, 4), 7, np.uint8)
+    image.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert torch.equal(as_tensor(image, 'x'), torch.full((3, 4, 4), 7.).double())
+    image = np.zeros((3, 4, 4))
+    assert as_tensor(image, 'x').data_ptr() == image.__array_interface__['data'][0]
 
 
 def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):

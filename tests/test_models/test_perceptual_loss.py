@@ -1,11 +1,12 @@
 """The perceptual loss takes its VGG weights from where the config says."""
+import warnings
 from urllib.error import URLError
 
 import pytest
 import torch
 from mmagic.models.losses.perceptual_loss import PerceptualLoss as MMagicPerceptualLoss
 from mmagic.registry import MODELS
-from torchvision.models import vgg
+from torchvision.models import get_model_weights, vgg
 
 from mmpd.errors import WeightsMismatch, WeightsNotFound
 
@@ -52,6 +53,21 @@ def test_local_file_is_used(network, weights, no_network):
         first, second = (network.features[:3]((image - mean) / std) for image in (x, gt))
     assert loss(x, gt)[0].item() == pytest.approx(1e-2 * (first - second).square().mean().item())
     assert vgg.vgg11.__module__ == 'torchvision.models.vgg'  # torchvision is as it was
+
+
+def test_torchvisions_download_is_asked_for_in_todays_words(network, monkeypatch):
+    asked = []
+
+    def download(weights, progress=True, check_hash=False):
+        asked.append(weights)
+        return network.state_dict()
+
+    monkeypatch.setattr(type(get_model_weights('vgg11').IMAGENET1K_V1), 'get_state_dict', download)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        loss = MODELS.build(config('torchvision://vgg11'))
+    assert asked == [get_model_weights('vgg11').IMAGENET1K_V1]
+    assert torch.equal(loss.vgg.vgg_layers[0].weight, network.features[0].weight)
 
 
 def test_mmagic_ignores_the_file(weights, no_network):

@@ -1,5 +1,6 @@
 """The operator for an image and its LR: one rule, one message, no trace of other callers."""
 import threading
+import time
 
 import pytest
 import torch
@@ -127,7 +128,13 @@ def test_a_first_call_on_meta_or_in_inference_mode_spoils_nothing():
 def test_threads_get_one_operator(monkeypatch):
     made, barrier = [], threading.Barrier(4)
     build = module.build_operator
-    monkeypatch.setattr(module, 'build_operator', lambda cfg: made.append(cfg) or build(cfg))
+
+    def slowly(cfg):
+        made.append(cfg)
+        time.sleep(0.05)  # the others come while it is built
+        return build(cfg)
+
+    monkeypatch.setattr(module, 'build_operator', slowly)
     found = []
 
     def work():

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import load_script
+from mmagic.registry import MODELS
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
 
 from mmpd.cli.test import test as run_test
 from mmpd.cli.train import train as run_train
+from mmpd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -111,6 +114,44 @@ def test_testing_needs_no_training_data_and_writes_panels(data, tmp_path):
     assert len(panels) == 2
 
 
+def test_lr_images_alone_are_tested_for_consistency(tmp_path, capfd):
+    config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(dict(option.split('=') for option in TINY))
+    for key in ('style_channels', 'num_mlps', 'rrdb_channels', 'num_rrdbs'):
+        cfg.model.generator[key] = int(cfg.model.generator[key])
+    cfg.model.generator.channels = {4: 8, 8: 8, 16: 8, 32: 8, 64: 8}
+    cfg.model.discriminator.mid_channels = 2
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
+    (tmp_path / 'lr').mkdir()
+    for index in range(3):
+        lr = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(lr).save(tmp_path / 'lr' / f'{index}.png')
+
+    def test(*more, name='lr-only', folder=tmp_path / 'lr'):
+        run_test([str(config), str(tmp_path / 'x.pth'), '--lr', str(folder), '--out',
+                  str(tmp_path / 'metrics.json'), '--work-dir', str(tmp_path / name),
+                  '--cfg-options', *TINY, f'experiment_name={name}', *more])
+        return json.loads((tmp_path / 'metrics.json').read_text())
+    metrics = test()
+    assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
+    assert not [key for key in metrics if 'LR' not in key]
+    assert 'Cannot find key' not in ''.join(capfd.readouterr())
+    assert not list(tmp_path.rglob('vis_image'))
+    metrics = test('model.pd_head.operator.type=SeparableResize',
+                   'model.pd_head.operator.kernel=bicubic', name='bicubic')
+    assert metrics['PSNR_LR'] > 100  # by the A of the head, not by average pooling
+
+    for size, mode, message in (((8, 8), 'RGBA', 'expected 8-bit grey or RGB, got mode RGBA'),
+                                ((9, 8), 'RGB', '9x8, but this config takes 8x8 only')):
+        Image.new(mode, size).save(tmp_path / 'lr' / 'x.png')
+        with pytest.raises(InputError, match=f'--lr .*x.png: {message}'):
+            test()
+    with pytest.raises(InputError, match='--lr .*none: expected a folder'):
+        test(folder=tmp_path / 'none')
+
+
 def test_mmagics_own_tool_trains_the_same_model(data, tmp_path, monkeypatch):
     config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
     ours = train(config, data, tmp_path / 'ours', 'train_cfg.max_iters=2')
@@ -178,8 +219,20 @@ def test_wrong_checkpoints(data, tmp_path, capsys):
     broken, alien = tmp_path / 'broken.pth', tmp_path / 'alien.pth'
     broken.write_bytes(b'not a checkpoint')
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), alien)
+    # most weights fit: mmengine would leave the others random, and say so in the log alone
+    other, short = tmp_path / 'other.pth', tmp_path / 'short.pth'
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({key: int(value) for key, value in (
+        option.split('=') for option in TINY)})
+    state = MODELS.build(cfg.model.generator).state_dict()
+    state = {f'generator.{key}': value for key, value in state.items()}
+    last = list(state)[-1]
+    torch.save(dict(state_dict={**state, last: torch.ones(1, 2, 3)}), other)
+    torch.save(dict(state_dict={key: state[key] for key in state if key != last}), short)
     for path, message in ((tmp_path / 'none.pth', 'no checkpoint'), (broken, 'cannot be read'),
-                          (alien, 'has none of the weights of this config')):
+                          (alien, 'has none of the weights of this config'),
+                          (other, 'is of another network than that of this config: "generator.'),
+                          (short, 'is not in it')):
         said = run_and_read(run_test, [
             config, str(path), '--work-dir', str(tmp_path / 'w'),
             *options(data, name=path.stem)], capsys)

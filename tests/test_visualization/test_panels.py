@@ -128,3 +128,26 @@ def test_bad_input_is_named(images):
             (lambda: decomposition_panel(lr[0], gt), "'LR'")):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_comparison_panel_with_consistency_errors():
+    """A row of |A x - y| below the results; the LR itself has none."""
+    gt = np.full((64, 64, 3), 100, np.uint8)
+    lr = np.full((16, 16, 3), 100, np.uint8)
+
+    def degrade(image):
+        return image[::4, ::4]
+
+    columns = {'LR': lr, 'right': gt, 'wrong': gt + np.uint8(50)}
+    plain = comparison_panel(columns, gt=gt)
+    both = comparison_panel(columns, gt=gt, degrade=degrade)
+    alone = comparison_panel(columns, gt=gt, degrade=degrade, gt_errors=False)
+    assert both.shape[0] == plain.shape[0] * 3 // 2 and alone.shape == plain.shape
+    assert np.array_equal(both[:plain.shape[0]], plain)
+    row, cell = alone[-50], 192 + 6
+    assert (row[:cell] == 255).all()  # nothing below the LR
+    assert row[cell + 20:2 * cell - 20].max() < 20  # the colour of no error
+    assert row[2 * cell + 20:3 * cell - 20].max() > 200
+    assert row[3 * cell + 20:4 * cell - 20].max() < 20
+    with pytest.raises(ValueError, match='cannot subtract shapes'):
+        comparison_panel(columns, gt=gt, degrade=lambda image: image)

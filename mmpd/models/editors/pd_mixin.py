@@ -5,13 +5,23 @@ import torch
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
 
-from ...operators import build_operator, clip_uint8, consistent_uint8
+from ...operators import LinearOperator, build_operator, clip_uint8, consistent_uint8
 from ...operators.library_resize import LibraryResize
 from ...operators.resolve import infer_scale
+from ...utils.validation import (
+    ArgumentError,
+    check_choice,
+    check_dict,
+    check_keys,
+    check_strength,
+    optional,
+    parameters_of,
+)
 from ..heads import PDHead
+from ..settings import QUANTIZE, check_model_parts, check_settings
+from .probing import check_suitable, is_identity
 
 RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
-QUANTIZE = ('consistent', 'clip', 'none')
 
 
 class PDMixin:
@@ -40,37 +50,70 @@ class PDMixin:
             default A x is rounded once, as :class:`LRSynthesis` does.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
+
+    Raises:
+        ValueError: for unknown keys or wrong values in pd_head, test_cfg or train_cfg, naming
+            the nearest valid one; for a generator that does not make one image of one (video
+            models, LIIF), and for one of scale 1 whose A is the identity.
     """
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
-        exact = (pd_head or {}).get('strength', 1) == 1
+        head = self._check_head(pd_head)
+        exact = check_strength(head.get('strength', 1)) == 1
+        optional(check_dict, test_cfg, 'test_cfg')
         quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')
-        if quantize not in QUANTIZE:
-            raise ValueError(f'test_cfg.quantize: expected one of {QUANTIZE}, got {quantize!r}.')
+        check_choice(quantize, 'test_cfg.quantize', QUANTIZE)
         if quantize == 'consistent' and not exact:
-            raise ValueError("test_cfg.quantize='consistent' would undo pd_head.strength="
-                             f"{pd_head['strength']}; use 'clip'.")
+            raise ArgumentError("test_cfg.quantize='consistent' would undo pd_head.strength="
+                                f"{head['strength']}; use 'clip'.")
+        check_model_parts(**kwargs)
+        optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         self.quantize, self.made_by = quantize, (test_cfg or {}).get('made_by')
-        head = dict(pd_head or {})
-        head.pop('type', None)
-        operator = head.get('operator') or dict(type='AveragePooling')
+        scale = check_suitable(self.generator)
+        check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
+        operator = head.get('operator')
+        operator = dict(type='AveragePooling') if operator is None else operator
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
+        if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
+            self.generator.check_normalisation(**self._normalised)
         self.pd_head = PDHead(**{**self._normalised, **head})
+        self._check_scale(scale)
         self._check_library()
 
     def _check_library(self):
         if self.made_by in (None, 'float'):
             return
         if self.quantize != 'consistent':
-            raise ValueError(f'test_cfg.made_by={self.made_by!r} is for '
-                             f"test_cfg.quantize='consistent', not {self.quantize!r}.")
+            raise ArgumentError(f'test_cfg.made_by={self.made_by!r} is for '
+                                f"test_cfg.quantize='consistent', not {self.quantize!r}.")
         operator = self.pd_head.operator
         if operator is None:  # any scale will do
             operator = build_operator(dict(self.pd_head.operator_cfg, scale=2))
         LibraryResize(operator, self.made_by)
+
+    @staticmethod
+    def _check_head(pd_head):
+        """A copy of ``pd_head`` without its type, every key known."""
+        head = dict(optional(check_dict, pd_head, 'pd_head') or {})
+        check_choice(head.pop('type', 'PDHead'), 'pd_head.type', ('PDHead',))
+        return check_keys(head, 'pd_head', [*parameters_of(PDHead), 'type'])
+
+    def _check_scale(self, scale):
+        """Refuse A = I, with which every output is the input."""
+        operator = self.pd_head.operator
+        if operator is None and scale == 1 or is_identity(operator):
+            raise ArgumentError(
+                f'pd_head.operator: expected a degradation, got one that changes nothing: the '
+                f'generator {type(self.generator).__name__} has scale 1, so with average pooling '
+                'or resizing A is the identity and every output would be the input; name an '
+                'operator of scale 1 that loses something, such as Masking or Grayscale')
+        known = getattr(operator, 'scale', None)
+        if isinstance(operator, LinearOperator) and scale and known and scale != known:
+            raise ArgumentError(f'pd_head.operator: expected scale {scale}, that of the generator '
+                                f'{type(self.generator).__name__}, got {operator!r}')
 
     @staticmethod
     def _normalisation(preprocessor):
@@ -123,15 +166,26 @@ class PDMixin:
             ``quantize='consistent'`` and an 8-bit LR ``lr_unmatched``, (N),
             how many LR values the downsampled ``pred_img`` does not give back.
         """
-        raw = self.forward_raw(inputs, data_samples, **kwargs)
-        pred, unmatched = self._to_pixels(self.pd_head(raw, inputs)), None
-        if self.quantize == 'none':
-            image = pred.clamp(0, 255)
-        elif self.quantize == 'clip':
-            image = clip_uint8(pred.clamp(*RANGE)).float()
-        else:  # in the network's order of channels, as the head: A may treat them differently
-            image, unmatched = self._round_consistently(pred.clamp(*RANGE),
-                                                        self._to_pixels(inputs))
+        return self.finish(self.forward_raw(inputs, data_samples, **kwargs), inputs, data_samples)
+
+    def raw_samples(self, inputs, data_samples=None):
+        """Yield the raw predictions of one test: one, where the model is no sampler."""
+        yield self.forward_raw(inputs, data_samples)
+
+    def finish(self, raw, inputs, data_samples=None):
+        """What :meth:`forward_inference` does after the generator, with x_r from elsewhere (tiles).
+
+        Args:
+            raw (Tensor): x_r, (N, C, sh, sw), normalised.
+            inputs (Tensor): LR images y, (N, C, h, w), normalised.
+            data_samples (DataSample, optional): Of the LR images.
+
+        Returns:
+            DataSample: as :meth:`forward_inference`.
+        """
+        pred = self._to_pixels(self.pd_head(raw, inputs))
+        # in the network's order of channels, as the head: A may treat them differently
+        image, unmatched = self._round(pred, self._to_pixels(inputs))
         image = self._to_saved(image, data_samples)
         image = image if self.quantize == 'none' else image.round()
         fields = dict(pred_img=image.cpu(), pred_float=self._to_saved(pred, data_samples).cpu())
@@ -145,7 +199,25 @@ class PDMixin:
             result.set_metainfo(dict(network_channel_order=[order] * len(pred)))
         return result
 
-    def _round_consistently(self, pred, lr):
+    def round_pixels(self, pred, lr):
+        """Round as ``test_cfg.quantize`` says.
+
+        Args:
+            pred (Tensor): (N, C, sh, sw) in 0..255, not clipped.
+            lr (Tensor): (N, C, h, w) in 0..255.
+
+        Returns:
+            Tensor: like ``pred``, clipped, of integers unless ``quantize`` is 'none'.
+        """
+        return self._round(pred, lr)[0]
+
+    def _round(self, pred, lr):
+        """:meth:`round_pixels`, and how many LR values differ for each image, if counted."""
+        if self.quantize == 'none':
+            return pred.clamp(0, 255), None
+        pred = pred.clamp(*RANGE)
+        if self.quantize == 'clip':
+            return clip_uint8(pred).float(), None
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
             print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
