@@ -158,6 +158,18 @@ def pictures(tmp_path_factory):
     return folder.parent
 
 
+def test_both_stages_see_degradations_at_the_same_size():
+    """The restorer's encoder pools its images: what it was pretrained on is pooled as much."""
+    first = Config.fromfile(CONFIG)
+    second = Config.fromfile(CONFIG.with_name('panini_mfr-in512out1024_1xb1-800k_ffhq.py'))
+    crops = {step.crop_size for step in first.train_dataloader.dataset.pipeline
+             if step.type == 'Crop'}
+    assert crops == {(256, 256)} and second.model.generator.in_size == 512
+    ratios = [side / MODELS.build(dict(cfg, init_cfg=None)).image_size for side, cfg in (
+        (256, first.model.encoder), (512, second.model.generator.degradation_encoder))]
+    assert ratios == [2, 2]
+
+
 def shrunken(pictures, work_dir):
     """The config at 32 px, two iterations."""
     cfg = Config.fromfile(CONFIG)
