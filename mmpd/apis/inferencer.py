@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from ..utils.checkpoint import read_state_dict
+from ..errors import WeightsMismatch
+from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
 from ..utils.images import read_8bit
 
 TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
@@ -30,7 +31,8 @@ class PDInferencer:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        RuntimeError: the checkpoint is not one of this model; names the first key.
+        RuntimeError: the checkpoint cannot be read, or is not one of this model; names the
+            first key.
     """
 
     def __init__(self, config, checkpoint, device=None, cfg_options=None):
@@ -39,11 +41,20 @@ class PDInferencer:
         init_default_scope(cfg.get('default_scope', 'mmagic'))
         model = {key: value for key, value in cfg.model.items() if key not in TRAINING_ONLY}
         self.model = MODELS.build(model)
-        state = {key: value for key, value in read_state_dict(checkpoint).items()
-                 if key.split('.')[0] not in TRAINING_ONLY and key != 'step_counter'}
-        self.model.load_state_dict(state)
+        self._load(checkpoint)
         self.device = device or get_device()
         self.model.to(self.device).eval()
+
+    def _load(self, checkpoint):
+        state = read_state_dict(checkpoint)
+        differences, own = match_model(self.model, state)
+        if differences.count:
+            raise WeightsMismatch(f'{checkpoint} is not a checkpoint of this model: '
+                                  f'{len(own)} tensors, {differences.count} differ: '
+                                  f'{differences.first}')
+        state = strip_wrapper_prefix(state, own)
+        self.model.load_state_dict({key: value for key, value in state.items() if key in own},
+                                   strict=False)  # match_model has seen to it
 
     @torch.no_grad()
     def __call__(self, lr):

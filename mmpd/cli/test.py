@@ -48,7 +48,7 @@ def test(argv=None):
     cfg = settings.load_config(args)
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
-    settings.check_checkpoint(args.checkpoint, 'checkpoint')
+    state = settings.check_checkpoint(args.checkpoint, 'checkpoint')
     if args.out:
         check_out(args.out)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -59,7 +59,7 @@ def test(argv=None):
         cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
     settings.prepare_distributed(cfg)
     runner = Runner.from_cfg(cfg)
-    settings.check_matches(runner.model, args.checkpoint)
+    settings.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     hook = MetricsHook()
     runner.register_hook(hook, 'LOWEST')
