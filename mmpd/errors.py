@@ -11,3 +11,11 @@ class WeightsNotFound(InputError, FileNotFoundError):
 
 class WeightsMismatch(InputError, RuntimeError):
     """Pretrained weights that are not those of the network."""
+
+
+class MissingPackage(InputError, ImportError):
+    """An optional package is needed; the message says how to install it."""
+
+
+class ArgumentError(InputError, ValueError):
+    """An argument of the wrong type or out of range; the message names it."""

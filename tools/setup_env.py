@@ -1,4 +1,4 @@
-"""Create or repair ``.venv`` from ``requirements/lock.txt`` (standard library only).
+"""Create or repair ``.venv`` from ``requirements/lock-tests.txt`` (standard library only).
 
 ``make demo`` and ``make test`` call this first.  A stamp with the hash of the
 lock file is written last, so an interrupted install is recognised and redone,
@@ -13,9 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / '.venv'
-LOCK = ROOT / 'requirements' / 'lock.txt'
+LOCK = ROOT / 'requirements' / 'lock-tests.txt'
 STAMP = VENV / 'mmpd-lock.sha256'
-PYTHONS = ((3, 10), (3, 11), (3, 12))
+PYTHONS = tuple((3, minor) for minor in range(14, 9, -1))  # the newest first
 FREE_GB = 10  # torch with its CUDA libraries unpacks to about 6 GB, wheels on top
 
 
@@ -35,12 +35,17 @@ def version_of(python):
 
 
 def find_python():
-    """The interpreter to build with: ``$PYTHON`` if set, else the first that fits."""
+    """The interpreter to build with: ``$PYTHON`` if set, else the first that fits.
+
+    That is the python3 which runs this, the one people mean by "python3", and then
+    the newest found.
+    """
     wanted = os.environ.get('PYTHON')
     own = sys.executable
     if VENV in Path(own).parents:  # that one is about to be deleted
         own = sys._base_executable
-    candidates = [wanted] if wanted else [own, 'python3.11', 'python3.12', 'python3.10']
+    candidates = [wanted] if wanted else [
+        own, *('python{}.{}'.format(*version) for version in PYTHONS)]
     seen = []
     for python in candidates:
         version = version_of(python)
@@ -50,15 +55,15 @@ def find_python():
             seen.append(f'{python} is {version[0]}.{version[1]}')
         else:
             seen.append(f'{python} does not run')
-    fail('mmpd needs Python 3.10, 3.11 or 3.12; found: ' + '; '.join(seen) +
-         '. Install one of them, or name it: make PYTHON=/path/to/python3.11 ...')
+    fail('mmpd needs Python 3.10 to 3.14; found: ' + '; '.join(seen) +
+         '. Install one of them, or name it: make PYTHON=/path/to/python3.13 ...')
 
 
 def check_disk():
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < FREE_GB:
         fail(f'{free:.1f} GB free at {ROOT}, {FREE_GB} GB are needed for PyTorch and the '
-             'rest of requirements/lock.txt. Free some space and run the same command again.')
+             'rest of requirements/lock-tests.txt. Free some space and run the same command again.')
 
 
 def run(*command):
@@ -92,7 +97,7 @@ def main():
     run(python, '-m', 'venv', VENV)
     run(inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'uv>=0.5')
     uv = [inside, '-m', 'uv', 'pip', 'install', '--quiet', '--python', inside]
-    run(*uv, '--require-hashes', '-r', LOCK)
+    run(*uv, '--no-deps', '--require-hashes', '-r', LOCK)  # overrides.txt left some out
     run(*uv, '--no-deps', '--no-build-isolation', '--editable', ROOT)
     STAMP.write_text(fingerprint)
     print('setup: done', flush=True)

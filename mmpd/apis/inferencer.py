@@ -1,92 +1,341 @@
 """Super-resolve LR images, no GT needed."""
-from copy import deepcopy
+import inspect
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmagic.datasets.transforms import PackInputs
-from mmagic.registry import MODELS
-from mmengine.config import Config
+import torch.nn.functional as F
+from mmagic.structures import DataSample
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from PIL import Image
 
-from ..errors import WeightsMismatch
-from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
-from ..utils.images import read_8bit
+from ..errors import InputError
+from ..evaluation.functional import errors, psnr
+from ..operators import clip_uint8, consistent_uint8
+from ..operators.decomposition import apply
+from ..utils.images import Picture, find_pictures, from_pil, read_picture
+from .folder import FolderRun, Job, make_batches
+from .loading import load_model
+from .tiles import forward_padded, forward_tiled
 
-TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
+__all__ = ['PDInferencer', 'Prediction']
+
+
+@dataclass(eq=False)
+class Prediction:
+    """What a model makes of an LR image.
+
+    Attributes:
+        image (Picture): The output, grey or with alpha as the LR is.
+        raw (Picture): The generator's own prediction, clipped and rounded.
+        operator (object): A.
+        figures (dict): ``psnr_lr_raw`` and ``psnr_lr``: PSNR in dB between A of the 8-bit raw
+            prediction, or output, and the LR (infinite if equal); ``lr_values``: how many the LR
+            has; ``lr_values_unmatched``: how many A of the output, rounded, does not reproduce.
+    """
+    image: Picture
+    raw: Picture
+    operator: object
+    figures: dict
+
+
+def _describe(operator):
+    """One line for an operator, or for the config of one whose scale the images give."""
+    if not isinstance(operator, dict):
+        return ' '.join(str(operator).split())
+    kind = operator['type']
+    arguments = ', '.join(f'{key}={value!r}' for key, value in operator.items()
+                          if key != 'type' and value is not None)
+    return f'{kind if isinstance(kind, str) else kind.__name__}({arguments})'
 
 
 class PDInferencer:
-    """A trained model for use outside the runner.
-
-    ``mmagic.apis.MMagicInferencer`` resizes every input to 32 x 32 unless its
-    config says otherwise, and imports much that super-resolution does not need.
+    """A trained model for use outside the runner; every output is consistent with its LR.
 
     Args:
-        config (str | Config): Config of the model, or its file.
-        checkpoint (str): File or URL.
+        model (str | Path | Config): A config or its file, a name of the model zoo (see
+            ``docs/model_zoo.md``; its checkpoint is downloaded), or a checkpoint whose network is
+            recognised. A model without PD is given it.
+        checkpoint (str, optional): File or URL; not with a checkpoint, and not needed with a name.
         device (str, optional): Defaults to a GPU if there is one.
-        cfg_options (dict, optional): Overrides, e.g. ``{'model.pd_head.strength': 0.5}``.
+        cfg_options (dict, optional): Overrides, e.g. ``{'model.test_cfg.num_samples': 4}``.
+        operator (dict, optional): The degradation A by which the LR images were made, e.g.
+            ``dict(type='SeparableResize', kernel='bicubic', scale=None)``. Defaults to that of the
+            config, or average pooling.
+        strength (float, optional): 0 gives the generator's own prediction, 1 consistency.
+        quantize (str, optional): 'consistent' or 'clip', see :class:`PDMixin`.
+        made_by (str, optional): The library that made the LR images.
+        tile (int, optional): Compute pictures in tiles of this side (of the LR).
+        tile_overlap (int): Surroundings that a tile is computed with.
+        batch_size (int): Images of equal size, or tiles, at once.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        RuntimeError: the checkpoint cannot be read, or is not one of this model; names the
-            first key.
+        InputError: no such model, or a setting that does not fit it.
+        WeightsNotFound: no such checkpoint (a FileNotFoundError).
+        WeightsMismatch: the checkpoint is not one of this model (a RuntimeError).
     """
 
-    def __init__(self, config, checkpoint, device=None, cfg_options=None):
-        cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
-        cfg.merge_from_dict(cfg_options or {})
-        init_default_scope(cfg.get('default_scope', 'mmagic'))
-        model = {key: value for key, value in cfg.model.items() if key not in TRAINING_ONLY}
-        self.model = MODELS.build(model)
-        self._load(checkpoint)
-        self.device = device or get_device()
-        self.model.to(self.device).eval()
+    def __init__(self, model, checkpoint=None, device=None, cfg_options=None, operator=None,
+                 strength=None, quantize=None, made_by=None, tile=None, tile_overlap=16,
+                 batch_size=1):
+        head = dict(operator=operator, strength=strength)
+        test_cfg = dict(quantize=quantize, made_by=made_by)
+        if made_by and 'made_by' not in inspect.signature(consistent_uint8).parameters:
+            raise InputError(f'made_by={made_by!r}: this version rounds A once only, not as the '
+                             'libraries do; leave it out')
+        loaded = load_model(
+            model, checkpoint, cfg_options,
+            *({key: value for key, value in given.items() if value is not None}
+              for given in (head, test_cfg)))
+        self.model, self.name, self.weights = loaded.model, loaded.name, loaded.weights
+        self.device = torch.device(device or get_device())
+        self.tile, self.tile_overlap, self.batch_size = tile, tile_overlap, batch_size
+        for name, value, least in (('tile', tile, 1), ('tile_overlap', tile_overlap, 0),
+                                   ('batch_size', batch_size, 1)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise InputError(f'{name}: expected an integer of at least {least}, got {value}')
+        generator = self.model.generator
+        self.in_size = getattr(generator, 'in_size', None)  # of networks for one size only
+        self._multiple = {1: 4, 2: 2}.get(getattr(generator, 'upscale_factor', None), 1)
+        if tile is not None:
+            self._check_tiling(generator)
+        self._check_precision(generator)
+        self.model.to(self.device)
+        self.model.test_cfg = dict(self.model.test_cfg or {}, keep_raw=True)
+        self.made_by = self.model.test_cfg.get('made_by')
+        self.model.data_preprocessor.data_keys = []  # there is no GT to look for
 
-    def _load(self, checkpoint):
-        state = read_state_dict(checkpoint)
-        differences, own = match_model(self.model, state)
-        if differences.count:
-            raise WeightsMismatch(f'{checkpoint} is not a checkpoint of this model: '
-                                  f'{len(own)} tensors, {differences.count} differ: '
-                                  f'{differences.first}')
-        state = strip_wrapper_prefix(state, own)
-        self.model.load_state_dict({key: value for key, value in state.items() if key in own},
-                                   strict=False)  # match_model has seen to it
+    def _check_tiling(self, generator):
+        kind = type(generator).__name__
+        if self.in_size is not None:
+            raise InputError(f'tile: {kind} takes {self.in_size}x{self.in_size} only; tiles are '
+                             'for fully convolutional networks')
+        if getattr(generator, 'tiling', None) == 'internal':
+            raise InputError(f'tile: {getattr(generator, "architecture", kind)} looks at the whole '
+                             'picture; tiles are for fully convolutional networks')
+
+    def _check_precision(self, generator):
+        network = getattr(generator, 'generator', generator)
+        if self.device.type == 'cpu' and getattr(network, 'fp16_enabled', False):
+            raise InputError(f'{self.name} has fp16_enabled=True, which needs a CUDA GPU; set '
+                             'model.generator.fp16_enabled=False for the CPU')
+
+    @property
+    def settings(self):
+        """What decides how an output looks, as plain text: dict[str, str]."""
+        head = self.model.pd_head
+        return dict(
+            model=self.name, weights=self.weights,
+            operator=_describe(head.operator_cfg or head.operator),
+            strength=f'{head.strength:g}', quantize=self.model.quantize,
+            made_by=str(self.made_by),
+            tile='None' if self.tile is None else f'{self.tile}+{self.tile_overlap}')
+
+    def check_size(self, size):
+        """Raise ValueError, naming the valid ones, unless the model takes (width, height)."""
+        if self.in_size is not None and tuple(size) != (self.in_size, self.in_size):
+            raise ValueError('{0}x{1}, but {2} takes {3}x{3} only (crop or resize it, or take a '
+                             'model for its size: docs/model_zoo.md)'.format(
+                                 *size, self.name, self.in_size))
 
     @torch.no_grad()
-    def __call__(self, lr):
-        """Super-resolve one image.
+    def predict(self, pictures):
+        """Super-resolve pictures of one size.
 
         Args:
-            lr (str | Path | ndarray): File (grey is taken as RGB of equal channels), or
-                (h, w, 3) uint8 RGB.
+            pictures (list[Picture]): They may be grey or have alpha, each as it likes: a grey one
+                goes in as three equal channels and comes out grey (the mean of the channels, made
+                consistent); alpha is enlarged bicubically and made consistent by the same A.
 
         Returns:
-            ndarray: (H, W, 3) uint8 RGB; with the default ``test_cfg.quantize`` its
-            average pooling is ``lr`` exactly. With several samples per LR
-            (:class:`PDN`, ``test_cfg.num_samples``) (num_samples, H, W, 3).
+            list[list[Prediction]]: For each picture; more than one prediction for models that
+            draw samples (:class:`PDN` with ``test_cfg.num_samples``).
+
+        Raises:
+            ValueError: for sizes that differ or that the model does not take.
+        """
+        height, width = pictures[0].pixels.shape[:2]
+        if any(picture.pixels.shape[:2] != (height, width) for picture in pictures):
+            raise ValueError('expected pictures of one size')
+        self.check_size((width, height))
+        lr = torch.stack([self._tensor(picture.pixels).expand(3, -1, -1) for picture in pictures])
+        samples = [DataSample(metainfo=dict(img_channel_order='RGB')) for _ in pictures]
+        data = self.model.data_preprocessor(dict(inputs=lr, data_samples=samples))
+        inputs, samples = data['inputs'], data['data_samples']
+        results = [[] for _ in pictures]
+        for raw in self._raw(inputs, samples):
+            found = self.model.finish(raw, inputs, samples)
+            output, raw = (image.flip(1).to(self.device)  # MMagic hands out BGR
+                           for image in (found.pred_img, found.raw_pred))
+            for index, picture in enumerate(pictures):
+                one = slice(index, index + 1)
+                results[index].append(
+                    self._prediction(picture, lr[one], output[one], raw[one]))
+        return results
+
+    def _raw(self, inputs, samples):
+        """Yield raw predictions, normalised."""
+        if self.tile is None and self._multiple == 1:
+            yield from self.model.raw_samples(inputs, samples)
+            return
+
+        def forward(image):
+            return forward_padded(lambda x: self.model.forward_raw(x), image, self._multiple)
+        if self.tile is None:
+            yield forward(inputs)
+        else:
+            yield torch.cat([forward_tiled(forward, image[None], self.tile, self.tile_overlap,
+                                           self.batch_size) for image in inputs])
+
+    def _tensor(self, array):
+        """(C, H, W) float tensor of an array (H, W) or (H, W, C)."""
+        array = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1).astype(np.float32)
+        return torch.from_numpy(array).to(self.device)
+
+    def _prediction(self, picture, lr, output, raw):
+        """One picture of a batch; all tensors in 0..255, RGB."""
+        if picture.grey:
+            lr, raw = lr[:, :1], raw.mean(1, keepdim=True)
+            output = self._one_channel(raw, lr)
+        alpha = None
+        if picture.alpha is not None:
+            small = self._tensor(picture.alpha)[None]
+            alpha = F.interpolate(small, output.shape[-2:], mode='bicubic', align_corners=False)
+            alpha = self._array(self._one_channel(alpha, small))
+        output, raw = (image.clamp(0, 255).round() for image in (output, raw))
+        operator = self.model.pd_head.operator_for(output, lr)
+        exact = lr.double()
+        measured, before = (apply(operator, 'A', image.double()) for image in (output, raw))
+        if self.made_by is None:
+            differing = (measured.clamp(0, 255) - exact).abs() > 0.5 - 1e-6
+        else:
+            from ..operators.library_resize import LibraryResize
+            differing = LibraryResize(operator, self.made_by)(output.to(torch.uint8)) != lr
+        figures = dict(
+            psnr_lr_raw=psnr(errors(before, exact)['MSE'], cap=math.inf),
+            psnr_lr=psnr(errors(measured, exact)['MSE'], cap=math.inf),
+            lr_values=exact.numel(), lr_values_unmatched=int(differing.sum()))
+        image = Picture(self._array(output), alpha, picture.icc_profile)
+        return Prediction(image, Picture(self._array(raw)), operator, figures)
+
+    def _one_channel(self, image, lr):
+        """PD and rounding of a channel that is none of the network's: grey, alpha."""
+        head = self.model.pd_head
+        mean, std = head.mean[0], head.std[0]
+        projected = head((image - mean) / std, (lr - mean) / std) * std + mean
+        return self.model.round_pixels(projected, lr)
+
+    @staticmethod
+    def _array(image):
+        """uint8 (H, W) or (H, W, 3) of a (1, C, H, W) tensor."""
+        array = clip_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
+        return np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array)
+
+    def __call__(self, lr, out=None, overwrite=False, recursive=False):
+        """Super-resolve images.
+
+        Args:
+            lr: A file; a folder or pattern (``'lr/*.png'``); a uint8 array (h, w), or (h, w, c)
+                with 1 to 4 channels: grey or RGB, and alpha; a batch of those (N, h, w, c); a PIL
+                image; a uint8 tensor (c, h, w) or (N, c, h, w); or a list of any of these.
+            out (str | Path, optional): Folder for PNG files; of files and folders only.
+            overwrite (bool): Replace files in ``out``. Without, finished ones are kept.
+            recursive (bool): Look into the folders of a folder too.
+
+        Returns:
+            The output as uint8 (H, W), (H, W, c), or (num_samples, H, W, c) with several samples
+            per LR (:class:`PDN`); a tensor (…, c, H, W) for a tensor; a list for a list or batch;
+            a dict by name for a folder or pattern. With ``out`` a list of the files.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not an 8-bit RGB image, or not of the model's in_size.
+            ValueError: not an 8-bit image, or of a size that the model does not take; names it.
         """
+        if out is not None:
+            return self._write(lr, Path(out), overwrite, recursive)
         if isinstance(lr, (str, Path)):
-            if not Path(lr).is_file():
-                raise FileNotFoundError(f'no LR image {lr}')
-            lr = read_8bit(lr)
-            lr = np.stack([lr] * 3, -1) if lr.ndim == 2 else lr
-        if not isinstance(lr, np.ndarray):
-            raise ValueError(f'LR: expected a file or an array, got {type(lr).__name__}')
-        if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
-            raise ValueError('LR: expected (h, w, 3) uint8 RGB, '
-                             f'got {lr.dtype} of shape {lr.shape}')
-        packed = PackInputs()(dict(img=np.ascontiguousarray(lr), img_channel_order='rgb'))
-        data = self.model.data_preprocessor(
-            dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']]))
-        sample, = self.model(data['inputs'], data['data_samples'], mode='predict')
-        image = sample.output.get('pred_samples', sample.output.pred_img)
-        bgr = image.clamp(0, 255).round().to(torch.uint8)
-        return bgr.flip(-3).movedim(-3, -1).contiguous().cpu().numpy()
+            found, single = self._find(lr, recursive)
+            results = self._predict_all([read_picture(path) for path, _ in found],
+                                        [str(path) for path, _ in found])
+            return results[0] if single else {
+                name.as_posix(): result
+                for (_, name), result in zip(found, results, strict=True)}
+        if isinstance(lr, (list, tuple)) or getattr(lr, 'ndim', 0) == 4:
+            pictures = [self._picture(image, f'LR {index}') for index, image in enumerate(lr)]
+            results = self._predict_all(
+                pictures, [str(image) if isinstance(image, (str, Path)) else f'LR {index}'
+                           for index, image in enumerate(lr)])
+            return [self._like(image, result) for image, result in zip(lr, results, strict=True)]
+        return self._like(lr, self._predict_all([self._picture(lr, 'LR')], ['LR'])[0])
+
+    def _find(self, source, recursive):
+        """(paths and names, whether it is one file)."""
+        try:
+            found, _ = find_pictures(source, recursive)
+        except ValueError as error:
+            raise (ValueError if Path(source).is_dir() else FileNotFoundError)(
+                f'LR: {error}') from None
+        return found, Path(source).is_file()
+
+    @staticmethod
+    def _picture(image, name):
+        try:
+            if isinstance(image, (str, Path)):
+                if not Path(image).is_file():
+                    raise FileNotFoundError(f'no LR image {image}')
+                return read_picture(image)
+            if isinstance(image, Image.Image):
+                return from_pil(image)
+            if isinstance(image, torch.Tensor):
+                if image.dtype != torch.uint8 or image.ndim != 3:
+                    raise ValueError('expected a uint8 tensor of shape (c, h, w), got '
+                                     f'{image.dtype} of shape {tuple(image.shape)}')
+                return Picture.from_array(image.permute(1, 2, 0).cpu().numpy())
+            if isinstance(image, np.ndarray):
+                return Picture.from_array(image)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from None
+        raise ValueError(f'{name}: expected a file, an array, a PIL image or a tensor, '
+                         f'got {type(image).__name__}')
+
+    @staticmethod
+    def _like(image, result):
+        if not isinstance(image, torch.Tensor):
+            return result
+        grey = result.ndim == 2 or (result.ndim == 3 and result.shape[-1] > 4)
+        result = torch.from_numpy(result)
+        return result.unsqueeze(-3) if grey else result.movedim(-1, -3).contiguous()
+
+    def _predict_all(self, pictures, names):
+        """Arrays for pictures of any sizes, in batches of equal ones."""
+        for picture, name in zip(pictures, names, strict=True):
+            try:
+                self.check_size(picture.pixels.shape[1::-1])
+            except ValueError as error:
+                raise ValueError(f'{name}: {error}') from None
+        results = [None] * len(pictures)
+        sizes = [picture.pixels.shape[:2] for picture in pictures]
+        for batch in make_batches(range(len(pictures)), sizes, self.batch_size):
+            for index, found in zip(batch, self.predict([pictures[i] for i in batch]),
+                                    strict=True):
+                arrays = [prediction.image.as_array() for prediction in found]
+                results[index] = arrays[0] if len(arrays) == 1 else np.stack(arrays)
+        return results
+
+    def _write(self, lr, out, overwrite, recursive):
+        sources = lr if isinstance(lr, (list, tuple)) else [lr]
+        if not all(isinstance(source, (str, Path)) for source in sources):
+            raise ValueError('out: only files and folders have names to write under; arrays are '
+                             'returned')
+        jobs = [Job(path, name, out / name.with_suffix('.png'))
+                for source in sources for path, name in self._find(source, recursive)[0]]
+        run = FolderRun(self, jobs, overwrite=overwrite)
+        problems = run.check()
+        if problems or run.failures:
+            raise ValueError('; '.join([*problems, *run.failures.values()]))
+        run.process()
+        if run.failures:
+            raise ValueError('; '.join(run.failures.values()))
+        return [job.target for job in jobs]

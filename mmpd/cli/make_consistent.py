@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from ..evaluation.functional import errors, psnr
 from ..operators import AveragePooling, SeparableResize, consistent_uint8
-from ..utils.files import write_atomically
+from ..operators.resolve import infer_scale
+from ..utils.files import csv_text, write_atomically
 from ..utils.images import SUFFIXES, read_8bit
 
 OPERATORS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
@@ -127,9 +128,10 @@ def check_target(path, args, problems):
 def check_sizes(stem, headers, problems):
     """The scale, or None after saying what does not fit."""
     (lr_size, lr_mode), (sr_size, sr_mode) = headers['lr'], headers['sr']
-    scale = sr_size[0] // lr_size[0]
-    fits = True
-    if scale < 1 or sr_size != (lr_size[0] * scale, lr_size[1] * scale):
+    scale, fits = None, True
+    try:
+        scale = infer_scale(sr_size[::-1], lr_size[::-1])
+    except ValueError:
         problems.append('{}: expected an SR size that is one multiple of the LR size {}x{}, '
                         'got {}x{}'.format(stem, *lr_size, *sr_size))
         fits = False
@@ -198,7 +200,7 @@ def main(argv=None):
                       file=sys.stderr)
                 return 2
             save(result, target)
-            row = dict(name=stem, scale=scale, **row)
+            row = dict(name=csv_text(stem), scale=scale, **row)
             if writer is None:
                 writer = csv.DictWriter(file, row)
                 writer.writeheader()

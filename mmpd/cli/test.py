@@ -9,7 +9,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings
+from .building import config_errors
 
 
 def parse_args(argv=None):
@@ -20,6 +22,8 @@ def parse_args(argv=None):
     parser.add_argument('--panels', type=int, metavar='N',
                         help='write panels of the first N images (-1: all): LR, raw prediction, '
                         'null-space part, output, GT, error maps')
+    parser.add_argument('--lr', metavar='FOLDER', help='test on these LR images, without GT: '
+                        'consistency only (mmpd-infer writes the pictures)')
     settings.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -37,15 +41,44 @@ def check_out(out):
     """Raise UsageError unless ``--out`` can be written; make its folder."""
     if not out.endswith('.json') or Path(out).is_dir():
         raise InputError(f'--out: expected a file name that ends in .json, got {out}')
+    settings.check_writable(Path(out).parent, '--out')
+
+
+def use_lr_only(cfg, folder):
+    """Test on a folder of LR images: no GT, no metric but consistency, no strips of pictures."""
+    if not Path(folder).is_dir():
+        raise InputError(f'--lr {folder}: expected a folder')
+    in_size = cfg.model.generator.get('in_size')
     try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--out {out}: {error}') from error
+        for path, _ in find_pictures(folder)[0]:
+            height, width = read_8bit(path).shape[:2]  # MMagic's loader would convert the others
+            if in_size is not None and (width, height) != (in_size, in_size):
+                raise ValueError(f'{path}: {width}x{height}, but this config takes '
+                                 f'{in_size}x{in_size} only')
+    except ValueError as error:
+        raise InputError(f'--lr {error}') from None
+    cfg.test_dataloader = dict(
+        num_workers=0, batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='BasicImageDataset', metainfo=dict(dataset_type='lr', task_name='sisr'),
+            data_root=folder, data_prefix=dict(img=''), pipeline=[
+                dict(type='LoadImageFromFile', key='img', color_type='color', channel_order='rgb'),
+                dict(type='PackInputs')]))
+    head = cfg.model.get('pd_head') or {}
+    cfg.test_evaluator = [dict(type='LRConsistency', operator=head.get('operator'))]
+    cfg.test_cfg = dict(type='MultiTestLoop')
+    cfg.model.data_preprocessor.data_keys = []  # there is no GT to look for
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or []
+                        if hook.type != 'BasicVisualizationHook']
 
 
 def test(argv=None):
     args = parse_args(argv)
     cfg = settings.load_config(args)
+    settings.check_parts(cfg, args.config, 'model')
+    if args.lr:
+        use_lr_only(cfg, args.lr)
+    settings.check_parts(cfg, args.config, 'test_dataloader', 'test_cfg', 'test_evaluator')
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
     state = settings.check_checkpoint(args.checkpoint, 'checkpoint')
@@ -58,7 +91,10 @@ def test(argv=None):
     if args.panels:
         cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
     settings.prepare_distributed(cfg)
-    runner = Runner.from_cfg(cfg)
+    settings.add_consistency(cfg, 'test')
+    with config_errors(args.config):
+        runner = Runner.from_cfg(cfg)
+        settings.check_pairs(runner.test_loop, 'test')
     settings.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     hook = MetricsHook()

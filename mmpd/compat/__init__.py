@@ -1,10 +1,9 @@
 """What MMagic 1.x needs to run on today's PyTorch; nothing else in mmpd knows of it."""
-from .checkpoints import (
-    allow_history_buffers,
-    load_safely_if_loaded,
-    write_checkpoints_atomically,
-)
+from .checkpoints import allow_history_buffers, load_safely, write_checkpoints_atomically
 from .ext_ops import install_ext_ops
+from .mmagic_import import install_mmagic_finder
+from .onedl import block_unsafe_reload, tell_tensors_from_musa
+from .package_utils import replace_pkg_resources
 from .process_group import join_gloo_threads_at_exit
 
 __all__ = ['apply']
@@ -12,8 +11,12 @@ __all__ = ['apply']
 
 def apply():
     """Install every workaround; safe to call more than once."""
+    install_mmagic_finder()
     install_ext_ops()
+    replace_pkg_resources()
     allow_history_buffers()
-    load_safely_if_loaded()
+    load_safely()
     write_checkpoints_atomically()
+    block_unsafe_reload()
+    tell_tensors_from_musa()
     join_gloo_threads_at_exit()

@@ -1,16 +1,15 @@
 """mmengine's checkpoints: read without running anything, written whole or not at all."""
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.fileio.backends import LocalBackend, register_backend
 from mmengine.fileio.io import backend_instances
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..utils.files import write_atomically
 from ..utils.reader import read_checkpoint
 from ..utils.safe_pickle import allowed_globals
 
-LOADER = 'mmengine.runner.checkpoint'
 # names of checkpoints that mmengine unpickles, by ways of its own each
 PREFIXES = ('', 'http://', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://',
             'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
@@ -39,20 +38,10 @@ def load_safely():
     ``CheckpointLoader``, whose own loaders unpickle whatever an address gives, and in
     forks of mmengine local files too.
     """
-    from mmengine.runner.checkpoint import CheckpointLoader  # takes 4 s to import
     known = list(PREFIXES) + [  # those of a fork
         prefix for prefix, loader in CheckpointLoader._schemes.items()
         if loader.__module__.split('.')[0] == 'mmengine']
     CheckpointLoader.register_scheme(known, load_from_checked_file, force=True)
-
-
-def load_safely_if_loaded():
-    """:func:`load_safely`, unless nothing has imported mmengine's loader yet.
-
-    Then mmpd.models, which every model of MMagic imports, will do it.
-    """
-    if LOADER in sys.modules:
-        load_safely()
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -1,53 +1,23 @@
 """Downsampling of images by an integer scale: one implementation for training and for LR folders.
 
-Two families, named as in the paper (section "Unseen Downsamplings"):
+Two families, named as in the paper (section "Unseen Downsamplings"): *antialias* widens the kernel
+by the scale, *alias* does not. Kernels and border rules are those of
+:mod:`mmpd.operators.kernels`, where it says which library each one equals; ``average_pooling`` is
+box with antialias in integer arithmetic, the operator of the paper's eq. (8).
 
-- *antialias*: the kernel is widened by the scale. Pixels beyond the border do not exist: the
-  remaining weights are renormalised (the rule of PIL and of torch ``antialias=True``). Bicubic has
-  a = -0.5, Lanczos three lobes.
-- *alias*: the kernel keeps its width, so it looks at a few pixels around each sampling position
-  and ignores the rest. The border is replicated (the rule of OpenCV and of torch). Bicubic has
-  a = -0.75, Lanczos four lobes (OpenCV's INTER_LANCZOS4); box is the nearest pixel, ties to the
-  right and downwards (PIL's NEAREST, torch's ``nearest-exact``).
-
-That is ``border='library'``. With ``border='mirror'`` the image goes on mirrored, as in MATLAB's
-imresize: bicubic(antialias) is then what MATLAB gives, at the border too.
-
-Needs NumPy only, so that data preparation does not pay for importing MMagic.
+Works with arrays, in NumPy, so that data preparation and the workers of a data loader import
+neither MMagic nor its kin.
 """
 import numpy as np
 
-KERNELS = ('average_pooling', 'bicubic', 'bilinear', 'lanczos', 'box')
-BORDERS = ('library', 'mirror')
+from ..operators import kernels
+from ..operators.kernels import BORDERS, taps
+from ..utils.validation import MOST_CHANNELS, check_bool, check_positive_int
+
+__all__ = ['BORDERS', 'KERNELS', 'check_divisible', 'check_kernel', 'downsample']
+
+KERNELS = ('average_pooling', *kernels.KERNELS)
 MIRRORED = 4  # LR pixels by which an image is continued: no kernel reaches farther
-
-
-def _cubic(x, a):
-    x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.))
-
-
-def _lanczos(x, lobes):
-    return np.where(np.abs(x) < lobes, np.sinc(x) * np.sinc(x / lobes), 0.)
-
-
-def _triangle(x):
-    return np.clip(1 - np.abs(x), 0, None)
-
-
-def _box(x):
-    return (np.abs(x) < 0.5).astype(np.float64)
-
-
-# kernel and half width, in LR pixels for antialias, in HR pixels for alias
-_ANTIALIAS = dict(
-    bicubic=(lambda x: _cubic(x, -0.5), 2), lanczos=(lambda x: _lanczos(x, 3), 3),
-    bilinear=(_triangle, 1), box=(_box, 0.5))
-_ALIAS = dict(
-    bicubic=(lambda x: _cubic(x, -0.75), 2), lanczos=(lambda x: _lanczos(x, 4), 4),
-    bilinear=(_triangle, 1))
 
 
 def check_kernel(scale, kernel, antialias=True, border='library'):
@@ -57,12 +27,9 @@ def check_kernel(scale, kernel, antialias=True, border='library'):
         ValueError: If the scale is no positive integer, the kernel or border is unknown, or average
             pooling is asked for without antialiasing.
     """
-    if border not in BORDERS:
-        raise ValueError(f'border must be one of {", ".join(BORDERS)}, got {border!r}')
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f'scale must be a positive integer, got {scale!r}')
-    if kernel not in KERNELS:
-        raise ValueError(f'kernel must be one of {", ".join(KERNELS)}, got {kernel!r}')
+    kernels.check_kernel(kernel, border, KERNELS)
+    check_positive_int(scale, 'scale', most=MOST_CHANNELS)
+    check_bool(antialias, 'antialias')
     if kernel == 'average_pooling' and not antialias:
         raise ValueError('average_pooling has no form without antialiasing; '
                          "use kernel='box', antialias=False for the nearest pixel")
@@ -82,10 +49,8 @@ def check_divisible(shape, scale):
 
 def _antialias_axis0(x, scale, kernel):
     """(H, N) -> (H // scale, N): correlation of stride ``scale``, taps renormalised."""
-    function, half = _ANTIALIAS[kernel]
-    reach = int(np.ceil(half - 0.5))  # blocks of ``scale`` pixels on either side of the own block
-    offsets = np.arange(-reach * scale, (reach + 1) * scale) + 0.5
-    weights = function(offsets / scale - 0.5).reshape(2 * reach + 1, scale)
+    weights = taps(scale, kernel, True)[1].reshape(-1, scale)  # by block
+    reach = len(weights) // 2
     n = len(x) // scale
     parts = np.matmul(weights.astype(x.dtype), x.reshape(n, scale, -1))
     out, total = np.zeros((n, x.shape[1]), x.dtype), np.zeros((n, 1))
@@ -99,17 +64,14 @@ def _antialias_axis0(x, scale, kernel):
 
 
 def _alias_axis0(x, scale, kernel):
-    if kernel == 'box':
+    if kernel == 'box':  # a view instead of a sum of one term
         return x[scale // 2::scale]
-    function, half = _ALIAS[kernel]
-    centre = (scale - 1) / 2
-    taps = np.arange(1 - half, half + 1) + int(centre)
-    weights = function(taps - centre)
-    weights /= weights.sum()
+    offsets, weights = taps(scale, kernel, False)
+    weights = weights / weights.sum()
     starts = np.arange(0, len(x), scale)
     out = np.zeros((len(starts), x.shape[1]), x.dtype)
-    for tap, weight in zip(taps, weights, strict=True):
-        out += x.dtype.type(weight) * x[np.clip(starts + tap, 0, len(x) - 1)]
+    for offset, weight in zip(offsets, weights, strict=True):
+        out += x.dtype.type(weight) * x[np.clip(starts + offset, 0, len(x) - 1)]
     return out
 
 
@@ -143,11 +105,10 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
         image (np.ndarray): (H, W) or (H, W, C), uint8 or floating point, in 0..255.
         scale (int): Downsampling factor; must divide H and W.
         kernel (str): 'average_pooling', 'bicubic', 'bilinear', 'lanczos' or 'box'.
-        antialias (bool): Widen the kernel by the scale. See the module for the coefficient a and
-            for the border rule of either family.
+        antialias (bool): Widen the kernel by the scale.
         quantize (bool): Clip to 0..255 and round half up, as a saved 8-bit LR file would hold.
             Averages of 8-bit images are rounded in integer arithmetic, hence exactly.
-        border (str): 'library' or 'mirror', see the module.
+        border (str): 'library' or 'mirror', see :mod:`mmpd.operators.kernels`.
 
     Returns:
         np.ndarray: (H / scale, W / scale[, C]); uint8 if ``quantize``, else floating point of at

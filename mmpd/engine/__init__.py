@@ -1,1 +1,3 @@
-from . import hooks, loops  # noqa: F401
+from . import hooks, loops
+
+__all__ = ['hooks', 'loops']

@@ -2,9 +2,8 @@
 import torch
 import torch.nn.functional as F
 
-from . import triton_pooling
+from ..utils.validation import MOST_CHANNELS
 from .base import (
-    HALF,
     LinearOperator,
     check_finite,
     check_positive_int,
@@ -13,108 +12,14 @@ from .base import (
     full_precision,
 )
 from .builder import OPERATORS
+from .pooling_function import PoolingProjection
+from .pooling_pass import average_pool, fused_projection, replicate
 
-# Bytes that the temporaries of a block of the image may take: 2/s of the block.  Smaller
-# blocks lose more to the start of each operation and to waiting for the other threads
-# than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
-TEMPORARY_BYTES = 4 << 20
+__all__ = ['AveragePooling', 'pooling_decomposition']
+
 # Up to so many numbers the start of each operation is what costs: three simple ones are faster
 # than the pass over blocks, whatever they copy.
 SMALL = 1 << 16
-
-
-def average_pool(x, scale):
-    """Mean of each ``scale`` x ``scale`` patch: (N, C, H, W) -> (N, C, H/s, W/s)."""
-    n, c, height, width = x.shape
-    h, w = height // scale, width // scale
-    # columns first: that sum runs over contiguous memory and is vectorised
-    return x.reshape(n, c, h, scale, width).sum(3).view(n, c, h, w, scale).sum(4) / scale**2
-
-
-def replicate(y, scale):
-    """Copy each pixel into a ``scale`` x ``scale`` patch: (N, C, h, w) -> (N, C, h·s, w·s)."""
-    n, c, h, w = y.shape
-    patches = y[:, :, :, None, :, None].expand(n, c, h, scale, w, scale)
-    return patches.reshape(n, c, h * scale, w * scale)
-
-
-def _rows(tensor):
-    """View (N, C, H, W) as a contiguous (planes, H, W·inner) array, copying if it must."""
-    n, c, height, width = tensor.shape
-    if tensor.is_contiguous():
-        return tensor.view(n * c, height, width), 1
-    if tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1).view(n, height, width * c), c
-    return tensor.contiguous().view(n * c, height, width), 1
-
-
-def _fused(x, y, scale, strength, out=None, check=False):
-    """x + strength · A†(y - A x) in one pass over the image; y = None stands for 0."""
-    if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
-        x = x.contiguous()
-    wide = compute_dtype(x) if y is None else compute_dtype(x, y)
-    result = torch.empty_like(x) if out is None else out
-    if triton_pooling.usable(x, y, scale):
-        done, error = triton_pooling.project(x, y, scale, strength, result, want_error=check)
-        if done:
-            if check:
-                check_finite(error, x, y)
-            return result
-    source, inner = _rows(x)
-    target = _rows(result)[0]
-    planes, height, row = source.shape
-    source = source.view(planes * height // scale, scale, row)
-    target = target.view(source.shape)
-    if y is not None:
-        y = y.to(wide)
-        small = y.permute(0, 2, 3, 1) if inner > 1 else y
-        small = small.reshape(len(source), row // scale)
-    ones = source.new_ones(scale, dtype=wide)
-    mean = (ones / scale**2).view(1, 1, scale)
-    size = row * ones.element_size() * (2 if x.dtype not in HALF else 2 * scale)
-    step = max(1, TEMPORARY_BYTES // size)
-    for start in range(0, len(source), step):
-        block = source[start:start + step].to(wide)
-        k = len(block)
-        rows = torch.bmm(mean.expand(k, 1, scale), block)
-        known = rows.new_zeros(k, row // scale) if y is None else small[start:start + step]
-        if inner == 1:  # one operation less
-            error = torch.addmv(known.reshape(-1), rows.view(-1, scale), ones, alpha=-1)
-        else:
-            error = known - rows.view(k, -1, scale, inner).sum(2).view(k, -1)
-        del rows  # not to be held beside the expanded error
-        if check:
-            check_finite(error, x, y)
-        if strength != 1:
-            error = error * strength
-        error = error.view(k, -1, 1, inner).expand(-1, -1, scale, -1).reshape(k, 1, row)
-        if x.dtype in HALF:
-            target[start:start + step] = block.add_(error)
-        else:
-            torch.add(block, error, out=target[start:start + step])
-    return result
-
-
-class _Project(torch.autograd.Function):
-    """The projection is self-adjoint, so backward is the same pass with y = 0."""
-
-    @staticmethod
-    def forward(ctx, x, y, scale, strength, check):
-        ctx.scale, ctx.strength = scale, strength
-        ctx.dtypes = x.dtype, None if y is None else y.dtype
-        return _fused(x, y, scale, strength, check=check)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad_x = grad_y = None
-        if ctx.needs_input_grad[0]:
-            with full_precision(grad.device.type):
-                grad_x = _Project.apply(grad, None, ctx.scale, ctx.strength, False)
-        if ctx.needs_input_grad[1]:
-            wide = grad.to(compute_dtype(grad))
-            grad_y = average_pool(wide, ctx.scale) * (ctx.strength * ctx.scale**2)
-            grad_y = grad_y.to(ctx.dtypes[1])
-        return grad_x, grad_y, None, None, None
 
 
 def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
@@ -160,7 +65,7 @@ class AveragePooling(LinearOperator):
 
     def __init__(self, scale):
         super().__init__()
-        self.scale = check_positive_int(scale, 'scale')
+        self.scale = check_positive_int(scale, 'scale', most=MOST_CHANNELS)
 
     def extra_repr(self):
         return f'scale={self.scale}'
@@ -197,7 +102,7 @@ class AveragePooling(LinearOperator):
             if x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous():
                 return self._project_small(x, y, strength, check)
             with full_precision(x.device.type):
-                return _Project.apply(x, y, self.scale, strength, check)
+                return PoolingProjection.apply(x, y, self.scale, strength, check)
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
             raise ValueError('inplace=True is for inference: x or y requires grad')
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
@@ -205,7 +110,7 @@ class AveragePooling(LinearOperator):
         if check:  # before anything is overwritten
             check_finite(y.to(compute_dtype(x)) - self.A(x), x, y)
         with full_precision(x.device.type):
-            return _fused(x, y, self.scale, strength, out=x)
+            return fused_projection(x, y, self.scale, strength, out=x)
 
     def _project_small(self, x, y, strength, check):
         wide = compute_dtype(x, y)

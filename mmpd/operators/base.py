@@ -1,10 +1,15 @@
 """The contract of every degradation operator."""
 import math
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 import torch
 from torch import nn
+
+from ..utils.validation import check_positive_int, check_strength
+
+__all__ = ['DENSE_LIMIT', 'HALF', 'LinearOperator', 'cached', 'check_batch', 'check_finite',
+           'check_positive_int', 'check_strength', 'compute_dtype', 'full_precision']
 
 HALF = (torch.float16, torch.bfloat16)
 DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
@@ -50,8 +55,21 @@ def full_precision(device_type):
 
 
 def cached(maxsize):
-    """``functools.lru_cache`` for tensors, made outside inference mode: training may need them."""
-    return lambda function: lru_cache(maxsize)(torch.inference_mode(False)(function))
+    """``functools.lru_cache`` for tensors that are made on the CPU.
+
+    Whatever mode or default device the first caller has set, the next one can use them.
+    """
+
+    def decorate(function):
+        @lru_cache(maxsize)
+        @wraps(function)
+        def make(*args, **kwargs):
+            with torch.inference_mode(False), torch.device('cpu'):
+                return function(*args, **kwargs)
+
+        return make
+
+    return decorate
 
 
 def check_batch(tensor, name):
@@ -240,17 +258,3 @@ class LinearOperator(nn.Module):
         if height % divisor or width % divisor:
             raise ValueError(f'image: height and width must be multiples of {divisor} '
                              f'for {self!r}, got {height}x{width}')
-
-
-def check_positive_int(value, name, least=1):
-    """Return ``value`` if it is an integer of at least ``least``, else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}: expected an integer of at least {least}, got {value!r}')
-    return value
-
-
-def check_strength(value):
-    """Return ``value`` as a float if it is a number in [0, 1], else raise ValueError."""
-    if isinstance(value, str) or not 0 <= value <= 1:
-        raise ValueError(f'strength: expected a number in [0, 1], got {value!r}')
-    return float(value)

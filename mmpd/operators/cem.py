@@ -1,11 +1,13 @@
 """The consistency enforcing module of Bahat & Michaeli, the comparator of paper Table 1."""
-
 import torch
 import torch.nn.functional as F
 
+from ..utils.validation import MOST_CHANNELS, check_number
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
-from .resize import RADIUS, _weights
+from .kernels import RADIUS, kernel_value
+
+__all__ = ['CEM']
 
 # LR pixels by which the autocorrelation is padded on each side before the Fourier transform
 FFT_MARGIN = 18
@@ -21,7 +23,7 @@ def _filters(scale, bound, a, dtype, device):
     # an even scale puts the centre between two pixels
     offsets = offsets + (0.5 if scale % 2 == 0 else 0)
     offsets = offsets[offsets.abs() < reach]
-    row = _weights('bicubic', True, offsets / scale, a)
+    row = torch.from_numpy(kernel_value('bicubic', True, (offsets / scale).numpy(), a))
     row = row / row.sum()
     h = torch.outer(row, row)
 
@@ -86,12 +88,9 @@ class CEM(LinearOperator):
 
     def __init__(self, scale, bound=0.01, a=-0.5):
         super().__init__()
-        self.scale = check_positive_int(scale, 'scale', least=2)
-        if not 0 < bound <= 1:
-            raise ValueError(f'bound: expected a number in (0, 1], got {bound!r}')
-        if not -1 <= a <= 0:
-            raise ValueError(f'a: expected a number in [-1, 0], got {a!r}')
-        self.bound, self.a = float(bound), float(a)
+        self.scale = check_positive_int(scale, 'scale', least=2, most=MOST_CHANNELS)
+        self.bound = check_number(bound, 'bound', above=0, most=1)
+        self.a = check_number(a, 'a', least=-1, most=0)
 
     def extra_repr(self):
         return f'scale={self.scale}, bound={self.bound}, a={self.a}'

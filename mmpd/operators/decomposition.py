@@ -11,6 +11,8 @@ from .base import (
     full_precision,
 )
 
+__all__ = ['apply', 'apply_to_any', 'decompose', 'replace_range']
+
 
 def apply(operator, name, tensor):
     """``operator.A(tensor)`` or ``operator.A_dagger(tensor)`` in the dtype of ``tensor``.

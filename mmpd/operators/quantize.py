@@ -2,8 +2,10 @@
 import torch
 
 from .base import check_batch, check_positive_int
-from .builder import build_operator
 from .decomposition import apply
+from .resolve import resolve_operator
+
+__all__ = ['clip_uint8', 'consistent_uint8']
 
 # Values outside 0..255 by more than this are taken for another unit: no network overshoots so far,
 # 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
@@ -42,7 +44,8 @@ def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=F
         image (Tensor): Finite floating point (N, C, H, W) in units of 0..255.
             Values may overshoot, as network outputs do, by up to 32768.
         lr (Tensor): (N, c, h, w), uint8 or integers in 0..255 in floating point.
-        operator (LinearOperator | dict): The degradation, in units of 0..255, or its config.
+        operator (LinearOperator | dict): The degradation, in units of 0..255, or its config,
+            see :func:`resolve_operator`.
         max_iterations (int): Bound of the refinement for general operators.
         return_unmatched (bool): Also return how many LR values differ.
 
@@ -57,7 +60,7 @@ def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=F
     """
     _check_image(image)
     lr = _check_lr(lr, image)
-    operator = build_operator(operator)
+    operator = resolve_operator(operator, image.shape, lr.shape, image.device)
     check_positive_int(max_iterations, 'max_iterations', least=0)
     if hasattr(operator, 'check_pair'):
         operator.check_pair(image, lr)

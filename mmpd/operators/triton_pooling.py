@@ -11,7 +11,8 @@ import logging
 from contextlib import nullcontext
 
 import torch
-from mmengine.logging import print_log
+
+__all__ = ['DTYPES', 'installed', 'project', 'usable']
 
 # Pixels of a tile, which one program keeps in registers
 TILE = 4096
@@ -98,7 +99,8 @@ def project(x, y, scale, strength, out, want_error=False):
                 HAS_Y=y is not x, STORE_ERROR=want_error)
     except Exception as reason:  # no compiler, another version of Triton, another GPU
         _failure.append(reason)
-        print_log('Triton cannot build the kernel of the pooling-based decomposition, which runs '
-                  f'in plain PyTorch instead: {reason}', logger='current', level=logging.WARNING)
+        logging.getLogger(__name__).warning(
+            'Triton cannot build the kernel of the pooling-based decomposition, which runs in '
+            'plain PyTorch instead: %s', reason)
         return False, None
     return True, error if want_error else None

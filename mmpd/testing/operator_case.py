@@ -23,6 +23,8 @@ import pickle
 import pytest
 import torch
 
+__all__ = ['OperatorCase', 'assert_close']
+
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 WIDE = (torch.float64, torch.float32)
 HALF = (torch.float16, torch.bfloat16)

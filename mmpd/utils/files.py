@@ -3,7 +3,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ['remove_partial_files', 'write_atomically']
+__all__ = ['csv_text', 'remove_partial_files', 'write_atomically']
 
 PARTIAL = '.partial'
 
@@ -46,3 +46,8 @@ def remove_partial_files(folder):
     """Remove what killed processes left of files that they were writing into ``folder``."""
     for path in Path(folder).glob(f'.*{PARTIAL}'):
         path.unlink(missing_ok=True)
+
+
+def csv_text(text):
+    """A cell of a CSV file that spreadsheets take for text, not for a formula."""
+    return f"'{text}" if text.startswith(('=', '+', '-', '@', '\t', '\r')) else text

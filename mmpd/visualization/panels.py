@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+__all__ = ['check_image', 'colour_bar', 'comparison_panel', 'decomposition_panel', 'display_size',
+           'error_map', 'fit', 'stack_panels']
+
 MARGIN = 6
 WHITE = 255
 
@@ -137,7 +140,7 @@ def _row(cells, size, gain=None):
     return np.concatenate([*parts, side], 1)
 
 
-def comparison_panel(columns, gt=None, gain=5, cell=None):
+def comparison_panel(columns, gt=None, gain=5, cell=None, degrade=None, gt_errors=True):
     """Results side by side, and below each its error map against the GT (Fig. 4).
 
     Args:
@@ -147,13 +150,17 @@ def comparison_panel(columns, gt=None, gain=5, cell=None):
             are no error maps. Defaults to None.
         gain (float): Factor on the absolute error. Defaults to 5, as in the paper.
         cell (int, optional): Height of one image; see :func:`display_size`.
+        degrade (Callable, optional): A, from an (H, W, 3) uint8 array to one of the size of the
+            first column, which is the LR y. With it there is a row of consistency error maps
+            |A x - y|. Defaults to None.
+        gt_errors (bool): Show the error maps against the GT. Defaults to True.
 
     Returns:
         np.ndarray: uint8 RGB picture.
 
     Raises:
         ValueError: If there is nothing to show, an image is not uint8 RGB or has another aspect
-            ratio than the largest one.
+            ratio than the largest one, or ``degrade`` gives another size than the LR's.
     """
     images = {title: check_image(image, title) for title, image in dict(columns).items()}
     if gt is not None:
@@ -170,9 +177,15 @@ def comparison_panel(columns, gt=None, gain=5, cell=None):
     rows = [_row(images.items(), size)]
     maps = {title: error_map(image, gt, gain) for title, image in images.items()
             if gt is not None and title != 'GT' and image.shape == shape}
-    if maps:
+    if maps and gt_errors:
         rows.append(_row([(f'|{title} - GT| x {gain:g}' if title in maps else '', maps.get(title))
                           for title in images], size, gain))
+    if degrade is not None:
+        (lr_title, lr), *others = images.items()
+        maps = {title: error_map(degrade(image), lr, gain) for title, image in others
+                if image.shape == shape}
+        rows.append(_row([(f'|A x - {lr_title}| x {gain:g}' if title in maps else '',
+                           maps.get(title)) for title in images], size, gain))
     return np.concatenate(rows)
 
 
@@ -188,8 +201,9 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
         output (np.ndarray): The output x̂, (H, W, 3) in 0..255.
         raw (np.ndarray, optional): The generator's raw prediction x_r, like ``output``.
         gt (np.ndarray, optional): The ground truth, like ``output``.
-        operator (optional): A with its pseudo-inverse, e.g. from ``mmpd.operators``. Without it
-            δ, A† y and the consistency error are left out.
+        operator (object | dict, optional): A with its pseudo-inverse, e.g. from
+            ``mmpd.operators``, or its config, see :func:`mmpd.operators.resolve_operator`.
+            Without it δ, A† y and the consistency error are left out.
         gain (float): Factor on the absolute errors. Defaults to 5.
         cell (int, optional): Height of one image; see :func:`display_size`.
 
@@ -209,6 +223,8 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
     titles = dict(LR='LR y', raw='raw x_r', delta='x_r - A+A x_r', range='A+ y',
                   output='output', GT='GT')
     if operator is not None:
+        from mmpd.operators import resolve_operator  # torch: error maps do without
+        operator = resolve_operator(operator, exact['output'].shape[:2], exact['LR'].shape[:2])
         exact['range'] = _apply(operator, 'A_dagger', exact['LR'])
         low = {key: _apply(operator, 'A', exact[key]) for key in ('raw', 'output') if key in exact}
         if 'raw' in exact:

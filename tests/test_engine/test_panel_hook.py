@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-import mmpd.models.editors.pd_model  # noqa: F401
+from mmpd.operators import AveragePooling, SeparableResize
 from mmpd.visualization.panels import decomposition_panel, fit
 
 
@@ -92,7 +92,10 @@ def test_options_change_what_is_written(folder, tmp_path):
 
 class FakeVisualizer:
     def __init__(self):
-        self._vis_backends, self.calls = dict(remote=self), []
+        self.calls = []
+
+    def get_backend(self, name):
+        return self if name == 'remote' else None
 
     def add_image(self, name, image, step):
         self.calls.append((name, image.copy(), step))
@@ -100,10 +103,17 @@ class FakeVisualizer:
 
 class FakeRunner:
     def __init__(self, folder, **fields):
-        self.log_dir, self.iter, self.visualizer = str(folder), 7, FakeVisualizer()
-        self.model = torch.nn.Identity()
+        self.log_dir, self.visualizer = str(folder), FakeVisualizer()
+        self.cfg = dict(visualizer=dict(vis_backends=[dict(type='Mine', name='remote')]))
+        self.model, self.test_loop, self.trains = torch.nn.Identity(), None, False
         for key, value in fields.items():
             setattr(self.model, key, value)
+
+
+    @property
+    def iter(self):
+        assert self.trains, 'mmengine would build the training loop'
+        return 7
 
 
 class Sample(dict):
@@ -119,6 +129,8 @@ def sample(gt=True, path=None):
 
 def test_validation_of_a_plain_model_and_other_backends(tmp_path):
     hook, runner = HOOKS.build(dict(type='PanelHook')), FakeRunner(tmp_path)
+    runner.trains = True
+    hook.before_train(runner)
     hook.before_val_epoch(runner)
     hook.after_val_iter(runner, 0, outputs=[sample(path='a/b c.png'), sample(gt=False)])
     hook.after_val_epoch(runner)
@@ -128,7 +140,6 @@ def test_validation_of_a_plain_model_and_other_backends(tmp_path):
     assert (name, step) == ('panel_val/b c', 7)
     one = sample()
     bgr = one.output.pred_img.numpy().transpose(1, 2, 0)[..., ::-1]
-    from mmpd.operators import AveragePooling
     want = decomposition_panel(one.input.numpy().transpose(1, 2, 0)[..., ::-1], bgr, None, bgr,
                                AveragePooling(4))
     np.testing.assert_array_equal(picture, want)
@@ -137,10 +148,27 @@ def test_validation_of_a_plain_model_and_other_backends(tmp_path):
     assert len(runner.visualizer.calls) == before
 
 
+@pytest.mark.parametrize('operator', [
+    dict(type='SeparableResize', scale=4), dict(type='SeparableResize', scale=None),
+    dict(type='SeparableResize')], ids=str)
+def test_the_given_operator_is_drawn(tmp_path, operator):
+    hook, runner = HOOKS.build(dict(type='PanelHook', operator=operator)), FakeRunner(tmp_path)
+    one = sample(gt=False)
+    hook.after_val_iter(runner, 0, outputs=[one])  # without training: step 0
+    (name, picture, step), = runner.visualizer.calls
+    assert step == 0 and (tmp_path / 'panels' / 'val' / 'image0_0.png').exists()
+    images = [x.numpy().transpose(1, 2, 0)[..., ::-1] for x in (one.input, one.output.pred_img)]
+    want = decomposition_panel(*images, operator=SeparableResize(4))
+    np.testing.assert_array_equal(picture, want)
+    assert (picture != decomposition_panel(*images, operator=AveragePooling(4))).any()
+
+
 def test_bad_input_is_named(tmp_path):
     for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0)):
         with pytest.raises(ValueError, match='PanelHook'):
             HOOKS.build(dict(type='PanelHook', **wrong))
+    with pytest.raises(ValueError, match="unknown type 'Nothing'"):
+        HOOKS.build(dict(type='PanelHook', operator=dict(type='Nothing')))
     hook = HOOKS.build(dict(type='PanelHook'))
     with pytest.raises(ValueError, match="LR 'input'"):
         hook.after_test_iter(FakeRunner(tmp_path), 0,

@@ -126,6 +126,16 @@ def test_another_operator_and_colour_order(pair):
     assert evaluate(fixed, [sample(pred, lr)]) == evaluate(build(), [sample(pred, lr)])
 
 
+@pytest.mark.parametrize('kind', ['AveragePooling', 'SeparableResize', 'CEM'])
+def test_the_scale_may_be_left_to_the_sizes(pair, kind):
+    pred, lr = pair
+    want = evaluate(build(operator=dict(type=kind, scale=8)), [sample(pred, lr)])
+    for cfg in (dict(type=kind), dict(type=kind, scale=None)):
+        assert evaluate(build(operator=cfg), [sample(pred, lr)]) == want
+    with pytest.raises(ValueError, match="unknown type 'Nothing'"):
+        build(operator=dict(type='Nothing'))
+
+
 def test_nan_stays_nan_and_psnr_is_capped(pair):
     pred, lr = pair
     pred = pred.copy()
@@ -137,7 +147,7 @@ def test_nan_stays_nan_and_psnr_is_capped(pair):
 
 def test_bad_input_is_named(pair):
     pred, lr = pair
-    with pytest.raises(ValueError, match='32 x 48.*5 x 6'):
+    with pytest.raises(ValueError, match='5x6.*32x48'):
         build().process(None, [sample(pred, np.zeros((3, 5, 6), np.float32))])
     with pytest.raises(ValueError, match="'input'.*output"):
         build().process(None, [dict(output=dict(pred_img=torch.from_numpy(pred)))])

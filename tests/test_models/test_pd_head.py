@@ -1,5 +1,7 @@
 """PDHead: what it adds to the operators (range, precision, options, no state)."""
 import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -55,6 +57,19 @@ def test_default_is_average_pooling_with_the_scale_of_the_input():
         torch.testing.assert_close(PDHead()(raw, lr), AveragePooling(scale).project(raw, lr))
     with pytest.raises(ValueError, match='16x16'):
         PDHead()(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 5, 5))
+
+
+@pytest.mark.parametrize('kind', ['AveragePooling', 'SeparableResize'])
+@pytest.mark.parametrize('scale', [dict(), dict(scale=None)], ids=['left out', 'None'])
+def test_the_scale_of_any_config_may_be_left_to_the_sizes(kind, scale):
+    head = PDHead(dict(type=kind, **scale))
+    before = copy.deepcopy(head.__dict__)
+    for size in (2, 8):
+        raw, lr, _ = batch(AveragePooling(size))
+        expected = PDHead(dict(type=kind, scale=size))(raw, lr)
+        assert torch.equal(head(raw, lr), expected)
+        assert head.operator_for(raw, lr).scale == size
+    assert head.__dict__ == before and head.operator is None and kind in repr(head)
 
 
 def test_by_config_through_the_registry():
@@ -211,6 +226,99 @@ def test_shapes_without_data():
     assert result.is_meta and result.shape == raw.shape
 
 
+def test_shapes_without_data_leave_the_head_as_it_was():
+    head = PDHead(dict(type=Foreign, scale=None))
+    raw, lr, _ = batch(AveragePooling(4))
+    assert head(raw.to('meta'), lr.to('meta')).is_meta
+    torch.testing.assert_close(head(raw, lr), PDHead()(raw, lr))
+    with torch.device('meta'):
+        raw_meta = torch.zeros(1, 3, 85, 85)
+        assert PDHead(dict(type='SeparableResize'))(raw_meta, torch.zeros(1, 3, 5, 5)).is_meta
+    raw, lr, _ = batch(AveragePooling(17), size=85)
+    assert torch.isfinite(PDHead(dict(type='SeparableResize'))(raw, lr)).all()
+
+
+class Foreign(nn.Module):
+    """Like deepinv's: a persistent buffer and a parameter that are not the head's business."""
+
+    def __init__(self, scale, gain=1.0):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer('filter', torch.full((1, 1, scale, scale), gain / scale**2))
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def A(self, x):
+        filters = self.filter.expand(x.shape[1], 1, -1, -1)
+        return nn.functional.conv2d(x, filters, stride=self.scale, groups=x.shape[1])
+
+    def A_dagger(self, y):
+        gain = self.filter.sum()
+        return nn.functional.interpolate(y, scale_factor=self.scale) / gain
+
+
+def test_a_foreign_operator_is_left_as_it_is():
+    operator = Foreign(4)
+    keys = list(operator.state_dict())
+    head = PDHead(operator)
+    raw, lr, _ = batch(AveragePooling(4))
+    head(raw, lr)
+    assert list(operator.state_dict()) == keys == ['weight', 'filter']
+    assert operator.weight.requires_grad and head.operator is operator
+    assert not head.state_dict() and not list(head.parameters()) and not list(head.buffers())
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), head)
+    assert net.load_state_dict(net.state_dict(), strict=True)
+    assert set(net.state_dict()) == {'0.weight', '0.bias'}
+    head.operator = other = Foreign(2)  # another one is held in the same way
+    assert head.operator is other and not head.state_dict()
+
+
+def test_the_operator_moves_with_the_head():
+    for head in (PDHead(Foreign(4)), PDHead(Masking(torch.eye(16)))):
+        nn.Sequential(head).to('meta')
+        buffers = list(head.operator.buffers())
+        assert buffers and all(buffer.is_meta for buffer in buffers)
+    head = nn.Sequential(PDHead(Foreign(4))).double()[0]
+    assert head.operator.filter.dtype == torch.float64
+
+
+def test_copies_have_an_operator_of_their_own_and_two_heads_may_share_one():
+    operator = Foreign(4)
+    one, two = PDHead(operator), PDHead(operator, strength=0.5)
+    raw, lr, _ = batch(AveragePooling(4))
+    expected = one(raw, lr)
+    for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert torch.equal(other(raw, lr), expected)
+        assert other.operator is not operator
+        assert torch.equal(other.operator.filter, operator.filter)
+    torch.testing.assert_close(two(raw, lr), raw + (expected - raw) / 2, rtol=0, atol=1e-6)
+    assert one.operator is two.operator is operator
+
+
+def test_the_range_is_found_out_for_each_scale():
+    """A sum over patches keeps constants for a scale of 1 only."""
+    class Sum(Foreign):
+        def __init__(self, scale):
+            super().__init__(scale, gain=scale**2)
+
+    head = PDHead(dict(type=Sum))
+    for scale in (1, 4):
+        raw, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        y = Sum(scale).A(truth)
+        result = head(raw * 2 - 1, y * 2 - 1)
+        torch.testing.assert_close(Sum(scale).A((result + 1) / 2), y, rtol=0, atol=1e-4)
+
+
+def test_threads_with_images_of_different_sizes():
+    head, cases = PDHead(), [batch(AveragePooling(s), seed=s)[:2] for s in (1, 2, 4, 8)]
+    expected = [PDHead(AveragePooling(s))(*case) for s, case in zip((1, 2, 4, 8), cases,
+                                                                    strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for ours, want in zip(pool.map(lambda case: head(*case), cases), expected,
+                                  strict=True):
+                assert torch.equal(ours, want)
+
+
 @pytest.fixture(scope='module')
 def physics():
     return pytest.importorskip('deepinv').physics
@@ -235,7 +343,7 @@ def test_deepinv_operator(physics, dtype):
 
 def test_deepinv_operator_leaves_checkpoints_alone(physics):
     head = PDHead(downsampling(physics))
-    assert not head.state_dict() and list(head.operator.buffers())
+    assert not head.state_dict() and head.operator.state_dict()
 
 
 def test_deepinv_operator_that_changes_constants_is_applied_in_0_1(physics):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import TINY, gan_parts, lr_batch, predict, tiny_model, train_steps
 from mmagic.registry import MODELS
+from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 
@@ -340,3 +341,26 @@ def test_a_frozen_random_prior_is_said_once(tmp_path, monkeypatch, how, frozen, 
     train_steps(model, 2)
     assert len(said) == warned
     assert not warned or 'frozen and random' in said[0]
+
+
+@pytest.mark.parametrize('order', ['RGB', 'BGR'])
+@pytest.mark.parametrize('quantize', ['consistent', 'clip', 'none'])
+def test_a_mask_per_channel_keeps_its_channels_in_the_saved_image(order, quantize):
+    """A is applied in the network's order of channels, whatever the order of the saved image."""
+    mask = torch.zeros(3, 8, 8)
+    mask[0], mask[1, ::2] = 1, 1  # all of the first channel is known, nothing of the third
+    generator = dict(type='Conv2d', in_channels=3, out_channels=3, kernel_size=3, padding=1)
+    model = tiny_model('PDModel', generator, base='BaseEditModel',
+                       pd_head=dict(operator=dict(type='Masking', mask=mask.tolist())),
+                       test_cfg=dict(quantize=quantize))
+    y = lr_batch(1) * mask
+    samples = [DataSample(metainfo=dict(img_channel_order=order), gt_img=torch.zeros(3, 8, 8))]
+    with torch.no_grad():
+        data = model.data_preprocessor(dict(inputs=list(y), data_samples=samples))
+        raw = model.eval().forward_raw(data['inputs'])
+        sample, = model(data['inputs'], data['data_samples'], mode='predict')
+    raw = (raw[0] * 127.5 + 127.5)
+    saved = sample.output.pred_img if order == 'BGR' else sample.output.pred_img.flip(0)
+    known = mask.bool()
+    assert (saved[known] - y[0][known]).abs().max() < (1e-3 if quantize == 'none' else 1e-9)
+    assert (saved[~known] - raw[~known].clamp(0, 255)).abs().max() <= 0.5 + 1e-3

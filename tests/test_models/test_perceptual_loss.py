@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmagic.models.losses.perceptual_loss import PerceptualLoss as MMagicPerceptualLoss
 from mmagic.registry import MODELS
-from torchvision.models import vgg
+from torchvision.models import get_model_weights, vgg
 
 import mmpd
 from mmpd.errors import InputError, WeightsMismatch, WeightsNotFound
@@ -57,6 +57,16 @@ def test_local_file_is_used(network, weights, no_network):
     with torch.no_grad():
         first, second = (network.features[:3]((image - mean) / std) for image in (x, gt))
     assert loss(x, gt)[0].item() == pytest.approx(1e-2 * (first - second).square().mean().item())
+
+
+def test_torchvisions_download_goes_through_the_reader(network, weights, monkeypatch):
+    asked = []
+    monkeypatch.setattr('mmpd.utils.reader.fetch', lambda url: asked.append(url) or weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        loss = MODELS.build(config('torchvision://vgg11'))
+    assert asked == [get_model_weights('vgg11').IMAGENET1K_V1.url]
+    assert torch.equal(loss.vgg.vgg_layers[0].weight, network.features[0].weight)
 
 
 def test_mmagic_ignores_the_file(weights, no_network):
@@ -124,11 +134,16 @@ def test_the_package_patches_nothing():
 
 
 @pytest.mark.parametrize('wrong, message', [
-    (dict(vgg_type='resnet'), "vgg_type: expected vgg11.*'resnet'"),
-    (dict(vgg_type='VGG'), "vgg_type: expected vgg11.*'VGG'"),
+    (dict(vgg_type='resnet'), 'vgg_type: expected .*resnet'),
+    (dict(vgg_type='VGG'), 'vgg_type: expected .*VGG'),
     (dict(pretrained='torchvision://vgg19'), "'vgg11' and pretrained 'torchvision://vgg19'"),
-    (dict(pretrained=None), 'pretrained: expected torchvision://NAME.*got None'),
-    (dict(criterion='fro'), "criterion: expected one of l1, mse, got 'fro'"),
+    (dict(pretrained=None), 'pretrained: expected a file, or torchvision://NAME, got None'),
+    (dict(criterion='fro'), "criterion: expected .*, got 'fro'"),
+    (dict(criterion=3), 'criterion: expected .*, got 3'),
+    (dict(norm_img='no'), "norm_img: expected .*, got 'no'"),
+    (dict(style_weight=-1), 'style_weight: expected .*, got -1'),
+    (dict(layer_weights_style={'a': 1.0}), 'layer_weights_style: expected keys that are numbers'),
+    (dict(layer_weights={}), 'layer_weights: expected at least one layer'),
     (dict(layer_weights={'40': 1.0}), 'vgg11 has the layers 0 to 20, got 40')])
 def test_wrong_arguments_are_named(weights, wrong, message):
     with pytest.raises(InputError, match=message):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mmpd.operators.average_pooling as module
+import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
 
 

@@ -1,7 +1,4 @@
 """Operators by name, foreign operators, and the equations of the paper with any of them."""
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -194,7 +191,7 @@ def test_compose_scale_gain_and_refusals():
 
 @pytest.mark.parametrize('make, message', [
     (lambda: Grayscale((0, 0, 0)), 'weights: expected finite numbers, not all 0'),
-    (lambda: Grayscale((1, float('nan'), 1)), 'weights: expected finite'),
+    (lambda: Grayscale((1, float('nan'), 1)), 'weights: expected a finite'),
     (lambda: BlockCompressedSensing(0), r'ratio: expected a number in \(0, 1\], got 0'),
     (lambda: BlockCompressedSensing(1.1), 'ratio'),
     (lambda: BlockCompressedSensing(0.5, 0), 'block: expected an integer of at least 1'),
@@ -218,13 +215,6 @@ def test_sensing_options_change_the_measurement():
     assert not torch.equal(base, BlockCompressedSensing(0.5, 4, seed=1).A(x))
     assert BlockCompressedSensing(0.1, 10).count == 10  # 0.1 · 100 in floating point
     assert BlockCompressedSensing(0.25, 4).A(x).shape != base.shape
-
-
-def test_mmagic_is_not_imported():
-    """Operators stay light: MMagic's models take 10 s and more."""
-    code = ('import sys; import mmpd.operators; '
-            'sys.exit(any(m.startswith(("mmagic.models", "mmagic.apis")) for m in sys.modules))')
-    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
 @pytest.mark.parametrize('name', ['A', 'A_dagger'])

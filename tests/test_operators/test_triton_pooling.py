@@ -50,20 +50,18 @@ def test_cpu_images_take_the_plain_path():
     assert not triton_pooling.usable(x, y, 8)
 
 
-def test_a_kernel_that_cannot_be_built_is_given_up_with_a_line(monkeypatch):
-    lines = []
-
+def test_a_kernel_that_cannot_be_built_is_given_up_with_a_line(monkeypatch, caplog):
     def kernel():
         raise RuntimeError('Failed to find C compiler')
 
     monkeypatch.setattr(triton_pooling, '_kernel', kernel)
     monkeypatch.setattr(triton_pooling, '_failure', [])
-    monkeypatch.setattr(triton_pooling, 'print_log', lambda text, **_: lines.append(text))
     # from here on everything is as on a GPU, but that the image lies on the CPU
     monkeypatch.setattr(triton_pooling, 'usable', lambda *_: not triton_pooling._failure)
     operator, x, y = AveragePooling(8), torch.rand(1, 3, 256, 256), torch.rand(1, 3, 32, 32)
     for _ in range(2):
         torch.testing.assert_close(operator.A(operator.project(x, y)), y, rtol=0, atol=1e-5)
+    lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1 and 'Failed to find C compiler' in lines[0]
 
 

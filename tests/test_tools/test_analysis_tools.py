@@ -162,11 +162,32 @@ def test_custom_table(tmp_path, capsys):
     assert '|  | B | 26.00 | missing |' in said
 
 
+def test_missing_runs_are_marked_and_named(tmp_path, capsys):
+    a = result_file(tmp_path / 'a.json', PSNR=27.123)
+    assert make_table.main(['custom', '--run', f'A={a}', '--run', f'B={tmp_path}/none']) == 0
+    out, error = capsys.readouterr()
+    assert '|  | A | 27.12 |' in out and '|  | B | missing |' in out
+    assert error == f'B: missing, no test result at {tmp_path}/none\n'
+
+
+def test_a_damaged_run_does_not_cost_the_paper_table(tmp_path, capsys):
+    name = 'gpen_bfr-512_x16_celeba-hq'
+    good = dict(PSNR=25., SSIM=0.7, MS_SSIM=0.8, FID=30.)
+    result_file(tmp_path / f'pd_{name}' / '1' / '1.json', **good)
+    (tmp_path / name / '1').mkdir(parents=True)
+    (tmp_path / name / '1' / '1.json').write_text('{"PSNR": 25.0, "SS')
+    assert make_table.main(['table3', '--work-dirs', str(tmp_path)]) == 0
+    out, error = capsys.readouterr()
+    assert '| Face | GPEN | missing (26.07) |' in out
+    assert '| Face | GPEN w/ PD | 25.00 | 0.700 | 0.800 | 30.00 |' in out
+    assert error.startswith('GPEN: missing, ') and error.count('\n') == 1
+
+
 def test_paper_figures_match_the_paper_table_layout():
     tables = json.loads(make_table.PAPER.read_text())
     for table in tables.values():
         assert all(len(row['paper']) == len(table['columns']) for row in table['rows'])
-    assert [len(table['rows']) for table in tables.values()] == [12, 8, 3]
+    assert [len(table['rows']) for table in tables.values()] == [12, 13, 3]
 
 
 def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -231,3 +231,10 @@ def test_a_failing_write_leaves_no_half_file(tool, data, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
         run(tool, data)
     assert [path.name for path in (data / 'out').iterdir()] == ['consistency.csv']
+
+
+def test_names_in_the_csv_are_no_formulas(tool, data):
+    for name in ('lr', 'sr', 'gt'):
+        (data / name / 'a.png').rename(data / name / '=1+1.png')
+    assert run(tool, data) == 0
+    assert "'=1+1" in rows(data) and (data / 'out' / '=1+1.png').is_file()

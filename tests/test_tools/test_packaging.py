@@ -1,6 +1,7 @@
 """``mmpd/.mim``: links in an editable install, real files in a wheel, as OpenMMLab's mim needs."""
 import email
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
+EXCLUDED = {line.partition(' ')[0] for line in
+            (ROOT / 'requirements' / 'overrides.txt').read_text().splitlines()
+            if not line.startswith('#')}
 
 
 @pytest.fixture
@@ -20,8 +25,8 @@ def tree(tmp_path):
     ignore = shutil.ignore_patterns('__pycache__', '.mim')
     for folder in ('mmpd', 'configs', 'tools', 'requirements'):
         shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
-    for file in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'model-index.yml',
-                 'LICENSE'):
+    for file in ('setup.py', 'mmpd_startup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
+                 'model-index.yml', 'LICENSE'):
         shutil.copyfile(ROOT / file, target / file)
     (target / 'tools' / '__pycache__').mkdir()
     (target / 'tools' / '__pycache__' / 'x.pyc').touch()
@@ -98,8 +103,61 @@ def test_wheel_carries_configs_and_tools_as_files(tree):
     assert not any(name.startswith(('tests/', 'tools/', 'configs/')) for name in names)
     fields = email.message_from_string(metadata)
     assert fields['Name'] == 'mmpd'
-    assert set(fields['Requires-Python'].split(',')) == {'>=3.10', '<3.13'}
+    assert set(fields['Requires-Python'].split(',')) == {'>=3.10', '<3.15'}
     assert 'mim' in fields.get_all('Provides-Extra')
+    needed = {re.split(r'[<>=; ]', item)[0] for item in fields.get_all('Requires-Dist')
+              if 'extra ==' not in item}
+    assert needed >= {'torch', 'mmengine', 'click', 'requests'}
+    assert not needed & {'mmagic', *EXCLUDED}  # mmagic alone would bring the rest
+    assert not any(item.startswith(('numpy<', 'numpy=')) for item in
+                   fields.get_all('Requires-Dist'))
+
+
+@pytest.mark.parametrize('hook', ['build_wheel', 'build_editable'])
+def test_the_startup_file_is_where_python_reads_it(tree, hook):
+    with build(tree, hook) as wheel:
+        line = wheel.read('mmpd.pth').decode()
+        assert ('mmpd_startup.py' in wheel.namelist()) is (hook == 'build_wheel')
+    assert line.count('\n') == 1 and line.startswith('import ')  # else site takes it for a path
+    done = subprocess.run([sys.executable, '-S', '-c', line + 'print("mmpd_startup" in '
+                           'sys.modules)'], cwd=tree, capture_output=True, text=True, check=True)
+    assert done.stdout == 'True\n'
+    (tree / 'mmpd_startup.py').unlink()  # an uninstall that left the .pth
+    subprocess.run([sys.executable, '-S', '-c', line], cwd=tree, check=True)
+
+
+def locked(name):
+    """{package: its versions} of a lock file."""
+    versions = {}
+    for item in re.findall(r'^([a-z0-9.-]+)==(\S+)', (ROOT / 'requirements' / name).read_text(),
+                           re.MULTILINE):
+        versions.setdefault(item[0], set()).add(item[1])
+    return versions
+
+
+def test_the_locks_agree_and_leave_out_what_super_resolution_never_uses():
+    slim, tests, complete = map(locked, ('lock.txt', 'lock-tests.txt', 'lock-mmagic.txt'))
+    assert slim.items() <= tests.items()
+    assert len(complete) > 130
+    assert not set(tests) & EXCLUDED and EXCLUDED <= set(complete)
+    assert 'huggingface-hub' not in slim and not slim['setuptools'] & {'80.9.0'}
+    for name in ('lock.txt', 'lock-tests.txt'):
+        text = (ROOT / 'requirements' / name).read_text()
+        assert text.count('--hash=sha256:') > len(slim)
+
+
+@pytest.mark.parametrize('minor, most', [(10, 77), (11, 75), (12, 75), (13, 75), (14, 75)])
+def test_the_slim_lock_is_slim_and_complete_for_every_python(minor, most):
+    version = f'3.{minor}'
+    system = dict(sys_platform='linux', platform_system='Linux', platform_machine='x86_64',
+                  os_name='posix', python_version=version, python_full_version=f'{version}.1')
+    lines = re.findall(r'^([a-z][^\\\n]*?) \\$', (ROOT / 'requirements/lock.txt').read_text(),
+                       re.MULTILINE)
+    items = [Requirement(line) for line in lines]
+    names = [item.name for item in items if item.marker is None or item.marker.evaluate(system)]
+    assert len(names) == len(set(names)) <= most
+    assert {'torch', 'torchvision', 'numpy', 'opencv-python', 'mmengine', 'mmcv-lite', 'mmagic',
+            'click', 'requests', 'lpips', 'safetensors'} <= set(names)
 
 
 def test_pep_660_editable_install_gets_its_links(tree):
@@ -108,6 +166,18 @@ def test_pep_660_editable_install_gets_its_links(tree):
     assert any('editable' in name for name in names)
     assert (tree / 'mmpd' / '.mim' / 'configs').resolve() == (tree / 'configs').resolve()
     assert (tree / 'mmpd' / '.mim' / 'model-index.yml').is_symlink()
+
+
+def test_a_folder_named_mmpd_does_not_hide_an_editable_install(tree, tmp_path):
+    with build(tree, 'build_editable') as wheel:
+        wheel.extractall(tmp_path / 'site')
+    (tmp_path / 'script' / 'mmpd').mkdir(parents=True)  # a clone, or results of this package
+    (tmp_path / 'script' / 'run.py').write_text(
+        f'import site; site.addsitedir({str(tmp_path / "site")!r})\n'
+        'import importlib.util; print(importlib.util.find_spec("mmpd").origin)')
+    found = subprocess.run([sys.executable, '-I', '-S', 'run.py'], cwd=tmp_path / 'script',
+                           capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(found) == tree / 'mmpd' / '__init__.py'
 
 
 def test_config_names_are_unique():

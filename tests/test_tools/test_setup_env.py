@@ -48,10 +48,10 @@ def machine(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / 'requirements').mkdir()
-    (tmp_path / 'requirements' / 'lock.txt').write_text('torch==2.11.0\n')
+    (tmp_path / 'requirements' / 'lock-tests.txt').write_text('torch==2.11.0\n')
     (tmp_path / 'setup.py').write_text('# set-up\n')
     for name, value in dict(ROOT=tmp_path, VENV=tmp_path / '.venv',
-                            LOCK=tmp_path / 'requirements' / 'lock.txt',
+                            LOCK=tmp_path / 'requirements' / 'lock-tests.txt',
                             STAMP=tmp_path / '.venv' / 'mmpd-lock.sha256').items():
         monkeypatch.setattr(module, name, value)
     fake = Machine(module)
@@ -80,7 +80,7 @@ def test_first_run_builds_with_hashes_and_the_second_does_nothing(machine):
     assert machine.commands == []
 
 
-@pytest.mark.parametrize('changed', ['requirements/lock.txt', 'setup.py'])
+@pytest.mark.parametrize('changed', ['requirements/lock-tests.txt', 'setup.py'])
 def test_a_changed_lock_or_setup_rebuilds(machine, changed):
     machine.module.main()
     with open(machine.module.ROOT / changed, 'a') as file:
@@ -130,21 +130,32 @@ def test_a_command_that_cannot_start_is_no_traceback(machine, capsys):
     assert 'Permission denied' in refused(machine, capsys)
 
 
-@pytest.mark.parametrize('versions', [{}, {sys.executable: (3, 13)},
+@pytest.mark.parametrize('versions', [{}, {sys.executable: (3, 15)},
                                       {sys.executable: (3, 9), 'python3.11': None}])
 def test_wrong_python_is_refused_before_any_work(machine, capsys, versions):
     machine.pythons = {name: version for name, version in versions.items() if version}
     message = refused(machine, capsys)
-    assert 'needs Python 3.10, 3.11 or 3.12' in message and 'make PYTHON=' in message
+    assert 'needs Python 3.10 to 3.14' in message and 'make PYTHON=' in message
     for version in machine.pythons.values():
         assert '{}.{}'.format(*version) in message
     assert machine.commands == [] and not machine.module.VENV.exists()
 
 
-def test_another_interpreter_is_found(machine):
-    machine.pythons = {sys.executable: (3, 13), 'python3.12': (3, 12)}
+@pytest.mark.parametrize('own, others, chosen', [
+    ((3, 15), ['python3.12'], 'python3.12'), ((3, 9), ['python3.10', 'python3.13'], 'python3.13'),
+    ((3, 9), ['python3.14', 'python3.13'], 'python3.14'),
+    ((3, 11), ['python3.13'], sys.executable), ((3, 14), ['python3.13'], sys.executable)])
+def test_the_python_that_runs_it_or_the_newest_found(machine, own, others, chosen):
+    machine.pythons = {sys.executable: own, **{
+        name: (3, int(name.rpartition('.')[2])) for name in others}}
     machine.module.main()
-    assert machine.commands[0][0] == 'python3.12'
+    assert machine.commands[0][0] == chosen
+
+
+def test_the_lock_is_installed_without_what_packages_ask_for(machine):
+    machine.module.main()
+    command, = (item for item in machine.commands if '--require-hashes' in item)
+    assert '--no-deps' in command and command[-1].endswith('lock-tests.txt')
 
 
 def test_the_named_python_is_used_or_refused(machine, monkeypatch, capsys):

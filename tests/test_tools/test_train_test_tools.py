@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from mmpd.cli.test import test as run_test
 from mmpd.cli.train import train as run_train
+from mmpd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -112,6 +113,44 @@ def test_testing_needs_no_training_data_and_writes_panels(data, tmp_path):
                             name='panels')])
     panels = list((tmp_path / 'tested').glob('*/panels/test/**/*.png'))
     assert len(panels) == 2
+
+
+def test_lr_images_alone_are_tested_for_consistency(tmp_path, capfd):
+    config = CONFIGS / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(dict(option.split('=') for option in TINY))
+    for key in ('style_channels', 'num_mlps', 'rrdb_channels', 'num_rrdbs'):
+        cfg.model.generator[key] = int(cfg.model.generator[key])
+    cfg.model.generator.channels = {4: 8, 8: 8, 16: 8, 32: 8, 64: 8}
+    cfg.model.discriminator.mid_channels = 2
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
+    (tmp_path / 'lr').mkdir()
+    for index in range(3):
+        lr = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(lr).save(tmp_path / 'lr' / f'{index}.png')
+
+    def test(*more, name='lr-only', folder=tmp_path / 'lr'):
+        run_test([str(config), str(tmp_path / 'x.pth'), '--lr', str(folder), '--out',
+                  str(tmp_path / 'metrics.json'), '--work-dir', str(tmp_path / name),
+                  '--cfg-options', *TINY, f'experiment_name={name}', *more])
+        return json.loads((tmp_path / 'metrics.json').read_text())
+    metrics = test()
+    assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
+    assert not [key for key in metrics if 'LR' not in key]
+    assert 'Cannot find key' not in ''.join(capfd.readouterr())
+    assert not list(tmp_path.rglob('vis_image'))
+    metrics = test('model.pd_head.operator.type=SeparableResize',
+                   'model.pd_head.operator.kernel=bicubic', name='bicubic')
+    assert metrics['PSNR_LR'] > 100  # by the A of the head, not by average pooling
+
+    for size, mode, message in (((8, 8), 'RGBA', 'expected 8-bit grey or RGB, got mode RGBA'),
+                                ((9, 8), 'RGB', '9x8, but this config takes 8x8 only')):
+        Image.new(mode, size).save(tmp_path / 'lr' / 'x.png')
+        with pytest.raises(InputError, match=f'--lr .*x.png: {message}'):
+            test()
+    with pytest.raises(InputError, match='--lr .*none: expected a folder'):
+        test(folder=tmp_path / 'none')
 
 
 def test_mmagics_own_tool_trains_the_same_model(data, tmp_path, monkeypatch):

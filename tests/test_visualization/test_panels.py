@@ -77,6 +77,15 @@ def test_decomposition_parts_add_up(images):
     assert contains(picture, np.zeros((192, 192, 3), np.uint8) + error_map(gt, gt)[:1, :1])
 
 
+def test_the_operator_may_be_a_config_without_scale(images):
+    lr, gt = images
+    want = decomposition_panel(lr, gt, gt, gt, AveragePooling(8))
+    for cfg in (dict(type='AveragePooling'), dict(type='AveragePooling', scale=8)):
+        np.testing.assert_array_equal(decomposition_panel(lr, gt, gt, gt, cfg), want)
+    with pytest.raises(ValueError, match='scale cannot be inferred.*8x8.*got 60x64'):
+        decomposition_panel(lr, gt[:60], operator=dict(type='AveragePooling'))
+
+
 def test_missing_parts_are_left_out(images):
     lr, gt = images
     full = decomposition_panel(lr, gt, gt, gt, AveragePooling(8))
@@ -119,3 +128,26 @@ def test_bad_input_is_named(images):
             (lambda: decomposition_panel(lr[0], gt), "'LR'")):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_comparison_panel_with_consistency_errors():
+    """A row of |A x - y| below the results; the LR itself has none."""
+    gt = np.full((64, 64, 3), 100, np.uint8)
+    lr = np.full((16, 16, 3), 100, np.uint8)
+
+    def degrade(image):
+        return image[::4, ::4]
+
+    columns = {'LR': lr, 'right': gt, 'wrong': gt + np.uint8(50)}
+    plain = comparison_panel(columns, gt=gt)
+    both = comparison_panel(columns, gt=gt, degrade=degrade)
+    alone = comparison_panel(columns, gt=gt, degrade=degrade, gt_errors=False)
+    assert both.shape[0] == plain.shape[0] * 3 // 2 and alone.shape == plain.shape
+    assert np.array_equal(both[:plain.shape[0]], plain)
+    row, cell = alone[-50], 192 + 6
+    assert (row[:cell] == 255).all()  # nothing below the LR
+    assert row[cell + 20:2 * cell - 20].max() < 20  # the colour of no error
+    assert row[2 * cell + 20:3 * cell - 20].max() > 200
+    assert row[3 * cell + 20:4 * cell - 20].max() < 20
+    with pytest.raises(ValueError, match='cannot subtract shapes'):
+        comparison_panel(columns, gt=gt, degrade=lambda image: image)

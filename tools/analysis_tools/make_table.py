@@ -54,12 +54,20 @@ def read_result(path, wanted=()):
 
 
 def paper_table(name, work_dirs):
-    """Title, column names and rows of one of the paper's tables."""
+    """Title, column names and rows of one of the paper's tables.
+
+    A run whose file cannot be read, as a killed one may leave it, is missing too; a line on the
+    standard error says so.
+    """
     table = json.loads(PAPER.read_text())[name]
     rows = []
     for row in table['rows']:
-        result = row['config'] and read_result(
-            Path(work_dirs) / row['config'], table['columns'].values())
+        try:
+            result = row['config'] and read_result(
+                Path(work_dirs) / row['config'], table['columns'].values())
+        except (ValueError, OSError) as error:
+            print(f'{row["method"]}: {MISSING}, {error}', file=sys.stderr)
+            result = None
         ours = [None if result is None else result.get(key) for key in table['columns'].values()]
         rows.append(dict(dataset=row['dataset'], method=row['method'], config=row['config'],
                          ours=ours, paper=row['paper']))
@@ -69,18 +77,24 @@ def paper_table(name, work_dirs):
 def custom_table(runs, metrics):
     """The same for runs named on the command line.
 
+    A run that is not there is shown as missing, and named on the standard error.
+
     Raises:
-        ValueError: If a run is malformed, named twice or not there.
+        ValueError: If a run is malformed or named twice, or if none is there.
     """
-    rows = {}
+    rows, absent = {}, []
     for run in runs:
         name, _, path = run.partition('=')
         if not path or name in rows:
             raise ValueError(f'--run takes NAME=PATH, every name once, got {run!r}')
         result = read_result(path)
         if result is None:
-            raise ValueError(f'no test result at {path}')
-        rows[name] = result
+            absent.append(f'{name}: {MISSING}, no test result at {path}')
+        rows[name] = result or {}
+    if len(absent) == len(rows):
+        raise ValueError('; '.join(absent))
+    for line in absent:
+        print(line, file=sys.stderr)
     metrics = metrics or sorted({key for result in rows.values() for key in result})
     return 'Results', metrics, [
         dict(dataset='', method=name, config=None, ours=[result.get(key) for key in metrics],

@@ -11,6 +11,7 @@ two. Hours are that divided by a rate which the reader may set (--tflops).
 """
 import argparse
 import json
+import re
 import tempfile
 import weakref
 from pathlib import Path
@@ -96,14 +97,14 @@ def measure(path, device='meta'):
     """Cost of one config.
 
     Args:
-        path (str | Path): Config of a GANPriorSR model.
+        path (str | Path | Config): Config of a GANPriorSR model.
         device (str): 'meta'; the test suite compares with 'cpu'.
 
     Returns:
         dict: ``batch``, ``iterations``; ``parameters`` and ``trainable`` of the generator;
         ``train_bytes`` and ``train_flop`` of one iteration; ``test_bytes`` for one image.
     """
-    cfg = Config.fromfile(path)
+    cfg = path if isinstance(path, Config) else Config.fromfile(path)
     init_default_scope('mmagic')
     model = build(cfg, device)
     wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -142,7 +143,8 @@ def table(costs, tflops):
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('configs', nargs='*', help='default: every row of the paper\'s tables')
+    parser.add_argument('configs', nargs='*',
+                        help='default: every trained row of the paper\'s tables')
     parser.add_argument('--tflops', type=float, default=10,
                         help='sustained 1e12 operations per second (a V100 has at most 15.7 in '
                         'float32); default: 10')
@@ -155,7 +157,7 @@ def parse_args(argv=None):
         parser.error(f'no config {", ".join(missing)}')
     if not args.configs:
         names = [row['config'] for rows in json.loads(PAPER.read_text()).values()
-                 for row in rows['rows'] if row['config']]
+                 for row in rows['rows'] if re.search(r'_\d+xb\d+', row['config'])]
         args.configs = [next((ROOT / 'configs').glob(f'*/{name}.py')) for name in names]
     return args
 

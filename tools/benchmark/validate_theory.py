@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from mmpd.evaluation.functional import psnr
 from mmpd.operators import (
     CEM,
     AveragePooling,
@@ -34,9 +35,9 @@ from mmpd.operators import (
     Masking,
     SeparableResize,
 )
+from mmpd.utils.images import SUFFIXES
 
 PAPER = dict(PD=dict(psnr_lr=145.7, ms=0.68), CEM=dict(psnr_lr=42.2, ms=31.8))
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 NETWORKS = ('panini', 'panini-full', 'glean', 'glean-full', 'noise')
 # Widths of the small networks by resolution; the code is that of the full one
 SMALL = {4: 32, 8: 32, 16: 32, 32: 32, 64: 16, 128: 8, 256: 4, 512: 4, 1024: 2, 2048: 2}
@@ -122,9 +123,9 @@ def make_network(args):
     return lambda lr: network(lr.to(args.device)).cpu()
 
 
-def psnr(error):
-    mse = error.double().square().mean().item()
-    return 10 * math.log10(4 / mse) if mse else math.inf
+def network_psnr(error):
+    """PSNR of an error in the network's range [-1, 1], infinity where there is none."""
+    return psnr(error.double().square().mean().item() / 4, cap=math.inf)
 
 
 def degrade(operator, image):
@@ -148,8 +149,8 @@ def consistency(args, operators):
             for name, operator in operators.items():
                 head = PDHead(operator).eval()  # goes to [0, 1] and back where A needs it
                 lr = degrade(operator, truth)
-                raw_values[name].append(psnr(degrade(operator, raw) - lr))
-                values[name].append(psnr(degrade(operator, head(raw, lr)) - lr))
+                raw_values[name].append(network_psnr(degrade(operator, raw) - lr))
+                values[name].append(network_psnr(degrade(operator, head(raw, lr)) - lr))
     return values, raw_values
 
 

@@ -1,4 +1,4 @@
-# 64-px crops of scikit-image's pictures, written by tools/demo.py
+# 64-px crops of scikit-image's pictures, written by tools/demo/twins.py
 _base_ = ['./sisr.py', './lr_x8.py']
 
 # two cores: loading 64-px crops in the main process is no slower

@@ -6,14 +6,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmagic.registry import HOOKS
+from mmagic.registry import HOOKS, VISBACKENDS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop
+from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 
-from mmpd.operators import build_operator
+from mmpd.operators.resolve import infer_scale, prepare_operator
+from mmpd.utils.files import write_atomically
+from mmpd.utils.model import unwrap
+from mmpd.utils.validation import (
+    MOST_CHANNELS,
+    check_bool,
+    check_number,
+    check_path,
+    check_positive_int,
+    optional,
+)
 from mmpd.visualization.panels import decomposition_panel
+
+__all__ = ['PanelHook']
 
 
 @HOOKS.register_module()
@@ -22,7 +34,8 @@ class PanelHook(Hook):
 
     Files go to ``{work_dir}/{timestamp}/panels/{val,test}/{name}_{step}.png``, name being that of
     the GT or LR file (in a folder per downsampling under ``DownsamplingTestLoop``); every backend
-    of the visualizer (TensorBoard, WandB ...) gets the same picture as ``panel_{mode}/{name}``.
+    of the visualizer (TensorBoard, WandB ...) that goes by the name of its class or by one in the
+    config gets the same picture as ``panel_{mode}/{name}``.
     The image drawn is ``pred_img``, as it is saved.
 
     x_r and δ are shown if the samples carry ``output.raw_pred``. Models of mmpd do so with
@@ -31,8 +44,8 @@ class PanelHook(Hook):
     Args:
         interval (int): Every how many iterations of validation or test. Defaults to 1.
         max_images (int): Panels per validation or test run; all of them: -1. Defaults to 8.
-        operator (dict, optional): The operator A. Defaults to that of the model's PD head,
-            else average pooling of the scale that output and LR suggest.
+        operator (dict, optional): The operator A; its scale may be left to the sizes. Defaults to
+            that of the model's PD head, else average pooling if the sizes allow it.
         gain (float): Factor on the errors. Defaults to 5.
         cell (int, optional): Height of an image in the panel; see
             :func:`mmpd.visualization.panels.display_size`.
@@ -46,17 +59,27 @@ class PanelHook(Hook):
 
     def __init__(self, interval=1, max_images=8, operator=None, gain=5, cell=None, raw=True,
                  on_val=True, on_test=True, out_dir=None):
-        if interval < 1 or max_images < -1 or not gain > 0:
-            raise ValueError('PanelHook: interval must be at least 1, max_images at least -1 and '
-                             f'gain positive, got {interval}, {max_images} and {gain}')
-        self.interval, self.max_images, self.operator = interval, max_images, operator
+        check_positive_int(interval, 'interval')
+        check_positive_int(max_images, 'max_images', least=-1)
+        check_number(gain, 'gain', above=0)
+        optional(check_positive_int, cell, 'cell', most=MOST_CHANNELS)
+        for key, value in (('raw', raw), ('on_val', on_val), ('on_test', on_test)):
+            check_bool(value, key)
+        optional(check_path, out_dir, 'out_dir', 'a folder')
+        self.interval, self.max_images = interval, max_images
+        self.operator = None if operator is None else prepare_operator(operator)
         self.gain, self.cell, self.raw = gain, cell, raw
         self.modes = [mode for mode, on in (('val', on_val), ('test', on_test)) if on]
         self.out_dir = out_dir
         self._written, self._case, self._keep_raw = 0, None, None
+        self._trains = False
+
+    def before_train(self, runner):
+        """From now on ``runner.iter`` may be asked for; before, that would build a loop."""
+        self._trains = True
 
     def _start(self, runner, mode):
-        self._written, self._case, model = 0, None, _unwrap(runner.model)
+        self._written, self._case, model = 0, None, unwrap(runner.model)
         if mode in self.modes and self.raw and hasattr(model, 'forward_raw'):
             model.test_cfg = dict(model.test_cfg or {})
             self._keep_raw = model.test_cfg.get('keep_raw', False)
@@ -64,7 +87,7 @@ class PanelHook(Hook):
 
     def _stop(self, runner):
         if self._keep_raw is not None:
-            _unwrap(runner.model).test_cfg['keep_raw'] = self._keep_raw
+            unwrap(runner.model).test_cfg['keep_raw'] = self._keep_raw
             self._keep_raw = None
 
     def before_val_epoch(self, runner):
@@ -87,8 +110,7 @@ class PanelHook(Hook):
     def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train'):
         if mode not in self.modes or not self.every_n_inner_iters(batch_idx, self.interval):
             return
-        loop = getattr(runner, '_test_loop', None) if mode == 'test' else None
-        case = getattr(loop, 'case', None)
+        case = getattr(runner.test_loop, 'case', None) if mode == 'test' else None
         if case != self._case:  # DownsamplingTestLoop runs over the same images again
             self._written, self._case = 0, case
         for sample in outputs:
@@ -99,15 +121,16 @@ class PanelHook(Hook):
 
     def _operator_for(self, runner, output, lr):
         if self.operator is not None:
-            return build_operator(self.operator)
-        head = getattr(_unwrap(runner.model), 'pd_head', None)
+            return self.operator
+        head = getattr(unwrap(runner.model), 'pd_head', None)
         if head is not None:  # a copy, for the model's own stays on its device
             operator = deepcopy(head.operator_for(output, lr))
             return operator.to('cpu') if isinstance(operator, torch.nn.Module) else operator
-        scale = output.shape[-1] // lr.shape[-1]
-        if tuple(output.shape[-2:]) != (lr.shape[-2] * scale, lr.shape[-1] * scale):
+        try:
+            infer_scale(output.shape, lr.shape)
+        except ValueError:  # a model that does something else
             return None
-        return build_operator(dict(type='AveragePooling', scale=scale))
+        return dict(type='AveragePooling')
 
     def _write(self, runner, sample, mode):
         output, lr = sample.output.pred_img, sample.get('input')
@@ -124,28 +147,28 @@ class PanelHook(Hook):
         name = _name(sample, self._written)
         folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode / (self._case or '')
         folder.mkdir(parents=True, exist_ok=True)
-        step = _iteration(runner)
+        step = runner.iter if self._trains else 0
         path = folder / f'{name}_{step}.png'
         written, data = cv2.imencode('.png', panel[..., ::-1])
         if not written:
             raise OSError(f'could not encode the panel {path}')
-        path.write_bytes(data.tobytes())
+        write_atomically(path, data.tobytes(), sync=False)
         if self._written == 0:
             print_log(f'panels are written to {folder}', 'current')
-        for backend in runner.visualizer._vis_backends.values():
+        for backend in _backends(runner):
             if type(backend).__name__ not in ('LocalVisBackend', 'VisBackend'):  # files: above
                 parts = (f'panel_{mode}', self._case, name)
                 backend.add_image('/'.join(filter(None, parts)), panel, step=step)
 
 
-def _iteration(runner):
-    """``runner.iter`` where there is a training loop; asking for it would build one in a test."""
-    loop = getattr(runner, '_train_loop', runner)
-    return loop.iter if isinstance(loop, BaseLoop) or loop is runner else 0
-
-
-def _unwrap(model):
-    return getattr(model, 'module', model)
+def _backends(runner):
+    """The visualizer's backends, which it hands out by name: that of the class, or a given one."""
+    configs = (runner.cfg.get('visualizer') or {}).get('vis_backends') or []
+    configs = [configs] if isinstance(configs, dict) else configs
+    given = [config['name'] for config in configs if config.get('name')]
+    names = {*MMENGINE_VISBACKENDS.module_dict, *VISBACKENDS.module_dict, *given}
+    found = (runner.visualizer.get_backend(name) for name in sorted(names))
+    return [backend for backend in found if backend is not None]
 
 
 def _rgb(image):

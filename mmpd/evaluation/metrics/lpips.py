@@ -8,7 +8,8 @@ from mmagic.registry import METRICS
 
 from ...errors import WeightsMismatch, WeightsNotFound
 from ...utils.checkpoint import read_state_dict
-from ..functional import as_tensor, require, resolve_device, to_saved
+from ...utils.validation import check_choice, check_path, optional
+from ..functional import as_tensor, check_keys_of, require, resolve_device, to_saved
 
 TORCHVISION = 'https://download.pytorch.org/models/'
 BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
@@ -31,17 +32,17 @@ def build_lpips(net='alex', backbone=None):
         WeightsNotFound: If the backbone is neither there nor can be downloaded, naming the file
             and where to put it.
     """
+    check_choice(net, 'net', tuple(BACKBONES))
+    optional(check_path, backbone, 'backbone')
     lpips = require('lpips', 'lpips')
-    if net not in BACKBONES:
-        raise ValueError(f'LPIPS: net must be one of {", ".join(BACKBONES)}, got {net!r}')
     source = f'{TORCHVISION}{BACKBONES[net]}' if backbone is None else str(backbone)
     try:
         states = read_state_dict(source)
     except WeightsNotFound as error:
         raise WeightsNotFound(f"LPIPS needs {BACKBONES[net]}: {error} (dict(type='LPIPS', "
                               'backbone=FILE))') from error
-    with warnings.catch_warnings():  # lpips asks torchvision in a way that it no longer likes
-        warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')
+    with warnings.catch_warnings():  # lpips 0.1.4 uses what torchvision deprecated
+        warnings.filterwarnings('ignore', ".*'pretrained'|Arguments other than a weight enum")
         # without weights: the package would unpickle its own file and torchvision's download
         model = lpips.LPIPS(net=net, verbose=False, pretrained=False, pnet_rand=True)
     heads = Path(lpips.__file__).parent / 'weights' / 'v0.1' / f'{net}.pth'
@@ -86,6 +87,7 @@ class LPIPS(BaseSampleWiseMetric):
 
     def __init__(self, net='alex', backbone=None, device='auto', gt_key='gt_img',
                  pred_key='pred_img', collect_device='cpu', prefix=None):
+        check_keys_of(prefix, collect_device, gt_key=gt_key, pred_key=pred_key)
         super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
                          prefix=prefix)
         self.metric = f'LPIPS_{net}'

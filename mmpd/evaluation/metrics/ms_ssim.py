@@ -1,14 +1,18 @@
 """MS-SSIM between output and GT."""
-import numpy as np
 import torch
+import torch.nn.functional as F
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import METRICS
 from mmengine.logging import print_log
 
-from ..functional import as_tensor, require, to_saved
+from ...utils.validation import check_positive_int, optional
+from ..functional import as_tensor, check_keys_of, to_saved
+
+__all__ = ['PairedMSSSIM', 'ms_ssim', 'scales_for']
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli & Bovik 2003: sum 1.0001
-WINDOW = 11
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = (0.01 * 255)**2, (0.03 * 255)**2  # the paper's constants, for the range 0..255
 
 
 def scales_for(height, width):
@@ -27,8 +31,27 @@ def scales_for(height, width):
     return fitting[-1]
 
 
+def _ssim_and_contrast(image, reference):
+    """SSIM and its contrast-structure part, means over the pixels: two (N, C) tensors."""
+    # the window in float32, as other implementations have it: figures agree to the last digit
+    window = torch.exp(-(torch.arange(WINDOW, dtype=torch.float32) - WINDOW // 2)**2
+                       / (2 * SIGMA**2))
+    window = (window / window.sum()).to(image)
+
+    def blur(x):
+        planes = x.flatten(0, 1)[:, None]
+        planes = F.conv2d(F.conv2d(planes, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+        return planes.view(*x.shape[:2], *planes.shape[2:])
+
+    mean, other = blur(image), blur(reference)
+    variances = blur(image * image) - mean**2 + blur(reference * reference) - other**2
+    contrast = (2 * (blur(image * reference) - mean * other) + C2) / (variances + C2)
+    luminance = (2 * mean * other + C1) / (mean**2 + other**2 + C1)
+    return (contrast * luminance).mean((2, 3)), contrast.mean((2, 3))
+
+
 def ms_ssim(image, reference, scales=None):
-    """Multi-scale SSIM of two images in 0..255, by pytorch-msssim, in float64.
+    """Multi-scale SSIM (Wang, Simoncelli & Bovik 2003) of images in 0..255, in float64.
 
     Args:
         image (Tensor): (N, C, H, W) in 0..255.
@@ -37,12 +60,11 @@ def ms_ssim(image, reference, scales=None):
             normalised to sum 1. Defaults to None: as many as fit.
 
     Returns:
-        Tensor: (N,).
+        Tensor: (N,), means over the channels.
 
     Raises:
         ValueError: If the shapes differ or the images are too small.
     """
-    library = require('pytorch_msssim.ssim', 'pytorch-msssim')
     if image.shape != reference.shape:
         raise ValueError(f'cannot compare shapes {tuple(image.shape)} and '
                          f'{tuple(reference.shape)}')
@@ -52,20 +74,15 @@ def ms_ssim(image, reference, scales=None):
         raise ValueError(f'MS-SSIM of {image.shape[-2]} x {image.shape[-1]} images has 1 to '
                          f'{fitting} scales, got {scales}')
     image, reference = image.double(), reference.double()
-    if scales == len(WEIGHTS):
-        return library.ms_ssim(image, reference, data_range=255, size_average=False)
-    weights = np.array(WEIGHTS[:scales]) / np.sum(WEIGHTS[:scales])
-    # the library refuses small images, whatever the number of scales: only its single-scale
-    # part is used for them
-    window = library._fspecial_gauss_1d(WINDOW, 1.5).repeat(image.shape[1], 1, 1, 1)
+    total = 1 if scales == len(WEIGHTS) else sum(WEIGHTS[:scales])
     result = 1
-    for level, weight in enumerate(weights):
-        ssim, contrast = library._ssim(image, reference, 255, window)
+    for level, weight in enumerate(WEIGHTS[:scales]):
+        ssim, contrast = _ssim_and_contrast(image, reference)
         part = ssim if level == scales - 1 else contrast
-        result = result * part.clamp(min=0)**weight
-        padding = [side % 2 for side in image.shape[2:]]
-        image, reference = (torch.nn.functional.avg_pool2d(x, 2, padding=padding)
-                            for x in (image, reference))
+        result = result * part.clamp(min=0)**(weight / total)
+        if level < scales - 1:
+            padding = [side % 2 for side in image.shape[2:]]
+            image, reference = (F.avg_pool2d(x, 2, padding=padding) for x in (image, reference))
     return result.mean(1)
 
 
@@ -93,9 +110,10 @@ class PairedMSSSIM(BaseSampleWiseMetric):
 
     def __init__(self, scales=None, gt_key='gt_img', pred_key='pred_img', collect_device='cpu',
                  prefix=None):
+        check_keys_of(prefix, collect_device, gt_key=gt_key, pred_key=pred_key)
+        optional(check_positive_int, scales, 'scales', most=len(WEIGHTS))
         super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
                          prefix=prefix)
-        require('pytorch_msssim', 'pytorch-msssim')
         self.scales, self._told = scales, False
 
     @property

@@ -1,14 +1,26 @@
 """Pooling-based decomposition for any MMagic super-resolution model type."""
 import logging
 
+import torch
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
 
-from ...operators import clip_uint8, consistent_uint8
+from ...operators import LinearOperator, clip_uint8, consistent_uint8
+from ...operators.resolve import infer_scale
+from ...utils.validation import (
+    ArgumentError,
+    check_choice,
+    check_dict,
+    check_keys,
+    check_strength,
+    optional,
+    parameters_of,
+)
 from ..heads import PDHead
+from ..settings import QUANTIZE, check_model_parts, check_settings
+from .probing import check_suitable, is_identity
 
 RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
-QUANTIZE = ('consistent', 'clip', 'none')
 
 
 class PDMixin:
@@ -33,27 +45,62 @@ class PDMixin:
             rounds (the paper's evaluation), ``'none'`` keeps the clipped float
             image, as MMagic does. An LR that is not 8-bit is clipped and rounded
             too, with a warning.
+            ``made_by`` names the library whose roundings the image is to be consistent with,
+            see :func:`mmpd.operators.consistent_uint8`.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
+
+    Raises:
+        ValueError: for unknown keys or wrong values in pd_head, test_cfg or train_cfg, naming
+            the nearest valid one; for a generator that does not make one image of one (video
+            models, LIIF), and for one of scale 1 whose A is the identity.
     """
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
-        exact = (pd_head or {}).get('strength', 1) == 1
+        head = self._check_head(pd_head)
+        exact = check_strength(head.get('strength', 1)) == 1
+        optional(check_dict, test_cfg, 'test_cfg')
         quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')
-        if quantize not in QUANTIZE:
-            raise ValueError(f'test_cfg.quantize: expected one of {QUANTIZE}, got {quantize!r}.')
+        check_choice(quantize, 'test_cfg.quantize', QUANTIZE)
         if quantize == 'consistent' and not exact:
-            raise ValueError("test_cfg.quantize='consistent' would undo pd_head.strength="
-                             f"{pd_head['strength']}; use 'clip'.")
+            raise ArgumentError("test_cfg.quantize='consistent' would undo pd_head.strength="
+                                f"{head['strength']}; use 'clip'.")
+        check_model_parts(**kwargs)
+        optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         self.quantize = quantize
-        head = dict(pd_head or {})
-        head.pop('type', None)
-        operator = head.get('operator') or dict(type='AveragePooling')
+        scale = check_suitable(self.generator)
+        check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
+        operator = head.get('operator')
+        operator = dict(type='AveragePooling') if operator is None else operator
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
-        head = {**self._normalisation(kwargs.get('data_preprocessor')), **head}
-        self.pd_head = PDHead(**head)
+        self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
+        if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
+            self.generator.check_normalisation(**self._normalised)
+        self.pd_head = PDHead(**{**self._normalised, **head})
+        self._check_scale(scale)
+
+    @staticmethod
+    def _check_head(pd_head):
+        """A copy of ``pd_head`` without its type, every key known."""
+        head = dict(optional(check_dict, pd_head, 'pd_head') or {})
+        check_choice(head.pop('type', 'PDHead'), 'pd_head.type', ('PDHead',))
+        return check_keys(head, 'pd_head', [*parameters_of(PDHead), 'type'])
+
+    def _check_scale(self, scale):
+        """Refuse A = I, with which every output is the input."""
+        operator = self.pd_head.operator
+        if operator is None and scale == 1 or is_identity(operator):
+            raise ArgumentError(
+                f'pd_head.operator: expected a degradation, got one that changes nothing: the '
+                f'generator {type(self.generator).__name__} has scale 1, so with average pooling '
+                'or resizing A is the identity and every output would be the input; name an '
+                'operator of scale 1 that loses something, such as Masking or Grayscale')
+        known = getattr(operator, 'scale', None)
+        if isinstance(operator, LinearOperator) and scale and known and scale != known:
+            raise ArgumentError(f'pd_head.operator: expected scale {scale}, that of the generator '
+                                f'{type(self.generator).__name__}, got {operator!r}')
 
     @staticmethod
     def _normalisation(preprocessor):
@@ -61,9 +108,9 @@ class PDMixin:
         if isinstance(preprocessor, dict):
             mean, std = (preprocessor.get(key, 127.5) for key in ('mean', 'std'))
             return dict(mean=0, std=1) if mean is None else dict(mean=mean, std=std)
-        if getattr(preprocessor, '_enable_normalize', False):
+        if hasattr(preprocessor, 'mean'):  # a buffer, where it normalises
             return {key: getattr(preprocessor, key).flatten().tolist() for key in ('mean', 'std')}
-        return {}
+        return dict(mean=0, std=1)
 
     def _generator_scale(self):
         """out_size // in_size of the generator, None when it does not name them."""
@@ -74,10 +121,11 @@ class PDMixin:
             out_size = getattr(getattr(generator, 'generator', None), 'out_size', None)
         if in_size is None or out_size is None:
             return None
-        if out_size % in_size:
+        try:
+            return infer_scale((out_size, out_size), (in_size, in_size))
+        except ValueError as error:
             raise ValueError(f'PD needs an integer scale, but the generator has in_size {in_size} '
-                             f'and out_size {out_size}.')
-        return out_size // in_size
+                             f'and out_size {out_size}.') from error
 
     def forward_raw(self, inputs, data_samples=None, **kwargs):
         """The generator's raw prediction x_r, (N, C, sh, sw) in the normalised range."""
@@ -103,31 +151,73 @@ class PDMixin:
             0..255; ``pred_float``, the same before clipping and rounding;
             ``raw_pred``, x_r, with ``test_cfg.keep_raw``.
         """
-        raw = self.forward_raw(inputs, data_samples, **kwargs)
-        pred = self._to_pixels(self.pd_head(raw, inputs), data_samples)
-        if self.quantize == 'none':
-            image = pred.clamp(0, 255)
-        elif self.quantize == 'clip':
-            image = clip_uint8(pred.clamp(*RANGE)).float()
-        else:
-            image = self._round_consistently(pred.clamp(*RANGE), inputs, data_samples).float()
-        fields = dict(pred_img=image.cpu(), pred_float=pred.cpu())
+        return self.finish(self.forward_raw(inputs, data_samples, **kwargs), inputs, data_samples)
+
+    def raw_samples(self, inputs, data_samples=None):
+        """Yield the raw predictions of one test: one, where the model is no sampler."""
+        yield self.forward_raw(inputs, data_samples)
+
+    def finish(self, raw, inputs, data_samples=None):
+        """What :meth:`forward_inference` does after the generator, with x_r from elsewhere (tiles).
+
+        Args:
+            raw (Tensor): x_r, (N, C, sh, sw), normalised.
+            inputs (Tensor): LR images y, (N, C, h, w), normalised.
+            data_samples (DataSample, optional): Of the LR images.
+
+        Returns:
+            DataSample: as :meth:`forward_inference`.
+        """
+        pred = self._to_pixels(self.pd_head(raw, inputs))
+        # in the network's order of channels, as the head: A may treat them differently
+        image = self._to_saved(self.round_pixels(pred, self._to_pixels(inputs)), data_samples)
+        image = image if self.quantize == 'none' else image.round()
+        fields = dict(pred_img=image.cpu(), pred_float=self._to_saved(pred, data_samples).cpu())
         if (self.test_cfg or {}).get('keep_raw'):
-            fields['raw_pred'] = self._to_pixels(raw, data_samples).cpu()
+            fields['raw_pred'] = self._to_saved(self._to_pixels(raw), data_samples).cpu()
         return DataSample(**fields)
 
-    def _round_consistently(self, pred, inputs, data_samples):
-        lr = self._to_pixels(inputs, data_samples)
+    def round_pixels(self, pred, lr):
+        """Round as ``test_cfg.quantize`` says.
+
+        Args:
+            pred (Tensor): (N, C, sh, sw) in 0..255, not clipped.
+            lr (Tensor): (N, C, h, w) in 0..255.
+
+        Returns:
+            Tensor: like ``pred``, clipped, of integers unless ``quantize`` is 'none'.
+        """
+        if self.quantize == 'none':
+            return pred.clamp(0, 255)
+        pred = pred.clamp(*RANGE)
+        if self.quantize == 'clip':
+            return clip_uint8(pred).float()
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
             print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
                       'predictions are clipped and rounded.', logger='current',
                       level=logging.WARNING)
-            return clip_uint8(pred)
-        return consistent_uint8(pred, rounded, self.pd_head.operator_for(pred, rounded))
+            return clip_uint8(pred).float()
+        operator = self.pd_head.operator_for(pred, rounded)
+        made_by = (self.test_cfg or {}).get('made_by')
+        return consistent_uint8(
+            pred, rounded, operator, **(dict(made_by=made_by) if made_by else {})).float()
 
-    def _to_pixels(self, batch, data_samples):
-        """Undo normalisation, padding and channel order like ``destruct``, without its clipping."""
-        preprocessor = self.data_preprocessor
-        batch = preprocessor._destruct_norm_and_conversion(batch.float(), data_samples, 'img')
-        return preprocessor._destruct_padding(batch, data_samples)
+    def _mean_and_std(self, like):
+        return (torch.tensor(self._normalised[key], dtype=like.dtype, device=like.device)
+                .view(1, -1, 1, 1) for key in ('mean', 'std'))
+
+    def _to_pixels(self, batch):
+        """0..255, in the network's order of channels, not clipped."""
+        batch = batch.float()
+        mean, std = self._mean_and_std(batch)
+        return batch * std + mean
+
+    def _to_saved(self, pixels, data_samples):
+        """As MMagic saves and measures images (channel order, no padding), but not clipped."""
+        # destruct clips to 0..255: what leaves that range is shrunk before and stretched after
+        reach = ((pixels - 127.5).abs().max() / 127.5).clamp(min=1).double()
+        mean, std = self._mean_and_std(reach)
+        shrunk = (pixels.double() - 127.5) / reach + 127.5
+        saved = self.data_preprocessor.destruct((shrunk - mean) / std, data_samples, 'img')
+        return ((saved - 127.5) * reach + 127.5).float()

@@ -4,8 +4,8 @@ from mmagic.registry import MODELS
 from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 
-from ...operators.base import check_positive_int
 from ...utils.model import unwrap
+from ...utils.validation import ArgumentError
 from .gan_prior_sr import GANPriorSR
 from .pd_mixin import PDMixin
 
@@ -32,9 +32,8 @@ class PDN(PDMixin, GANPriorSR):
     def __init__(self, *args, train_cfg=None, test_cfg=None, **kwargs):
         super().__init__(*args, train_cfg=train_cfg, test_cfg=test_cfg, **kwargs)
         self.num_samples = (test_cfg or {}).get('num_samples', 1)
-        check_positive_int(self.num_samples, 'test_cfg.num_samples')
         if not hasattr(self.generator, 'noise_size'):
-            raise ValueError('PDN needs a generator that takes random latents, PDNNet, got '
+            raise ArgumentError('PDN needs a generator that takes random latents, PDNNet, got '
                              f'{type(self.generator).__name__}')
 
     def _seed(self, training):
@@ -62,15 +61,19 @@ class PDN(PDMixin, GANPriorSR):
         network = self.generator_ema if self.use_ema and not training else self.generator
         return network(inputs, z=z)
 
+    def raw_samples(self, inputs, data_samples=None):
+        """Yield ``num_samples`` raw predictions, each of another latent."""
+        first = self._seed(training=False)
+        for i in range(self.num_samples):
+            yield self.forward_raw(inputs, data_samples, seed=None if first is None else first + i)
+
     def forward_inference(self, inputs, data_samples=None, **kwargs):
         """As :class:`PDMixin`, with ``pred_samples`` if ``num_samples`` is above 1."""
-        predictions = super().forward_inference(inputs, data_samples, **kwargs)
-        if self.num_samples > 1:
-            first = self._seed(training=False)
-            images = [predictions.pred_img]
-            for index in range(1, self.num_samples):
-                seed = None if first is None else first + index
-                again = super().forward_inference(inputs, data_samples, seed=seed)
-                images.append(again.pred_img)
-            predictions.set_tensor_data(dict(pred_samples=torch.stack(images, 1)))
+        if self.num_samples == 1:
+            return super().forward_inference(inputs, data_samples, **kwargs)
+        samples = [self.finish(raw, inputs, data_samples)
+                   for raw in self.raw_samples(inputs, data_samples)]
+        predictions = samples[0]
+        predictions.set_tensor_data(
+            dict(pred_samples=torch.stack([sample.pred_img for sample in samples], 1)))
         return predictions

@@ -10,6 +10,18 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from ...utils.checkpoint import load_completely, pretrained_cfg
+from ...utils.validation import (
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    check_bool,
+    check_dict,
+    check_number,
+    check_positive_int,
+    check_sequence,
+    optional,
+    refuse,
+)
+from ..settings import check_init_cfg
 
 
 class Synthesis(NamedTuple):
@@ -20,17 +32,21 @@ class Synthesis(NamedTuple):
 
 def log2_of(size, name):
     """log2 of a power of two of at least 4, else ValueError."""
-    if not isinstance(size, int) or size < 4 or size & (size - 1):
-        raise ValueError(f'{name}: expected a power of two of at least 4, got {size!r}')
+    if isinstance(size, bool) or not isinstance(size, int) or size < 4 or size & (size - 1):
+        refuse(name, 'a power of two of at least 4', size)
     return size.bit_length() - 1
 
 
 def prior_channels(channel_multiplier=2, channels=None):
     """Width of each resolution: StyleGAN2 config-f, changed where ``channels`` says so."""
+    check_positive_int(channel_multiplier, 'channel_multiplier', most=MOST_CHANNELS)
     widths = {4: 512, 8: 512, 16: 512, 32: 512}
     widths.update({res: 16384 // res * channel_multiplier for res in (64, 128, 256, 512, 1024)})
-    # a config file may turn the keys into strings
-    widths.update({int(res): width for res, width in (channels or {}).items()})
+    for res, width in (optional(check_dict, channels, 'channels') or {}).items():
+        # a config file may turn the keys into strings
+        res = int(res) if isinstance(res, str) and res.isdecimal() else res
+        log2_of(res, 'channels')
+        widths[res] = check_positive_int(width, f'channels[{res}]', most=MOST_CHANNELS)
     return widths
 
 
@@ -63,13 +79,28 @@ class StyleGAN2Prior(BaseModule):
             resolution is not known (above 1024).
     """
 
+    # what a restorer's prior may have of its own
+    conv_type = ModulatedStyleConv
+    rgb_type = ModulatedToRGB
+    widening = 1  # of the features a convolution gives, in terms of its width
+    stores_noise = True
+
     def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
                  channels=None, noise_size=None, out_channels=3, blur_kernel=(1, 3, 3, 1),
                  lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None):
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=check_init_cfg(init_cfg))
         self.log_size = log2_of(out_size, 'out_size')
         if out_size < 8:
-            raise ValueError(f'out_size: expected at least 8, got {out_size}')
+            refuse('out_size', 'at least 8', out_size)
+        for name, value in (('style_channels', style_channels), ('out_channels', out_channels),
+                            ('noise_size', noise_size)):
+            if name != 'noise_size' or value is not None:
+                check_positive_int(value, name, most=MOST_CHANNELS)
+        check_positive_int(num_mlps, 'num_mlps', least=0, most=MOST_LAYERS)
+        check_number(lr_mlp, 'lr_mlp', above=0)
+        check_number(norm_eps, 'norm_eps', above=0)
+        check_bool(fp16_enabled, 'fp16_enabled')
+        check_bool(bgr2rgb, 'bgr2rgb')
         self.out_size, self.style_channels = out_size, style_channels
         self.noise_size = noise_size or style_channels
         self.fp16_enabled, self.bgr2rgb = fp16_enabled, bgr2rgb
@@ -78,7 +109,9 @@ class StyleGAN2Prior(BaseModule):
         if missing:
             raise ValueError(f'channels: expected the width at {missing[0]} px for out_size='
                              f'{out_size}, got widths for {sorted(self.channels)}')
-        blur_kernel = list(blur_kernel)
+        blur_kernel = check_sequence(blur_kernel, 'blur_kernel', check_number)
+        if not sum(blur_kernel):
+            refuse('blur_kernel', 'numbers whose sum is not 0', blur_kernel)
 
         mapping = [PixelNorm(eps=norm_eps)]
         for index in range(num_mlps):
@@ -90,21 +123,22 @@ class StyleGAN2Prior(BaseModule):
         common = dict(style_channels=style_channels, fp16_enabled=fp16_enabled)
         width = self.channels[4]
         self.constant_input = ConstantInput(width)
-        self.conv1 = ModulatedStyleConv(width, width, 3, blur_kernel=blur_kernel, **common)
-        self.to_rgb1 = ModulatedToRGB(width, out_channels=out_channels, upsample=False, **common)
+        self.conv1 = self.conv_type(width, width, 3, blur_kernel=blur_kernel, **common)
+        width *= self.widening
+        self.to_rgb1 = self.rgb_type(width, out_channels=out_channels, upsample=False, **common)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
         for exponent in range(3, self.log_size + 1):
             wider = self.channels[2**exponent]
-            self.convs.append(ModulatedStyleConv(
+            self.convs.append(self.conv_type(
                 width, wider, 3, upsample=True, blur_kernel=blur_kernel, **common))
-            self.convs.append(ModulatedStyleConv(
-                wider, wider, 3, blur_kernel=blur_kernel, **common))
-            self.to_rgbs.append(ModulatedToRGB(
-                wider, out_channels=out_channels, upsample=True, **common))
-            width = wider
+            width = wider * self.widening
+            self.convs.append(self.conv_type(
+                width, wider, 3, blur_kernel=blur_kernel, **common))
+            self.to_rgbs.append(self.rgb_type(
+                width, out_channels=out_channels, upsample=True, **common))
         self.num_latents = 2 * self.log_size - 2
         self.num_injected_noises = self.num_latents - 1
-        for index in range(self.num_injected_noises):
+        for index in range(self.num_injected_noises if self.stores_noise else 0):
             size = 2**((index + 5) // 2)
             self.register_buffer(f'injected_noise_{index}', torch.randn(1, 1, size, size))
 
@@ -129,7 +163,7 @@ class StyleGAN2Prior(BaseModule):
             return [None] * self.num_injected_noises
         return [getattr(self, f'injected_noise_{i}') for i in range(self.num_injected_noises)]
 
-    def synthesis(self, latents, noises=None, fuse=None, return_rgb=True):
+    def synthesis(self, latents, noises=None, fuse=None, return_rgb=True, modulate=None):
         """Run the synthesis network.
 
         Args:
@@ -140,6 +174,8 @@ class StyleGAN2Prior(BaseModule):
                 upsampling with the features and the RGB image so far (None if not asked for) and
                 returns both, changed. This is where a restorer brings in its encoder.
             return_rgb (bool): Compute the RGB path.
+            modulate (callable, optional): ``modulate(resolution, features)`` returns the features
+                behind the first of the two convolutions of each resolution from 8 on, changed.
 
         Returns:
             Synthesis: Features of every resolution after its last convolution, before ``fuse``;
@@ -154,6 +190,8 @@ class StyleGAN2Prior(BaseModule):
             if fuse is not None:
                 out, rgb = fuse(out.shape[-1], out, rgb)
             out = self.convs[layer - 1](out, latents[:, layer], noise=noises[layer])
+            if modulate is not None:
+                out = modulate(out.shape[-1], out)
             out = self.convs[layer](out, latents[:, layer + 1], noise=noises[layer + 1])
             features[out.shape[-1]] = out
             if return_rgb:

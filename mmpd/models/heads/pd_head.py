@@ -1,26 +1,32 @@
 """The pooling-based decomposition as the last layer of a network."""
-import numpy as np
+from numbers import Real
+
 import torch
 from mmagic.registry import MODELS
 from torch import nn
 
-from mmpd.operators import LinearOperator, build_operator, replace_range
-from mmpd.operators.base import HALF, check_batch, check_strength, compute_dtype
+from mmpd.operators import LinearOperator, replace_range
+from mmpd.operators.base import HALF, check_batch, compute_dtype
 from mmpd.operators.decomposition import apply
+from mmpd.operators.resolve import prepare_operator, resolve_operator
+from mmpd.utils.validation import check_number, check_sequence, check_strength, refuse
+
+__all__ = ['PDHead']
 
 
 @MODELS.register_module()
 class PDHead(nn.Module):
     """Replaces the range-space part of a network's output by the LR image's (paper Eq. 9).
 
-    The head has no parameters and no persistent buffers, so a model with it
-    loads and writes the same checkpoints as one without.
+    The head has no parameters and no buffers, so a model with it loads and
+    writes the same checkpoints as one without.  Its operator is no child of
+    it, but moves with it.
 
     Args:
         operator (dict | object): The degradation A, see
-            :func:`mmpd.operators.build_operator`. A config with
-            ``scale=None`` (the default is average pooling so) takes the scale
-            from the sizes of each input.
+            :func:`mmpd.operators.build_operator`. A config without ``scale``,
+            or with None, takes it from the sizes of each input, as does the
+            default, average pooling.
         strength (float): In [0, 1]. 1 (the paper) makes the output consistent,
             0 returns the raw output; between them for a noisy LR.
         mean (float | Sequence[float]): Mean of the model's data preprocessor,
@@ -32,36 +38,48 @@ class PDHead(nn.Module):
         raw (N, C, H, W) and lr (N, c, h, w), both normalised with mean and
         std ([-1, 1] by default); output (N, C, H, W), float32 (float64 if an
         input is), never reduced precision, not even under autocast.
+
+    Attributes:
+        operator (object | None): The operator, None if its scale depends on the input;
+        operator_cfg (dict | None): its config then.
     """
 
     def __init__(self, operator=None, strength=1.0, mean=127.5, std=127.5):
         super().__init__()
-        cfg = dict(type='AveragePooling', scale=None) if operator is None else operator
-        self._cfg = cfg if isinstance(cfg, dict) and cfg.get('scale', 0) is None else None
-        self.operator = None if self._cfg else build_operator(cfg)
+        prepared = prepare_operator(
+            dict(type='AveragePooling') if operator is None else operator)
+        inferred = isinstance(prepared, dict)
+        self.operator, self.operator_cfg = (None, prepared) if inferred else (prepared, None)
         self.strength = check_strength(strength)
-        self.mean, self.std = (self._per_channel(value) for value in (mean, std))
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f'std: expected positive numbers, got {std!r}')
-        self._unit_range = None  # of a foreign operator, found out when it is first used
+        self.mean = self._per_channel(mean, 'mean')
+        self.std = self._per_channel(std, 'std', above=0)
+        if 1 < len(self.mean) != len(self.std) > 1:
+            refuse('std', f'one value or {len(self.mean)}, as in mean', std)
+
+    def __setattr__(self, name, value):
+        if name == 'operator':
+            # no child: the buffers of a foreign operator would enter the checkpoints
+            object.__setattr__(self, name, value)
+            self._unit_range = {}  # of a foreign operator: sizes -> whether A 1 ≠ 1
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, fn, recurse=True):
         if isinstance(self.operator, nn.Module):
-            self._forget_buffers(self.operator)
+            self.operator._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @staticmethod
-    def _per_channel(value):
+    def _per_channel(value, name, **bounds):
         """Python floats, which no cast of the model shortens; one if all are equal."""
-        values = [float(v) for v in np.asarray(value, np.float64).reshape(-1)]
+        value = value.tolist() if hasattr(value, 'tolist') else value  # tensors and arrays
+        value = [value] if isinstance(value, Real) else value
+        values = check_sequence(value, name, check_number, **bounds)
         return values[:1] if len(set(values)) == 1 else values
 
-    @staticmethod
-    def _forget_buffers(operator):
-        """A foreign operator must not change the checkpoint either."""
-        for module in operator.modules():
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                module.register_buffer(name, buffer, persistent=False)
-
     def extra_repr(self):
-        return f'strength={self.strength}' + (', scale from the input' if self._cfg else '')
+        operator = self.operator if self.operator_cfg is None else self.operator_cfg
+        return f'operator={operator}, strength={self.strength}'
 
     def operator_for(self, image, lr):
         """The operator for an image (N, C, H, W) and its LR (N, c, h, w).
@@ -69,15 +87,9 @@ class PDHead(nn.Module):
         Raises:
             ValueError: if its scale is to be inferred and H / h is no integer or not W / w.
         """
-        if self._cfg is None:
+        if self.operator is not None:
             return self.operator
-        (height, width), (h, w) = image.shape[-2:], lr.shape[-2:]
-        if not h or not w or height % h or width % w or height // h != width // w:
-            raise ValueError(f'the scale cannot be inferred: expected an image whose sides are one '
-                             f'integer multiple of those of the LR ({h}x{w}), got {height}x{width}')
-        if self.operator is None or self.operator.scale != height // h:
-            self.operator = build_operator(dict(self._cfg, scale=height // h)).to(image.device)
-        return self.operator
+        return resolve_operator(self.operator_cfg, image.shape, lr.shape, image.device)
 
     def forward(self, raw, lr):
         """x̂ = raw + strength · A†(lr - A raw)."""
@@ -92,7 +104,7 @@ class PDHead(nn.Module):
         operator = self.operator_for(raw, lr)
         channels = max(len(self.mean), len(self.std))
         mixed = channels > 1 and 'channel' in getattr(operator, 'axes', ('channel', ))
-        if not (mixed or self._needs_unit_range(operator, raw)):
+        if not (mixed or self._needs_unit_range(operator, raw, lr)):
             return replace_range(raw, lr, operator, self.strength, check)
         if channels > 1 and lr.shape[1] != channels:
             raise ValueError(f'{type(operator).__name__} gives {lr.shape[1]} channels, so it needs '
@@ -103,12 +115,15 @@ class PDHead(nn.Module):
         raw, lr = ((tensor * std + mean) / 255 for tensor in (raw, lr))
         return (replace_range(raw, lr, operator, self.strength, check) * 255 - mean) / std
 
-    def _needs_unit_range(self, operator, image):
+    def _needs_unit_range(self, operator, image, lr):
         """Whether A 1 ≠ 1, so that the normalisation has to be undone."""
         if isinstance(operator, LinearOperator) or hasattr(operator, 'unit_range'):
             return getattr(operator, 'unit_range', False)
-        if self._unit_range is None:
+        if image.is_meta:  # shapes only: they are the same in either range
+            return False
+        sizes = image.shape[1:], lr.shape[1:]
+        if sizes not in self._unit_range:
             with torch.no_grad():
                 measured = apply(operator, 'A', torch.ones_like(image[:1]))
-            self._unit_range = bool((measured - 1).abs().max() > 1e-4)
-        return self._unit_range
+            self._unit_range[sizes] = bool((measured - 1).abs().max() > 1e-4)
+        return self._unit_range[sizes]

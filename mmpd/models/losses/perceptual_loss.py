@@ -8,10 +8,19 @@ from torchvision.models import get_model_weights, vgg
 
 from ...errors import InputError, WeightsMismatch, WeightsNotFound
 from ...utils.checkpoint import read_state_dict
+from ...utils.validation import (
+    check_bool,
+    check_choice,
+    check_dict,
+    check_number,
+    check_str,
+    refuse,
+)
 
 DOWNLOAD = 'torchvision://'
 CRITERIA = dict(l1=nn.L1Loss, mse=nn.MSELoss)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images VGG was trained on
+VGG_TYPES = tuple(f'vgg{depth}{norm}' for depth in (11, 13, 16, 19) for norm in ('', '_bn'))
 
 
 def read_vgg(vgg_type, pretrained):
@@ -20,9 +29,6 @@ def read_vgg(vgg_type, pretrained):
     Raises:
         WeightsNotFound: if it cannot be had; says which file goes where.
     """
-    if not isinstance(pretrained, str) or not pretrained:
-        raise InputError('perceptual_loss.pretrained: expected torchvision://NAME, a file or an '
-                         f'address, got {pretrained!r}')
     source = pretrained
     if pretrained.startswith(DOWNLOAD):
         if pretrained != DOWNLOAD + vgg_type:
@@ -120,12 +126,19 @@ class PerceptualLoss(MMagicPerceptualLoss):
                  use_input_norm=True, perceptual_weight=1.0, style_weight=1.0, norm_img=True,
                  pretrained=f'{DOWNLOAD}vgg19', criterion='l1'):
         nn.Module.__init__(self)
-        if vgg_type not in vgg.__all__ or not vgg_type.islower():
-            raise InputError('perceptual_loss.vgg_type: expected vgg11, vgg13, vgg16, vgg19, or '
-                             f'one of them with _bn, got {vgg_type!r}')
-        if str(criterion).lower() not in CRITERIA:
-            raise InputError(f'perceptual_loss.criterion: expected one of {", ".join(CRITERIA)}, '
-                             f'got {criterion!r}')
+        for name, weights in (('layer_weights', layer_weights),
+                              ('layer_weights_style', layer_weights_style)):
+            if name == 'layer_weights' or weights is not None:
+                self._check_layers(name, weights)
+        check_choice(vgg_type, 'vgg_type', VGG_TYPES)
+        check_str(pretrained, 'pretrained', 'a file, or torchvision://NAME')
+        for name, value in (('use_input_norm', use_input_norm), ('norm_img', norm_img)):
+            check_bool(value, name)
+        for name, value in (('perceptual_weight', perceptual_weight),
+                            ('style_weight', style_weight)):
+            check_number(value, name, least=0)
+        criterion = criterion.lower() if isinstance(criterion, str) else criterion
+        check_choice(criterion, 'criterion', tuple(CRITERIA))
         self.norm_img, self.layer_weights = norm_img, layer_weights
         self.perceptual_weight, self.style_weight = perceptual_weight, style_weight
         state = read_vgg(vgg_type, pretrained)
@@ -138,4 +151,13 @@ class PerceptualLoss(MMagicPerceptualLoss):
         self.layer_weights_style = layer_weights_style or layer_weights
         if self.layer_weights_style != layer_weights:
             self.vgg_style = features(self.layer_weights_style)
-        self.criterion = CRITERIA[criterion.lower()]()
+        self.criterion = CRITERIA[criterion]()
+
+    @staticmethod
+    def _check_layers(name, weights):
+        for layer, weight in check_dict(weights, name).items():
+            if not isinstance(layer, str) or not layer.isdecimal():
+                refuse(name, "keys that are numbers, e.g. {'21': 1.0}", weights)
+            check_number(weight, name, least=0)
+        if not weights:
+            refuse(name, 'at least one layer', weights)

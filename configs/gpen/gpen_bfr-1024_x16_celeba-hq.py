@@ -1,0 +1,8 @@
+# GPEN-BFR-1024, public since February 2023
+_base_ = [
+    '../_base_/models/restorer.py',
+    '../_base_/datasets/celeba-hq_x16_test.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(generator=dict(type='GPENNet', net_size=1024))

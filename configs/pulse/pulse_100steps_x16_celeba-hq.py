@@ -1,0 +1,8 @@
+# The official code's options
+_base_ = [
+    '../_base_/models/restorer.py',
+    '../_base_/datasets/celeba-hq_x16_test.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(type='PULSE', generator=dict(type='PULSENet', steps=100))

@@ -1,0 +1,136 @@
+"""Models for inference, from a config, a name of the model zoo or a checkpoint."""
+import hashlib
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmagic.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ..errors import InputError, WeightsMismatch
+from ..models.editors.pd_mixin import PDMixin
+from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
+from ..utils.model_zoo import ModelSource, resolve_model
+
+__all__ = ['LoadedModel', 'load_model']
+
+TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
+
+
+@dataclass
+class LoadedModel:
+    """A model with PD and its weights.
+
+    Attributes:
+        model (nn.Module): On the CPU, in evaluation mode.
+        name (str): Of its config, in the zoo, or of its checkpoint.
+        weights (str): How the SHA-256 of the weights begins.
+    """
+    model: nn.Module
+    name: str
+    weights: str
+
+
+def load_model(model, checkpoint=None, cfg_options=None, pd_head=None, test_cfg=None):
+    """Build a model and load its weights, completely or not at all.
+
+    A model without PD is given it (``PDModel``): everything comes out consistent.
+
+    Args:
+        model (Config | str | Path): A config or its file, a name of the model zoo, or a
+            checkpoint whose network is recognised.
+        checkpoint (str, optional): File or URL; not with a checkpoint, and not needed with a name.
+        cfg_options (dict, optional): Overrides, e.g. ``{'model.pd_head.strength': 0.5}``.
+        pd_head (dict, optional): Overrides of ``model.pd_head``; an operator replaces the other.
+        test_cfg (dict, optional): Overrides of ``model.test_cfg``.
+
+    Returns:
+        LoadedModel: The model.
+
+    Raises:
+        InputError: no such model, or it cannot be built.
+        WeightsNotFound: no such checkpoint.
+        WeightsMismatch: the checkpoint is not one of this model; names the first key.
+    """
+    if isinstance(model, Config):
+        source, cfg = ModelSource('config', None, checkpoint), deepcopy(model)
+    else:
+        source, cfg = resolve_model(model, checkpoint), None
+    overrides = dict(pd_head or {}), dict(test_cfg or {})
+    if cfg is None and source.config is None:
+        if cfg_options:
+            raise InputError(f'{model}: a checkpoint has no config that options could change')
+        return _recognised(source, *overrides)
+    if cfg is None:
+        cfg = _read_config(source.config)
+    init_default_scope(cfg.get('default_scope', 'mmagic'))
+    for key in cfg_options or {}:
+        if key.split('.')[0] not in cfg:
+            raise InputError(f'{key}: the config of {source.name} has no {key.split(".")[0]!r}')
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+        network = _build(cfg, *overrides)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a config and a constructor can do wrong
+        raise InputError(f'{source.name}: the model cannot be built: '
+                         f'{type(error).__name__}: {_first_line(error)}') from error
+    checkpoint = source.checkpoint or cfg.get('load_from')
+    if checkpoint is None:
+        own = getattr(network.generator, 'checkpoint', None)  # SpandrelGenerator
+        if own is None:
+            raise InputError(f'{source.name}: a config needs a checkpoint as well')
+        return LoadedModel(network.eval(), source.name, _fingerprint(own))
+    state = read_state_dict(checkpoint)
+    differences, own = match_model(network, state)
+    if differences.count:
+        raise WeightsMismatch(f'checkpoint {checkpoint} is not one of {source.name}: of '
+                              f'{len(own)} tensors {differences.count} differ: {differences.first}')
+    state = strip_wrapper_prefix(state, own)
+    network.load_state_dict({key: value for key, value in state.items() if key in own},
+                            strict=False)  # match_model has seen to it
+    return LoadedModel(network.eval(), source.name, _fingerprint(checkpoint))
+
+
+def _recognised(source, pd_head, test_cfg):
+    from .recognition import recognise
+    found = recognise(source.checkpoint)
+    settings = dict(pd_head={**found.model.get('pd_head', {}), **pd_head},
+                    test_cfg={**found.model.get('test_cfg', {}), **test_cfg})
+    return LoadedModel(found.build(**settings), source.name, _fingerprint(source.checkpoint))
+
+
+def _read_config(path):
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # whatever a config file can do wrong
+        raise InputError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).split('\n')[0]
+
+
+def _build(cfg, pd_head, test_cfg):
+    model = ConfigDict({key: value for key, value in cfg.model.items()
+                        if key not in TRAINING_ONLY})
+    kind = MODELS.get(model.type) if isinstance(model.type, str) else model.type
+    if model.type != 'PDModel' and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
+        model.update(type='PDModel', base=model.type)
+    model.pd_head = {**(model.get('pd_head') or {}), **pd_head}
+    model.test_cfg = {**(model.get('test_cfg') or {}), **test_cfg}
+    return MODELS.build(model)
+
+
+def _fingerprint(checkpoint):
+    """The first eight digits of a checkpoint's SHA-256; a published name has them in it."""
+    if '://' in str(checkpoint):
+        return Path(str(checkpoint)).stem.rsplit('-', 1)[-1][:8]
+    path, digest = Path(checkpoint), hashlib.sha256()
+    path = path.with_suffix('.bin') if path.suffix == '.param' else path
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:8]

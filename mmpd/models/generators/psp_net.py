@@ -1,0 +1,56 @@
+"""pSp as a super-resolver: latents of StyleGAN2 for an LR image."""
+import torch
+from mmagic.registry import MODELS
+
+from .fixed_size_net import FixedSizeNet
+from .psp_encoder import GradualStyleEncoder
+from .stylegan2_prior import StyleGAN2Prior
+
+
+@MODELS.register_module()
+class PSPNet(FixedSizeNet):
+    """pixel2style2pixel (Richardson et al., CVPR 2021) as a super-resolver.
+
+    The LR is enlarged to encoder_size and encoded into one latent per layer of StyleGAN2,
+    counted from its average latent. No feature of the image reaches the prior, so what the
+    latents cannot say is lost; the prior is not trained. See
+    tools/model_converters/table3_to_mmpd.py for the official checkpoint.
+
+    Args:
+        in_size (int): Side of the LR image.
+        out_size (int): Side of the output.
+        prior_size (int): Side of the prior's image, a power of two of at least 32.
+        encoder_size (int): Side of the encoder's image, a power of two of at least 32.
+        encoder_channels, encoder_depths (Sequence[int]): See :class:`GradualStyleEncoder`.
+        style_channels, num_mlps, channel_multiplier, channels, blur_kernel, lr_mlp, bgr2rgb:
+            See :class:`StyleGAN2Prior`.
+        freeze_prior (bool): Do not train the prior, as pSp does not.
+        in_kernel, out_kernel: See :class:`FixedSizeNet`.
+        prior_init_cfg (dict, optional): ``init_cfg`` of the prior.
+        init_cfg (dict, optional): See ``BaseModule``.
+
+    Raises:
+        ValueError: for sizes that do not fit each other.
+    """
+
+    def __init__(self, in_size, out_size, prior_size=1024, encoder_size=256,
+                 encoder_channels=(64, 64, 128, 256), encoder_depths=(3, 4, 14, 3),
+                 style_channels=512, num_mlps=8, channel_multiplier=2, channels=None,
+                 blur_kernel=(1, 3, 3, 1), lr_mlp=0.01, bgr2rgb=False, freeze_prior=True,
+                 in_kernel='bilinear', out_kernel='bicubic', prior_init_cfg=None, init_cfg=None):
+        super().__init__(in_size, out_size, encoder_size, prior_size, in_kernel, out_kernel,
+                         init_cfg)
+        self.generator = StyleGAN2Prior(
+            prior_size, style_channels, num_mlps, channel_multiplier, channels,
+            blur_kernel=blur_kernel, lr_mlp=lr_mlp, norm_eps=1e-8, bgr2rgb=bgr2rgb,
+            init_cfg=prior_init_cfg)
+        self.encoder = GradualStyleEncoder(
+            self.generator.num_latents, encoder_size, style_channels, encoder_channels,
+            encoder_depths)
+        self.register_buffer('latent_avg', torch.zeros(self.generator.num_latents, style_channels))
+        for module in [self.generator] if freeze_prior else [self.generator.style_mapping]:
+            module.requires_grad_(False)  # the mapping network is not used: latents are encoded
+
+    def restore(self, image):
+        """(N, 3, encoder_size, encoder_size) -> (N, 3, prior_size, prior_size), in [-1, 1]."""
+        return self.generator.synthesis(self.encoder(image) + self.latent_avg).rgb

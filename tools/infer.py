@@ -1,0 +1,7 @@
+"""The command mmpd-infer, as a script."""
+import sys
+
+from mmpd.cli.infer import main
+
+if __name__ == '__main__':
+    sys.exit(main())
