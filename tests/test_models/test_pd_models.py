@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import gan_parts, lr_batch, predict, tiny_model, train_steps
+from conftest import TINY, gan_parts, lr_batch, predict, tiny_model, train_steps
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
@@ -138,11 +138,6 @@ def test_plain_checkpoint_loads_strictly(tmp_path, type):
 
 
 def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
-    class Wrapper(torch.nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
     model = tiny_model()
     clean = {key: value.clone() for key, value in model.state_dict().items()}
     wrapped = {key.replace('generator.', 'generator.module.', 1): value
@@ -152,7 +147,7 @@ def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
         parameter.data.zero_()
     load_state_dict(other, wrapped, strict=True)
     torch.testing.assert_close(dict(other.state_dict()), clean)
-    model.generator = Wrapper(model.generator)
+    model.generator = torch.nn.DataParallel(model.generator)
     assert list(model.state_dict()) == list(clean)
 
 
@@ -342,6 +337,26 @@ def test_scale_that_does_not_fit_the_generator_is_refused():
     model = tiny_model(pd_head=dict(operator=dict(type='AveragePooling', scale=2)))
     with pytest.raises(ValueError, match='measurement.*16, 16.*8, 8'):
         model(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize('how, frozen, warned', [
+    ('random', True, True), ('random', False, False), ('pretrained', True, False),
+    ('loaded', True, False)])
+def test_a_frozen_random_prior_is_said_once(tmp_path, monkeypatch, how, frozen, warned):
+    said = []
+    monkeypatch.setattr('mmpd.models.editors.gan_prior_sr.print_log',
+                        lambda text, **_: said.append(text))
+    generator = dict(TINY, freeze_prior=frozen)
+    if how == 'pretrained':
+        torch.save(tiny_model().generator.generator.state_dict(), tmp_path / 'prior.pth')
+        generator['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'prior.pth'))
+    model = tiny_model(generator=generator, **gan_parts())
+    model.init_weights()
+    if how == 'loaded':
+        load_state_dict(model, tiny_model().state_dict())
+    train_steps(model, 2)
+    assert len(said) == warned
+    assert not warned or 'frozen and random' in said[0]
 
 
 @pytest.mark.parametrize('order', ['RGB', 'BGR'])
