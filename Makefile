@@ -3,7 +3,7 @@ VENV_PYTHON := .venv/bin/python
 COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
   --python-version 3.10 --override requirements/overrides.txt
 
-.PHONY: help setup demo test test-matrix lint lock clean
+.PHONY: help setup demo test test-all test-matrix lint lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -18,6 +18,9 @@ demo: setup  ## Real-ESRGAN made consistent; GLEAN and PDGLEAN trained (work_dir
 
 test: setup  ## run the test suite (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest
+
+test-all: setup  ## run also the slow tests (all wrong values of the config fuzz)
+	@$(VENV_PYTHON) -m pytest -m "slow or not slow"
 
 test-matrix: setup  ## test every Python and PyTorch supported, write the README's table
 	@$(VENV_PYTHON) tools/test_matrix.py

@@ -74,6 +74,9 @@ if __name__ == '__main__':
         packages=find_packages(include=['mmpd', 'mmpd.*']),
         py_modules=['mmpd_startup'],
         cmdclass={'build_py': BuildPy},
+        # named, so that editable installs put this folder on the path: with setuptools' other way,
+        # an import hook, a folder named mmpd beside a script is imported in the package's place
+        package_dir={'': '.'},
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
         entry_points={
             'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'

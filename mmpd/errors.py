@@ -15,3 +15,7 @@ class WeightsMismatch(InputError, RuntimeError):
 
 class MissingPackage(InputError, ImportError):
     """An optional package is needed; the message says how to install it."""
+
+
+class ArgumentError(InputError, ValueError):
+    """An argument of the wrong type or out of range; the message names it."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmagic.structures import DataSample
+from mmengine.config import Config
 from mmengine.device import get_device
 from PIL import Image
 
@@ -16,6 +17,14 @@ from ..evaluation.functional import errors, psnr
 from ..operators import clip_uint8, consistent_uint8
 from ..operators.decomposition import apply
 from ..utils.images import Picture, find_pictures, from_pil, read_picture
+from ..utils.model import check_device
+from ..utils.validation import (
+    MOST_CHANNELS,
+    check_dict,
+    check_path,
+    check_positive_int,
+    optional,
+)
 from .folder import FolderRun, Job, make_batches
 from .loading import load_model
 from .tiles import forward_padded, forward_tiled
@@ -80,6 +89,15 @@ class PDInferencer:
     def __init__(self, model, checkpoint=None, device=None, cfg_options=None, operator=None,
                  strength=None, quantize=None, made_by=None, tile=None, tile_overlap=16,
                  batch_size=1):
+        if not isinstance(model, Config):
+            check_path(model, 'model', 'a config, its file, a name of the zoo or a checkpoint')
+        optional(check_path, checkpoint, 'checkpoint', 'a file or URL')
+        optional(check_dict, cfg_options, 'cfg_options')
+        device = get_device() if device is None else device
+        self.device = check_device(device, 'device')
+        optional(check_positive_int, tile, 'tile', most=MOST_CHANNELS)
+        check_positive_int(tile_overlap, 'tile_overlap', least=0)
+        check_positive_int(batch_size, 'batch_size')
         head = dict(operator=operator, strength=strength)
         test_cfg = dict(quantize=quantize, made_by=made_by)
         if made_by and 'made_by' not in inspect.signature(consistent_uint8).parameters:
@@ -90,12 +108,7 @@ class PDInferencer:
             *({key: value for key, value in given.items() if value is not None}
               for given in (head, test_cfg)))
         self.model, self.name, self.weights = loaded.model, loaded.name, loaded.weights
-        self.device = torch.device(device or get_device())
         self.tile, self.tile_overlap, self.batch_size = tile, tile_overlap, batch_size
-        for name, value, least in (('tile', tile, 1), ('tile_overlap', tile_overlap, 0),
-                                   ('batch_size', batch_size, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InputError(f'{name}: expected an integer of at least {least}, got {value}')
         generator = self.model.generator
         self.in_size = getattr(generator, 'in_size', None)  # of networks for one size only
         self._multiple = {1: 4, 2: 2}.get(getattr(generator, 'upscale_factor', None), 1)

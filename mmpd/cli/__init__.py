@@ -8,7 +8,7 @@ __all__ = ['run_tool']
 
 
 def run_tool(function, argv=None):
-    """Run a tool; an :class:`InputError` ends it with one line and code 2.
+    """Run a tool; an :class:`InputError` ends it with one line and code 2, Ctrl-C with 130.
 
     Args:
         function (Callable[[list[str] | None], int | None]): The tool.
@@ -23,3 +23,6 @@ def run_tool(function, argv=None):
         message = ' '.join(str(error).split())
         print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,15 +1,19 @@
 """What training and testing share: arguments, checks, distribution on CPUs."""
 import argparse
 import difflib
+import inspect
 import os
+import tempfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
 from ..errors import InputError
 from ..utils.checkpoint import strip_wrapper_prefix
+from ..utils.validation import did_you_mean, parameters_of
 
 
 class OptionAction(DictAction):
@@ -50,6 +54,9 @@ def load_config(args):
         cfg = Config.fromfile(path)
     except Exception as error:  # whatever a config file can do wrong
         raise InputError(f'config {args.config}: {type(error).__name__}: {error}') from error
+    if not isinstance(cfg.get('model'), dict):
+        raise InputError(f'config {args.config}: expected model=dict(type=...), got '
+                         f'{cfg.get("model")!r}')
     if args.cfg_options is not None:
         _check_names(cfg, args.cfg_options)
         try:
@@ -66,7 +73,27 @@ def load_config(args):
             checkpoint.out_dir = None
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('./work_dirs', path.stem)
+    check_writable(cfg.work_dir, '--work-dir')
     return cfg
+
+
+def check_writable(folder, option):
+    """Make ``folder``; raise InputError unless files can be written there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f'{option} {folder}: cannot be written: {error.strerror or error}'
+                         ) from error
+
+
+def check_parts(cfg, config, *keys):
+    """Raise InputError for the first of ``keys`` that the config does not have."""
+    for key in keys:
+        if cfg.get(key) is None:
+            near = did_you_mean(key, [name for name in cfg if name not in keys])
+            raise InputError(f'config {config}: expected {key}, got none{near}')
 
 
 def _check_names(cfg, options):
@@ -137,6 +164,93 @@ def _check_dataset(dataset, name):
         raise InputError(f'no annotation file {os.path.join(root, ann_file)} ({name}.ann_file)')
 
 
+def check_pairs(loop, split):
+    """Raise InputError for the first file that a dataset will look for and not find.
+
+    Args:
+        loop (BaseLoop): A built loop of mmengine or MMagic.
+        split (str): 'train', 'val' or 'test', for the message.
+    """
+    for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+        dataset = loader.dataset
+        while hasattr(dataset, 'dataset'):  # RepeatDataset and the like
+            dataset = dataset.dataset
+        if getattr(dataset, 'backend_args', None) or not hasattr(dataset, 'get_data_info'):
+            continue
+        listed = {}
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            for key, path in info.items():
+                if not key.endswith('_path') or not isinstance(path, str) or '://' in path:
+                    continue
+                folder, name = os.path.split(path)
+                if folder not in listed:
+                    listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+                if name not in listed[folder]:
+                    near = did_you_mean(name, listed[folder])
+                    raise InputError(f'{split}_dataloader: no file {path} ({key} of the image '
+                                     f'{info.get("key", index)!r}){near}')
+
+
+def check_optimizers(cfg):
+    """Raise InputError for an optimizer that does not exist; mmengine would not name it."""
+    from mmagic.registry import OPTIMIZERS
+
+    wrappers = cfg.optim_wrapper
+    parts = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
+    for part in parts:
+        kind = (part.get('optimizer') or {}).get('type')
+        if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+            names = {*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict}
+            raise InputError(f'optim_wrapper: unknown optimizer type {kind!r}'
+                             f'{did_you_mean(kind, names)}')
+
+
+def check_hooks(runner):
+    """Raise InputError for arguments that CheckpointHook would only stumble over when it saves."""
+    known = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for key in hook.args:
+                if key not in known:
+                    raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
+                                     f'{did_you_mean(key, known)}')
+
+
+def add_consistency(cfg, split):
+    """Have LRConsistency measured for a PD model, in every evaluator that lacks it.
+
+    It shows what PD is for; inherited configs know nothing of it.
+    """
+    from mmagic.registry import MODELS
+
+    from ..models.editors import PDMixin, PDModel
+    kind, key = cfg.model.get('type'), f'{split}_evaluator'
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if kind is not PDModel and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
+        return
+    given = cfg.get(key)
+    if not given:
+        return
+    several = isinstance(given, (list, tuple)) and any('metrics' in item for item in given)
+    evaluators = [item if 'metrics' in item else dict(metrics=item) for item in given] if several \
+        else [given if isinstance(given, dict) and 'metrics' in given else dict(metrics=given)]
+    for evaluator in evaluators:
+        metrics = evaluator['metrics']
+        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+        if any(metric.get('type') in ('LRConsistency', None) for metric in metrics):
+            continue
+        prefixes = {metric.get('prefix') for metric in metrics}
+        metrics.append(dict(type='LRConsistency',
+                            prefix=prefixes.pop() if len(prefixes) == 1 else None))
+        evaluator['metrics'] = metrics
+        print_log(f'{key}: LRConsistency is measured too, with the A of the model', 'current')
+    if several or 'metrics' in given:
+        cfg[key] = evaluators if several else evaluators[0]
+    else:
+        cfg[key] = evaluators[0]['metrics']
+
+
 def check_checkpoint(path, option, resume=False):
     """Raise InputError unless ``path`` is a URL or an existing, readable checkpoint.
 
@@ -191,6 +305,10 @@ def prepare_distributed(cfg):
 
     mmengine asks for a CUDA device in both places (``init_dist``, ``wrap_model``).
     """
+    if cfg.launcher == 'pytorch' and not {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys():
+        raise InputError('--launcher pytorch: expected to be started by torchrun, which sets RANK, '
+                         'WORLD_SIZE and MASTER_ADDR: use tools/dist_train.sh or tools/dist_test.sh'
+                         ', or torchrun --nproc_per_node=N')
     if cfg.launcher == 'none' or torch.cuda.is_available():
         return
     if cfg.launcher != 'pytorch':

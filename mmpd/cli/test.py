@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings
+from .building import config_errors
 
 
 def parse_args(argv=None):
@@ -40,10 +41,7 @@ def check_out(out):
     """Raise UsageError unless ``--out`` can be written; make its folder."""
     if not out.endswith('.json') or Path(out).is_dir():
         raise InputError(f'--out: expected a file name that ends in .json, got {out}')
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'--out {out}: {error}') from error
+    settings.check_writable(Path(out).parent, '--out')
 
 
 def use_lr_only(cfg, folder):
@@ -77,8 +75,10 @@ def use_lr_only(cfg, folder):
 def test(argv=None):
     args = parse_args(argv)
     cfg = settings.load_config(args)
+    settings.check_parts(cfg, args.config, 'model')
     if args.lr:
         use_lr_only(cfg, args.lr)
+    settings.check_parts(cfg, args.config, 'test_dataloader', 'test_cfg', 'test_evaluator')
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
     settings.check_checkpoint(args.checkpoint, 'checkpoint')
@@ -91,7 +91,10 @@ def test(argv=None):
     if args.panels:
         cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
     settings.prepare_distributed(cfg)
-    runner = Runner.from_cfg(cfg)
+    settings.add_consistency(cfg, 'test')
+    with config_errors(args.config):
+        runner = Runner.from_cfg(cfg)
+        settings.check_pairs(runner.test_loop, 'test')
     settings.check_matches(runner.model, args.checkpoint)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     hook = MetricsHook()

@@ -6,7 +6,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..evaluation.degradation import tell_difference
 from . import run_tool, settings
+from .building import config_errors
 
 
 def parse_args(argv=None):
@@ -62,6 +64,7 @@ def resume(cfg, checkpoint):
 def train(argv=None):
     args = parse_args(argv)
     cfg = settings.load_config(args)
+    settings.check_parts(cfg, args.config, 'train_dataloader', 'train_cfg', 'optim_wrapper')
     settings.check_gpu(cfg, args.amp)
     settings.check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') is not None else []))
     if args.amp:
@@ -73,9 +76,19 @@ def train(argv=None):
     if cfg.get('load_from') and not cfg.get('resume'):
         settings.check_checkpoint(cfg.load_from, 'load_from')
     settings.prepare_distributed(cfg)
-    runner = Runner.from_cfg(cfg)
-    print_log(f'Working directory: {cfg.work_dir}', logger='current')
-    runner.train()
+    settings.add_consistency(cfg, 'val')
+    with config_errors(args.config):
+        runner = Runner.from_cfg(cfg)
+        print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        settings.check_hooks(runner)
+        settings.check_optimizers(cfg)
+        # what training would build in the same order, so that nothing is found out after the start
+        settings.check_pairs(runner.train_loop, 'train')
+        tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        if runner.val_loop is not None:
+            settings.check_pairs(runner.val_loop, 'val')
+        runner.train()
     print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..operators import kernels
 from ..operators.kernels import BORDERS, taps
+from ..utils.validation import MOST_CHANNELS, check_bool, check_positive_int
 
 __all__ = ['BORDERS', 'KERNELS', 'check_divisible', 'check_kernel', 'downsample']
 
@@ -27,8 +28,8 @@ def check_kernel(scale, kernel, antialias=True, border='library'):
             pooling is asked for without antialiasing.
     """
     kernels.check_kernel(kernel, border, KERNELS)
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f'scale must be a positive integer, got {scale!r}')
+    check_positive_int(scale, 'scale', most=MOST_CHANNELS)
+    check_bool(antialias, 'antialias')
     if kernel == 'average_pooling' and not antialias:
         raise ValueError('average_pooling has no form without antialiasing; '
                          "use kernel='box', antialias=False for the nearest pixel")

@@ -1,15 +1,31 @@
-"""Evaluation under downsamplings that were not trained on (paper, Table 4)."""
+"""Evaluation under downsamplings that were not trained on (paper, Table 4); ValLoop, TestLoop."""
+import inspect
 import re
 from copy import deepcopy
 
-from mmagic.engine.runner import MultiTestLoop
-from mmagic.registry import LOOPS
+from mmagic.engine.runner import MultiTestLoop, MultiValLoop
+from mmagic.evaluation.metrics.base_gen_metric import GenMetric
+from mmagic.registry import LOOPS, METRICS
+from mmengine.logging import print_log
+from mmengine.runner import TestLoop, ValLoop
 
 from mmpd.datasets.resampling import KERNELS, check_kernel
+from mmpd.utils.validation import (
+    MOST_CHANNELS,
+    ArgumentError,
+    check_bool,
+    check_config,
+    check_positive_int,
+    check_sequence,
+    check_str,
+    did_you_mean,
+    optional,
+)
 
 __all__ = ['CASES', 'DownsamplingTestLoop', 'parse_case', 'with_downsampling', 'with_prefix']
 
 OWN = 'own'
+FOR_SR = dict(FID='SRFID', MS_SSIM='PairedMSSSIM')  # what is meant where MMagic means another thing
 DEFAULTS = dict(NIQE=dict(input_order='CHW'))  # MMagic's own default does not fit its tensors
 CASES = ('bicubic(antialias)', 'bilinear(antialias)', 'box(antialias)', 'lanczos(antialias)')
 
@@ -22,10 +38,13 @@ def parse_case(case):
     """
     match = re.fullmatch(r'(\w+?)(?:\((alias|antialias)\))?', str(case))
     if match is None or match[1] not in KERNELS:
-        raise ValueError(f"downsampling {case!r}: expected one of {', '.join(KERNELS)}, optionally "
-                         "followed by '(antialias)' or '(alias)'")
+        raise ArgumentError(f"cases: expected one of {', '.join(KERNELS)}, optionally followed by "
+                            f"'(antialias)' or '(alias)', got {case!r}")
     kernel, antialias = match[1], match[2] != 'alias'
-    check_kernel(1, kernel, antialias)
+    try:
+        check_kernel(1, kernel, antialias)
+    except ValueError as error:
+        raise ArgumentError(f'cases: {error}, got {case!r}') from error
     return kernel, antialias
 
 
@@ -63,6 +82,9 @@ def with_downsampling(pipeline, case, scale=None):
         steps = [dict(type='LRSynthesis', scale=scale)]
         pipeline[at:at] = steps
     for step in steps:
+        operator = step.pop('operator', None)
+        if operator is not None:
+            step['scale'] = operator.get('scale') if isinstance(operator, dict) else operator.scale
         step.update(kernel=kernel, antialias=antialias)
         if scale is not None:
             step['scale'] = scale
@@ -86,16 +108,75 @@ def with_prefix(evaluator, case, metrics=()):
                  else dict(type='Evaluator', metrics=evaluator))
     metrics = evaluator['metrics']
     metrics = [metrics] if isinstance(metrics, dict) else list(metrics)
-    metrics += [dict(type=metric, **DEFAULTS.get(metric, {})) if isinstance(metric, str) else
-                dict(metric) for metric in extra]
-    evaluator['metrics'] = metrics
     for metric in metrics:
         if not isinstance(metric, dict):
             raise ValueError(f'test_evaluator must be a config, got {type(metric).__name__}')
+    evaluator['metrics'] = metrics
+    for metric in extra:
+        cfg = check_metric(metric)
+        same = [other for other in metrics
+                if (other.get('type'), other.get('prefix')) == (cfg['type'], cfg.get('prefix'))]
+        if not same:
+            metrics.append(cfg)
+        elif isinstance(metric, str):
+            print_log(f'metrics: {metric} is measured already, as {dict(same[0])}', 'current')
+        else:
+            raise ArgumentError(f'metrics: expected a prefix for the second {cfg["type"]}, whose '
+                                f'results would have the names of the first, got {dict(cfg)}')
+    for metric in metrics:
         prefix = '_'.join(filter(None, [case, metric.get('prefix')]))
         if prefix:
             metric['prefix'] = prefix
     return evaluator
+
+
+def check_metric(metric):
+    """The config of a metric, from its config or name.
+
+    Raises:
+        ArgumentError: unknown names, and metrics of unconditional generators, which take no GT.
+    """
+    if isinstance(metric, str):
+        metric = dict(type=metric, **DEFAULTS.get(metric, {}))
+    cfg = dict(check_config(metric, 'metrics'))
+    name = cfg['type']
+    cls = METRICS.get(name) if isinstance(name, str) else name
+    if cls is None:
+        raise ArgumentError(f'metrics: expected a registered metric, got {name!r}'
+                            f'{did_you_mean(name, METRICS.module_dict)}')
+    near = f'; did you mean {FOR_SR[name]!r}?' if name in FOR_SR else ''
+    if inspect.isclass(cls) and issubclass(cls, GenMetric):
+        raise ArgumentError('metrics: expected metrics of super-resolved images, got '
+                            f'{name!r}, which is for unconditional generators{near}')
+    given = {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}
+    try:
+        inspect.signature(cls).bind(**given)
+    except TypeError as error:
+        raise ArgumentError(f'metrics: {name}: {error}{near}') from error
+    return cfg
+
+
+def _of_mmagic(evaluator):
+    """Whether MMagic's Evaluator is meant, which is so unless another type is named."""
+    items = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return all(isinstance(item, dict) and item.get('type') != 'mmengine.Evaluator'
+               for item in items)
+
+
+# In MMagic's scope an evaluator is MMagic's Evaluator, which mmengine's loops cannot run: its
+# SwinIR configs name them all the same and end in a TypeError at the first validation.
+@LOOPS.register_module(name='ValLoop')
+def val_loop(runner, dataloader, evaluator, **kwargs):
+    """MMagic's MultiValLoop, or mmengine's ValLoop for mmengine's evaluator."""
+    cls = MultiValLoop if _of_mmagic(evaluator) else ValLoop
+    return cls(runner, dataloader, evaluator, **kwargs)
+
+
+@LOOPS.register_module(name='TestLoop')
+def test_loop(runner, dataloader, evaluator, **kwargs):
+    """MMagic's MultiTestLoop, or mmengine's TestLoop for mmengine's evaluator."""
+    cls = MultiTestLoop if _of_mmagic(evaluator) else TestLoop
+    return cls(runner, dataloader, evaluator, **kwargs)
 
 
 @LOOPS.register_module()
@@ -127,9 +208,17 @@ class DownsamplingTestLoop(MultiTestLoop):
 
     def __init__(self, runner, dataloader, evaluator, cases=CASES, metrics=(), scale=None,
                  fp16=False):
-        cases = [cases] if isinstance(cases, str) else list(cases)
-        if not cases or len(set(cases)) < len(cases):
-            raise ValueError(f'cases must be different downsamplings, got {cases}')
+        cases = check_sequence([cases] if isinstance(cases, str) else cases, 'cases', check_str)
+        if len(set(cases)) < len(cases):
+            raise ArgumentError(f'cases: expected different downsamplings, got {cases}')
+        for case in cases:
+            if case != OWN:
+                parse_case(case)
+        metrics = [metrics] if isinstance(metrics, (str, dict)) else metrics
+        if metrics != ():
+            metrics = check_sequence(metrics, 'metrics', lambda metric, _: metric)
+        optional(check_positive_int, scale, 'scale', most=MOST_CHANNELS)
+        check_bool(fp16, 'fp16')
         if not isinstance(dataloader, dict):
             raise ValueError('DownsamplingTestLoop needs the config of one test_dataloader, got '
                              f'{type(dataloader).__name__}')
@@ -139,7 +228,6 @@ class DownsamplingTestLoop(MultiTestLoop):
             dataset = dataloaders[-1]['dataset']
             if case != OWN:
                 dataset['pipeline'] = with_downsampling(dataset.get('pipeline', []), case, scale)
-        metrics = [metrics] if isinstance(metrics, (str, dict)) else metrics
         self.cases, self.case = cases, None
         super().__init__(runner, dataloaders,
                          [with_prefix(evaluator, case, metrics) for case in cases], fp16)

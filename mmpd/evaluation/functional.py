@@ -5,8 +5,11 @@ from importlib import import_module
 import numpy as np
 import torch
 
-__all__ = ['PSNR_CAP', 'as_tensor', 'errors', 'frechet_distance', 'psnr', 'require',
-           'resolve_device', 'to_saved']
+from ..utils.model import check_device
+from ..utils.validation import check_choice, check_str, optional
+
+__all__ = ['PSNR_CAP', 'as_tensor', 'check_keys_of', 'errors', 'frechet_distance', 'psnr',
+           'require', 'resolve_device', 'to_saved']
 
 PSNR_CAP = 200.0
 
@@ -65,9 +68,23 @@ def require(module, package):
 
 def resolve_device(device):
     """torch.device of 'auto' (CUDA if there is any) or of a device name."""
-    if device == 'auto':
+    if check_str(device, 'device') == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(device)
+    return check_device(device, 'device')
+
+
+def check_keys_of(prefix, collect_device, **keys):
+    """Refuse wrong values of the arguments that all metrics have.
+
+    Args:
+        prefix (str | None): Of the names of the results.
+        collect_device (str): 'cpu' or 'gpu'.
+        keys: Keys of data samples.
+    """
+    for name, value in keys.items():
+        check_str(value, name)
+    optional(check_str, prefix, 'prefix')
+    check_choice(collect_device, 'collect_device', ('cpu', 'gpu'))
 
 
 def _root(cov):

@@ -5,6 +5,7 @@ import torch
 
 from ..utils.model import unwrap
 from ..version import __version__
+from .degradation import lr_source
 
 
 def _model_lines(model):
@@ -18,13 +19,10 @@ def _model_lines(model):
 
 
 def _data_line(dataset):
+    source, count = lr_source(dataset), len(dataset)
     while hasattr(dataset, 'dataset'):  # RepeatDataset and the like
         dataset = dataset.dataset
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    synthesis = [repr(step) for step in steps if type(step).__name__ == 'LRSynthesis']
-    files = (getattr(dataset, 'data_prefix', None) or {}).get('img')
-    return (f'data: {len(dataset)} images of {getattr(dataset, "data_root", None)}, LR by '
-            + (', '.join(synthesis) or (f'files in {files}' if files else 'the pipeline')))
+    return f'data: {count} images of {getattr(dataset, "data_root", None)}, LR by {source}'
 
 
 def _metric_line(metric):

@@ -2,6 +2,7 @@
 import torch
 import torch.nn.functional as F
 
+from ..utils.validation import MOST_CHANNELS
 from .base import (
     LinearOperator,
     check_finite,
@@ -64,7 +65,7 @@ class AveragePooling(LinearOperator):
 
     def __init__(self, scale):
         super().__init__()
-        self.scale = check_positive_int(scale, 'scale')
+        self.scale = check_positive_int(scale, 'scale', most=MOST_CHANNELS)
 
     def extra_repr(self):
         return f'scale={self.scale}'

@@ -6,6 +6,8 @@ from functools import lru_cache, wraps
 import torch
 from torch import nn
 
+from ..utils.validation import check_positive_int, check_strength
+
 __all__ = ['DENSE_LIMIT', 'HALF', 'LinearOperator', 'cached', 'check_batch', 'check_finite',
            'check_positive_int', 'check_strength', 'compute_dtype', 'full_precision']
 
@@ -256,17 +258,3 @@ class LinearOperator(nn.Module):
         if height % divisor or width % divisor:
             raise ValueError(f'image: height and width must be multiples of {divisor} '
                              f'for {self!r}, got {height}x{width}')
-
-
-def check_positive_int(value, name, least=1):
-    """Return ``value`` if it is an integer of at least ``least``, else raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}: expected an integer of at least {least}, got {value!r}')
-    return value
-
-
-def check_strength(value):
-    """Return ``value`` as a float if it is a number in [0, 1], else raise ValueError."""
-    if isinstance(value, str) or not 0 <= value <= 1:
-        raise ValueError(f'strength: expected a number in [0, 1], got {value!r}')
-    return float(value)

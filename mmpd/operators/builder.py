@@ -1,4 +1,6 @@
 """Operators by name, for configs."""
+from ..utils.validation import ArgumentError, did_you_mean, parameters_of, refuse
+
 __all__ = ['OPERATORS', 'OperatorRegistry', 'build_operator']
 
 
@@ -63,8 +65,9 @@ def operator_class(cfg):
     kind = cfg.get('type')
     cls = OPERATORS.get(kind) if isinstance(kind, str) else kind
     if not callable(cls):
-        raise ValueError(f'operator: unknown type {kind!r}, expected one of '
-                         f'{", ".join(sorted(OPERATORS.module_dict))}')
+        raise ArgumentError(f'operator: unknown type {kind!r}, expected one of '
+                            f'{", ".join(sorted(OPERATORS.module_dict))}'
+                            f'{did_you_mean(kind, OPERATORS.module_dict)}')
     return cls
 
 
@@ -88,12 +91,18 @@ def build_operator(cfg, **defaults):
         if callable(getattr(cfg, 'A', None)) and callable(getattr(cfg, 'A_dagger', None)) \
                 and not isinstance(cfg, type):
             return cfg
-        raise ValueError('operator: expected a dict with "type" or an object with the methods '
-                         f'A and A_dagger, got {cfg!r}')
+        refuse('operator', 'a dict with "type" or an object with the methods A and A_dagger', cfg)
     args = {**defaults, **cfg}
     cls = operator_class(args)
     del args['type']
     try:
         return cls(**args)
-    except TypeError as error:
-        raise ValueError(f'operator {cls.__name__}: {error}') from error
+    except (TypeError, ValueError) as error:
+        raise argument_error(cls, args, error) from error
+
+
+def argument_error(cls, args, error):
+    """The error to raise where ``cls(**args)`` raised one: it names the operator."""
+    hint = ''.join(did_you_mean(key, parameters_of(cls)) for key in args
+                   if f"unexpected keyword argument '{key}'" in str(error))
+    return ArgumentError(f'operator {getattr(cls, "__name__", cls)}: {error}{hint}')

@@ -2,6 +2,7 @@
 import torch
 import torch.nn.functional as F
 
+from ..utils.validation import MOST_CHANNELS, check_number
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 from .kernels import RADIUS, kernel_value
@@ -87,12 +88,9 @@ class CEM(LinearOperator):
 
     def __init__(self, scale, bound=0.01, a=-0.5):
         super().__init__()
-        self.scale = check_positive_int(scale, 'scale', least=2)
-        if not 0 < bound <= 1:
-            raise ValueError(f'bound: expected a number in (0, 1], got {bound!r}')
-        if not -1 <= a <= 0:
-            raise ValueError(f'a: expected a number in [-1, 0], got {a!r}')
-        self.bound, self.a = float(bound), float(a)
+        self.scale = check_positive_int(scale, 'scale', least=2, most=MOST_CHANNELS)
+        self.bound = check_number(bound, 'bound', above=0, most=1)
+        self.a = check_number(a, 'a', least=-1, most=0)
 
     def extra_repr(self):
         return f'scale={self.scale}, bound={self.bound}, a={self.a}'

@@ -1,6 +1,7 @@
 """One operator after another."""
 from torch import nn
 
+from ..utils.validation import ArgumentError, check_sequence
 from .base import LinearOperator
 from .builder import OPERATORS, build_operator
 
@@ -40,13 +41,11 @@ class Compose(LinearOperator):
 
     def __init__(self, operators):
         super().__init__()
-        built = [build_operator(cfg) for cfg in operators]
-        if not built:
-            raise ValueError('operators: expected at least one, got none')
+        built = check_sequence(operators, 'operators', self._build)
         for operator in built:
             if not isinstance(operator, LinearOperator):
-                raise ValueError('operators: expected mmpd operators, '
-                                 f'got {type(operator).__name__}')
+                raise ArgumentError('operators: expected mmpd operators, got '
+                                    f'{type(operator).__name__}')
         self.operators = nn.ModuleList(built)
         self.is_exact = _exact(built)
         self.unit_range = any(operator.unit_range for operator in built)
@@ -57,6 +56,13 @@ class Compose(LinearOperator):
             self.scale = 1
             for scale in scales:
                 self.scale *= scale
+
+    @staticmethod
+    def _build(cfg, name):
+        try:
+            return build_operator(cfg)
+        except ValueError as error:
+            raise ArgumentError(f'{name}: {error}') from error
 
     @property
     def noise_gain(self):

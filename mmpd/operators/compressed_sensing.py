@@ -3,6 +3,7 @@ import math
 
 import torch
 
+from ..utils.validation import MOST_CHANNELS, check_number
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 
@@ -40,10 +41,9 @@ class BlockCompressedSensing(LinearOperator):
 
     def __init__(self, ratio=0.25, block=32, seed=0):
         super().__init__()
-        if not 0 < ratio <= 1:
-            raise ValueError(f'ratio: expected a number in (0, 1], got {ratio!r}')
-        self.ratio, self.seed = float(ratio), check_positive_int(seed, 'seed', least=0)
-        self.block = check_positive_int(block, 'block')
+        self.ratio = check_number(ratio, 'ratio', above=0, most=1)
+        self.seed = check_positive_int(seed, 'seed', least=0, most=2**63 - 1)
+        self.block = check_positive_int(block, 'block', most=MOST_CHANNELS)
         # 1e-9 keeps 0.1 * 100 (10.000000000000002 for some ratios) from becoming 11
         self.count = math.ceil(self.ratio * self.block**2 - 1e-9)
 

@@ -1,6 +1,7 @@
 """Colour to grey (paper appendix D)."""
 import torch
 
+from ..utils.validation import check_number, check_sequence, refuse
 from .base import LinearOperator
 from .builder import OPERATORS
 
@@ -29,10 +30,10 @@ class Grayscale(LinearOperator):
 
     def __init__(self, weights=(1 / 3, 1 / 3, 1 / 3)):
         super().__init__()
-        self.weights = tuple(float(w) for w in weights)
+        self.weights = tuple(check_sequence(weights, 'weights', check_number))
         self.square = sum(w * w for w in self.weights)
         if not 0 < self.square < float('inf'):
-            raise ValueError(f'weights: expected finite numbers, not all 0, got {weights!r}')
+            refuse('weights', 'finite numbers, not all 0', weights)
         self.unit_range = abs(sum(self.weights) - 1) > 1e-6
 
     def extra_repr(self):

@@ -23,6 +23,8 @@ of this table: the interior is the same, the border is not.
 """
 import numpy as np
 
+from ..utils.validation import check_choice
+
 __all__ = ['BORDERS', 'KERNELS', 'RADIUS', 'check_kernel', 'kernel_value', 'taps']
 
 KERNELS = ('bicubic', 'bilinear', 'lanczos', 'box')
@@ -36,9 +38,8 @@ RADIUS = {
 
 def check_kernel(kernel, border='library', known=KERNELS):
     """Raise ValueError unless the kernel is among the ``known`` ones and the border in BORDERS."""
-    for name, value, expected in (('border', border, BORDERS), ('kernel', kernel, known)):
-        if value not in expected:
-            raise ValueError(f'{name}: expected one of {", ".join(expected)}, got {value!r}')
+    check_choice(border, 'border', BORDERS)
+    check_choice(kernel, 'kernel', known)
 
 
 def kernel_value(kernel, antialias, t, a=None):

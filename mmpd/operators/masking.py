@@ -1,6 +1,7 @@
 """Known and unknown pixels (inpainting)."""
 import torch
 
+from ..utils.validation import refuse
 from .base import LinearOperator
 from .builder import OPERATORS
 
@@ -27,7 +28,10 @@ class Masking(LinearOperator):
 
     def __init__(self, mask):
         super().__init__()
-        mask = torch.as_tensor(mask)
+        try:
+            mask = torch.as_tensor(mask)
+        except (TypeError, ValueError, RuntimeError):
+            refuse('mask', 'a tensor or nested lists of zeros and ones', mask)
         if mask.dim() not in (2, 3) or mask.numel() == 0:
             raise ValueError('mask: expected shape (H, W) or (C, H, W), '
                              f'got {tuple(mask.shape)}')

@@ -1,6 +1,7 @@
 """Separable resizing A = A_h · A_wᵀ with the exact pseudo-inverse of its one-axis matrices."""
 import torch
 
+from ..utils.validation import MOST_CHANNELS, check_bool
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 from .kernels import check_kernel, taps
@@ -79,9 +80,10 @@ class SeparableResize(LinearOperator):
 
     def __init__(self, scale, kernel='bicubic', antialias=True, border='library'):
         super().__init__()
-        self.scale = check_positive_int(scale, 'scale')
+        self.scale = check_positive_int(scale, 'scale', most=MOST_CHANNELS)
         check_kernel(kernel, border)
-        self.kernel, self.antialias, self.border = kernel, bool(antialias), border
+        self.kernel, self.border = kernel, border
+        self.antialias = check_bool(antialias, 'antialias')
 
     def extra_repr(self):
         border = '' if self.border == 'library' else f', border={self.border!r}'

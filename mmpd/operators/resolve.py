@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from .builder import build_operator, operator_class
+from .builder import argument_error, build_operator, operator_class
 
 __all__ = ['infer_scale', 'prepare_operator', 'resolve_operator']
 
@@ -54,7 +54,7 @@ def _needs_scale(operator):
         signature.bind(**{key: value for key, value in operator.items()
                           if key not in ('type', 'scale')}, scale=None)
     except TypeError as error:
-        raise ValueError(f'operator {cls.__name__}: {error}') from error
+        raise argument_error(cls, operator, error) from error
     return True
 
 

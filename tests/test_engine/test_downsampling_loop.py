@@ -106,7 +106,7 @@ def test_prefixes_are_joined():
 
 
 def test_bad_options_are_named(tmp_path):
-    for wrong, message in ((dict(cases=[]), 'different'), (dict(cases=['box', 'box']), 'different'),
+    for wrong, message in ((dict(cases=[]), 'at least one'), (dict(cases=['box', 'box']), 'different'),
                            (dict(cases=['gauss']), 'gauss')):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)

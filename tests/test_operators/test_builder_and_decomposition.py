@@ -191,7 +191,7 @@ def test_compose_scale_gain_and_refusals():
 
 @pytest.mark.parametrize('make, message', [
     (lambda: Grayscale((0, 0, 0)), 'weights: expected finite numbers, not all 0'),
-    (lambda: Grayscale((1, float('nan'), 1)), 'weights: expected finite'),
+    (lambda: Grayscale((1, float('nan'), 1)), 'weights: expected a finite'),
     (lambda: BlockCompressedSensing(0), r'ratio: expected a number in \(0, 1\], got 0'),
     (lambda: BlockCompressedSensing(1.1), 'ratio'),
     (lambda: BlockCompressedSensing(0.5, 0), 'block: expected an integer of at least 1'),

@@ -168,6 +168,18 @@ def test_pep_660_editable_install_gets_its_links(tree):
     assert (tree / 'mmpd' / '.mim' / 'model-index.yml').is_symlink()
 
 
+def test_a_folder_named_mmpd_does_not_hide_an_editable_install(tree, tmp_path):
+    with build(tree, 'build_editable') as wheel:
+        wheel.extractall(tmp_path / 'site')
+    (tmp_path / 'script' / 'mmpd').mkdir(parents=True)  # a clone, or results of this package
+    (tmp_path / 'script' / 'run.py').write_text(
+        f'import site; site.addsitedir({str(tmp_path / "site")!r})\n'
+        'import importlib.util; print(importlib.util.find_spec("mmpd").origin)')
+    found = subprocess.run([sys.executable, '-I', '-S', 'run.py'], cwd=tmp_path / 'script',
+                           capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(found) == tree / 'mmpd' / '__init__.py'
+
+
 def test_config_names_are_unique():
     """mim addresses configs by their file name alone."""
     names = [path.stem for path in (ROOT / 'configs').glob('[!_]*/*.py')]

@@ -31,9 +31,8 @@ def parse_args(argv=None):
 def share_the_machine():
     """As many threads as there are idle cores, which sleep while they wait.
 
-    Threads that wait for each other by spinning lose most of the time to other programs: with
-    two of them beside a load of six on two cores, the same work took 7 to 14 times as long as
-    with one. Must be called before torch is imported; the tools inherit it.
+    Threads that wait for each other by spinning lose time to other programs on a busy machine.
+    Must be called before torch is imported; the tools inherit it.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

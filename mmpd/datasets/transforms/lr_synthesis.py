@@ -1,8 +1,12 @@
 """LR images from the GT of the same sample."""
 import numpy as np
+import torch
 from mmagic.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 
+from ...operators import build_operator
+from ...operators.decomposition import apply
+from ...utils.validation import check_bool, check_dict, check_str, refuse
 from ..resampling import check_kernel, downsample
 
 __all__ = ['LRSynthesis']
@@ -27,8 +31,12 @@ class LRSynthesis(BaseTransform):
     Added keys: the values of ``keys`` with their ``ori_[KEY]_shape``, ``[KEY]_channel_order`` and
     ``[KEY]_color_type``, as ``LoadImageFromFile`` would set them.
 
+    With ``operator`` the LR is the measurement of any operator of :mod:`mmpd.operators`, one's own
+    included, so that a model can be trained against the A of its PD head. It is applied to the
+    channels in the order in which they were loaded, which is the network's.
+
     Args:
-        scale (int): Downsampling factor.
+        scale (int, optional): Downsampling factor; not with ``operator``.
         kernel (str): 'average_pooling', 'bicubic', 'bilinear', 'lanczos' or 'box'. Defaults to
             'bicubic', as in the paper's experiments.
         antialias (bool): Widen the kernel by the scale. Defaults to True.
@@ -36,24 +44,51 @@ class LRSynthesis(BaseTransform):
         quantize (bool): Clip and round (half up) to uint8, as a saved LR file would be. If False,
             the LR is float32, neither clipped nor rounded. Defaults to True.
         keys (dict[str, str]): Source key -> key of the LR. Defaults to ``dict(gt='img')``.
+        operator (dict | LinearOperator, optional): The degradation, see
+            :func:`mmpd.operators.build_operator`, in place of scale, kernel, antialias and border.
 
     Raises:
-        ValueError: On construction for an undefined downsampling or empty ``keys``; on use for a
-            source that is missing or whose sides the scale does not divide.
+        ValueError: On construction for an undefined downsampling, empty ``keys``, or an operator
+            beside a downsampling; on use for a source that is missing, whose sides do not fit, or
+            whose measurement leaves 0..255 with ``quantize``.
     """
 
-    def __init__(self, scale, kernel='bicubic', antialias=True, quantize=True, keys=None,
-                 border='library'):
-        check_kernel(scale, kernel, antialias, border)
-        keys = dict(gt='img') if keys is None else keys
-        if not isinstance(keys, dict) or not keys:
-            raise ValueError("keys must map source keys to LR keys, e.g. dict(gt='img'), "
-                             f'got {keys!r}')
-        self.scale, self.kernel, self.border = int(scale), kernel, border
-        self.antialias, self.quantize, self.keys = antialias, quantize, dict(keys)
+    def __init__(self, scale=None, kernel='bicubic', antialias=True, quantize=True, keys=None,
+                 border='library', operator=None):
+        if operator is None:
+            check_kernel(scale, kernel, antialias, border)
+        elif (scale, kernel, antialias, border) != (None, 'bicubic', True, 'library'):
+            refuse('operator', 'either an operator or scale, kernel, antialias and border',
+                   operator)
+        else:
+            operator = build_operator(operator)
+        keys = check_dict(dict(gt='img') if keys is None else keys, 'keys')
+        if not keys:
+            refuse('keys', "source keys to LR keys, e.g. dict(gt='img')", keys)
+        for source, target in keys.items():
+            check_str(source, 'keys', 'names of keys'), check_str(target, 'keys', 'names of keys')
+        self.scale, self.kernel, self.border, self.operator = scale, kernel, border, operator
+        self.antialias, self.keys = antialias, dict(keys)
+        self.quantize = check_bool(quantize, 'quantize')
+
+    def _measure(self, image):
+        """The operator's measurement of an image (H, W[, C]), likewise."""
+        planes = image[..., None] if image.ndim == 2 else image
+        tensor = torch.from_numpy(np.ascontiguousarray(planes, np.float32)).permute(2, 0, 1)
+        with torch.no_grad():
+            lr = apply(self.operator, 'A', tensor[None])[0].permute(1, 2, 0).numpy()
+        if self.quantize:
+            # bicubic overshoots by some grey levels, as every library's does before clipping
+            if lr.max() > 2 * 255 or lr.min() < -255:
+                refuse('quantize', f'False, for {self.operator} leaves 0..255 with values of up to '
+                       f'{lr.max():g}', True)
+            lr = np.floor(lr.clip(0, 255) + 0.5).astype(np.uint8)
+        return lr[..., 0] if image.ndim == 2 and lr.shape[2] == 1 else np.ascontiguousarray(lr)
 
     def _downsample(self, image, source, results):
         try:
+            if self.operator is not None:
+                return self._measure(image)
             return downsample(image, self.scale, self.kernel, self.antialias, self.quantize,
                               self.border)
         except ValueError as error:
@@ -79,6 +114,9 @@ class LRSynthesis(BaseTransform):
         return results
 
     def __repr__(self):
+        if self.operator is not None:
+            return (f'{type(self).__name__}(operator={self.operator}, quantize={self.quantize}, '
+                    f'keys={self.keys})')
         return (f'{type(self).__name__}(scale={self.scale}, kernel={self.kernel!r}, '
                 f'antialias={self.antialias}, quantize={self.quantize}, keys={self.keys}, '
                 f'border={self.border!r})')

@@ -15,6 +15,14 @@ from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmpd.operators.resolve import infer_scale, prepare_operator
 from mmpd.utils.files import write_atomically
 from mmpd.utils.model import unwrap
+from mmpd.utils.validation import (
+    MOST_CHANNELS,
+    check_bool,
+    check_number,
+    check_path,
+    check_positive_int,
+    optional,
+)
 from mmpd.visualization.panels import decomposition_panel
 
 __all__ = ['PanelHook']
@@ -51,9 +59,13 @@ class PanelHook(Hook):
 
     def __init__(self, interval=1, max_images=8, operator=None, gain=5, cell=None, raw=True,
                  on_val=True, on_test=True, out_dir=None):
-        if interval < 1 or max_images < -1 or not gain > 0:
-            raise ValueError('PanelHook: interval must be at least 1, max_images at least -1 and '
-                             f'gain positive, got {interval}, {max_images} and {gain}')
+        check_positive_int(interval, 'interval')
+        check_positive_int(max_images, 'max_images', least=-1)
+        check_number(gain, 'gain', above=0)
+        optional(check_positive_int, cell, 'cell', most=MOST_CHANNELS)
+        for key, value in (('raw', raw), ('on_val', on_val), ('on_test', on_test)):
+            check_bool(value, key)
+        optional(check_path, out_dir, 'out_dir', 'a folder')
         self.interval, self.max_images = interval, max_images
         self.operator = None if operator is None else prepare_operator(operator)
         self.gain, self.cell, self.raw = gain, cell, raw

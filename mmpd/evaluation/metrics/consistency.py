@@ -1,12 +1,17 @@
 """Does the output, downsampled, give back the LR image it was made from?"""
+from copy import deepcopy
+
 import numpy as np
+import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import METRICS
 
 from mmpd.operators.decomposition import apply_to_any
 from mmpd.operators.resolve import prepare_operator, resolve_operator
 
-from ..functional import as_tensor, errors, to_saved
+from ...utils.model import unwrap
+from ..degradation import tell_difference
+from ..functional import as_tensor, check_keys_of, errors, to_saved
 
 __all__ = ['LRConsistency']
 
@@ -27,9 +32,10 @@ class LRConsistency(BaseSampleWiseMetric):
     rounded (nothing changes where it holds integers already).
 
     Args:
-        operator (dict | nn.Module): The operator A, or its config. A ``scale`` that is left out
-            or None is taken from the sizes of output and LR. Defaults to
-            ``dict(type='AveragePooling', scale=None)``, the paper's universal measure.
+        operator (dict | nn.Module, optional): The operator A, or its config. A ``scale`` that is
+            left out or None is taken from the sizes of output and LR. Defaults to the operator of
+            the model's PD head; for models without one to average pooling, the paper's universal
+            measure.
         pred_key (str): Key of the prediction in ``output``. Defaults to 'pred_img'.
         input_key (str): Key of the LR in the data sample. Defaults to 'input'.
         collect_device (str): See mmengine's ``BaseMetric``. Defaults to 'cpu'.
@@ -49,16 +55,30 @@ class LRConsistency(BaseSampleWiseMetric):
 
     def __init__(self, operator=None, pred_key='pred_img', input_key='input',
                  collect_device='cpu', prefix=None):
+        check_keys_of(prefix, collect_device, pred_key=pred_key, input_key=input_key)
         super().__init__(pred_key=pred_key, collect_device=collect_device, prefix=prefix)
-        self.operator_cfg = (dict(type='AveragePooling', scale=None) if operator is None
-                             else operator)
-        self._operator = prepare_operator(self.operator_cfg)
+        self._given = operator is not None
+        self.operator = prepare_operator(operator if self._given else dict(type='AveragePooling'))
         self.input_key = input_key
+
+    def prepare(self, module, dataloader):
+        """Take the operator of the model if none was given; say so if the LR is made by another.
+
+        MMagic's evaluator calls this before the first image.
+        """
+        super().prepare(module, dataloader)
+        head = getattr(unwrap(module), 'pd_head', None)
+        if head is not None and not self._given:
+            # a copy, for the model's own stays on its device
+            self.operator = head.operator_cfg or deepcopy(head.operator)
+            if isinstance(self.operator, torch.nn.Module):
+                self.operator.to('cpu')
+        tell_difference(module, dataloader.dataset, 'evaluation')
 
     @property
     def protocol(self):
         """What is measured, for the log."""
-        return f'A = {self.operator_cfg}, float64, float output and saved 8-bit image'
+        return f'A = {self.operator}, float64, float output and saved 8-bit image'
 
     def measure(self, prediction, saved, lr):
         """Errors of one image.
@@ -74,7 +94,7 @@ class LRConsistency(BaseSampleWiseMetric):
         integers = lr.round()
         if (lr - integers).abs().max() <= EIGHT_BIT_TOLERANCE:
             lr = integers
-        operator = resolve_operator(self._operator, prediction.shape, lr.shape)
+        operator = resolve_operator(self.operator, prediction.shape, lr.shape)
         down, down_saved = (apply_to_any(operator, 'A', image[None])[0]
                             for image in (prediction, saved))
         rounded = (down_saved + 0.5).floor().clamp(0, 255)

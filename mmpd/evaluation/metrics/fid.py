@@ -13,7 +13,9 @@ from mmengine.logging import print_log
 
 from ...errors import WeightsNotFound
 from ...utils.files import write_atomically
-from ..functional import as_tensor, frechet_distance, resolve_device, to_saved
+from ...utils.model import check_part
+from ...utils.validation import check_path, check_positive_int, optional
+from ..functional import as_tensor, check_keys_of, frechet_distance, resolve_device, to_saved
 
 INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
                  'inception-2015-12-05.pt')
@@ -39,7 +41,7 @@ class Inception(torch.nn.Module):
     def _locate(path):
         if path is not None:
             if not Path(path).is_file():
-                raise WeightsNotFound(f'FID: no Inception file {path}')
+                raise WeightsNotFound(f'inception: no file {path}')
             return str(path)
         from mmagic.utils import MMAGIC_CACHE_DIR, download_from_url
         try:
@@ -138,16 +140,19 @@ class SRFID(BaseSampleWiseMetric):
 
     def __init__(self, inception=None, reference=None, network=None, batch_size=16, device='auto',
                  gt_key='gt_img', pred_key='pred_img', collect_device='cpu', prefix=None):
+        check_keys_of(prefix, collect_device, gt_key=gt_key, pred_key=pred_key)
         super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
                          prefix=prefix)
-        if batch_size < 1:
-            raise ValueError(f'SRFID: batch_size must be positive, got {batch_size}')
+        check_positive_int(batch_size, 'batch_size')
+        for name, value in (('inception', inception), ('reference', reference)):
+            optional(check_path, value, name)
+        optional(check_part, network, 'network')
+        self.network_device = resolve_device(device)
         if network is None:
             self.network_name, network = 'inception-2015-12-05', Inception(inception)
         else:
             network = MODELS.build(network) if isinstance(network, dict) else network
             self.network_name = type(network).__name__
-        self.network_device = resolve_device(device)
         self.network = network.eval().to(self.network_device)
         self.batch_size, self.reference = batch_size, reference
         self._known = None

@@ -8,7 +8,8 @@ from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetr
 from mmagic.registry import METRICS
 
 from ...errors import WeightsNotFound
-from ..functional import as_tensor, require, resolve_device, to_saved
+from ...utils.validation import check_choice, check_path, optional
+from ..functional import as_tensor, check_keys_of, require, resolve_device, to_saved
 
 BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
                  squeeze='squeezenet1_1-b8a52dc0.pth')
@@ -30,12 +31,12 @@ def build_lpips(net='alex', backbone=None):
         WeightsNotFound: If the backbone is neither there nor can be downloaded, naming the file
             and where to put it.
     """
+    check_choice(net, 'net', tuple(BACKBONES))
+    optional(check_path, backbone, 'backbone')
     lpips = require('lpips', 'lpips')
-    if net not in BACKBONES:
-        raise ValueError(f'LPIPS: net must be one of {", ".join(BACKBONES)}, got {net!r}')
     cache = Path(torch.hub.get_dir()) / 'checkpoints' / BACKBONES[net]
     if backbone is not None and not Path(backbone).is_file():
-        raise WeightsNotFound(f'LPIPS: no backbone file {backbone}')
+        raise WeightsNotFound(f'backbone: no file {backbone}')
     try:
         with warnings.catch_warnings():  # lpips 0.1.4 uses what torchvision deprecated
             warnings.filterwarnings('ignore', ".*'pretrained'|Arguments other than a weight enum")
@@ -85,6 +86,7 @@ class LPIPS(BaseSampleWiseMetric):
 
     def __init__(self, net='alex', backbone=None, device='auto', gt_key='gt_img',
                  pred_key='pred_img', collect_device='cpu', prefix=None):
+        check_keys_of(prefix, collect_device, gt_key=gt_key, pred_key=pred_key)
         super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
                          prefix=prefix)
         self.metric = f'LPIPS_{net}'

@@ -5,7 +5,8 @@ from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetr
 from mmagic.registry import METRICS
 from mmengine.logging import print_log
 
-from ..functional import as_tensor, to_saved
+from ...utils.validation import check_positive_int, optional
+from ..functional import as_tensor, check_keys_of, to_saved
 
 __all__ = ['PairedMSSSIM', 'ms_ssim', 'scales_for']
 
@@ -109,6 +110,8 @@ class PairedMSSSIM(BaseSampleWiseMetric):
 
     def __init__(self, scales=None, gt_key='gt_img', pred_key='pred_img', collect_device='cpu',
                  prefix=None):
+        check_keys_of(prefix, collect_device, gt_key=gt_key, pred_key=pred_key)
+        optional(check_positive_int, scales, 'scales', most=len(WEIGHTS))
         super().__init__(gt_key=gt_key, pred_key=pred_key, collect_device=collect_device,
                          prefix=prefix)
         self.scales, self._told = scales, False

@@ -8,6 +8,15 @@ from mmengine.dist import all_gather, broadcast, get_rank, get_world_size
 from mmengine.model import BaseModel
 from torch import nn
 
+from ...utils.model import check_part
+from ...utils.validation import (
+    MOST_CHANNELS,
+    check_number,
+    check_positive_int,
+    optional,
+)
+from ..settings import check_init_cfg
+
 
 @MODELS.register_module()
 class DegradationMoCo(BaseModel):
@@ -33,11 +42,13 @@ class DegradationMoCo(BaseModel):
 
     def __init__(self, encoder, projection_channels=256, queue_size=8192, momentum=0.999,
                  temperature=0.07, data_preprocessor=None, init_cfg=None):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f'momentum: expected a number in [0, 1], got {momentum}')
-        if temperature <= 0:
-            raise ValueError(f'temperature: expected a positive number, got {temperature}')
+        optional(check_part, data_preprocessor, 'data_preprocessor')
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=check_init_cfg(init_cfg))
+        check_number(momentum, 'momentum', least=0, most=1)
+        check_number(temperature, 'temperature', above=0)
+        check_positive_int(projection_channels, 'projection_channels', most=MOST_CHANNELS)
+        check_positive_int(queue_size, 'queue_size', most=1 << 24)
+        check_part(encoder, 'encoder')
         self.queue_size, self.momentum, self.temperature = queue_size, momentum, temperature
         self.encoder_q = MODELS.build(encoder)
         channels = self.encoder_q.out_channels

@@ -7,6 +7,9 @@ from mmagic.registry import MODELS
 
 from ...utils.checkpoint import load_completely, pretrained_cfg, strip_wrapper_prefix
 from ...utils.model import unwrap
+from ...utils.validation import check_bool, check_dict, optional
+from ..generators.glean_net import check_lr, check_sizes
+from ..settings import check_model_parts, check_settings
 
 
 @MODELS.register_module()
@@ -38,6 +41,9 @@ class GANPriorSR(SRGAN):
     """
 
     def __init__(self, generator, pixel_loss=None, train_cfg=None, use_ema=False, **kwargs):
+        check_model_parts(generator=generator, pixel_loss=pixel_loss, **kwargs)
+        optional(check_dict, train_cfg, 'train_cfg')
+        check_bool(use_ema, 'use_ema')
         generator, self._prior_cfg = self._split_prior(generator)
         self._discriminator_cfg = None
         if kwargs.get('discriminator'):
@@ -48,6 +54,7 @@ class GANPriorSR(SRGAN):
         if not pixel_loss:
             del self.pixel_loss  # a child that is None would stop MMSeparateDistributedDataParallel
             self.pixel_loss = None
+        check_settings(type(self), train_cfg, self.test_cfg)
         self.r1_weight = (train_cfg or {}).get('r1_weight', 0)
         self.use_ema = use_ema
         if use_ema:
@@ -69,6 +76,7 @@ class GANPriorSR(SRGAN):
         """Only MMagic's own generator needs help; ours load their prior themselves."""
         kind = cfg.get('type') if isinstance(cfg, dict) else None
         if getattr(kind, '__name__', str(kind)).split('.')[-1] == 'GLEANStyleGANv2':
+            check_sizes(cfg.get('in_size'), cfg.get('out_size'))
             return cls._split_pretrained(cfg)
         return cfg, None
 
@@ -97,6 +105,9 @@ class GANPriorSR(SRGAN):
         Returns:
             Tensor: (N, C, out_size, out_size).
         """
+        in_size = getattr(unwrap(self.generator), 'in_size', None)
+        if in_size is not None:  # MMagic's own generator would end in an assertion
+            check_lr(inputs, in_size)
         if inputs.device.type == 'cpu' and getattr(
                 getattr(unwrap(self.generator), 'generator', None), 'fp16_enabled', False):
             raise RuntimeError('The generator has fp16_enabled=True, which needs a CUDA GPU; on a '

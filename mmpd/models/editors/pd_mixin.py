@@ -5,12 +5,22 @@ import torch
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
 
-from ...operators import clip_uint8, consistent_uint8
+from ...operators import LinearOperator, clip_uint8, consistent_uint8
 from ...operators.resolve import infer_scale
+from ...utils.validation import (
+    ArgumentError,
+    check_choice,
+    check_dict,
+    check_keys,
+    check_strength,
+    optional,
+    parameters_of,
+)
 from ..heads import PDHead
+from ..settings import QUANTIZE, check_model_parts, check_settings
+from .probing import check_suitable, is_identity
 
 RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
-QUANTIZE = ('consistent', 'clip', 'none')
 
 
 class PDMixin:
@@ -39,27 +49,58 @@ class PDMixin:
             see :func:`mmpd.operators.consistent_uint8`.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
+
+    Raises:
+        ValueError: for unknown keys or wrong values in pd_head, test_cfg or train_cfg, naming
+            the nearest valid one; for a generator that does not make one image of one (video
+            models, LIIF), and for one of scale 1 whose A is the identity.
     """
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
-        exact = (pd_head or {}).get('strength', 1) == 1
+        head = self._check_head(pd_head)
+        exact = check_strength(head.get('strength', 1)) == 1
+        optional(check_dict, test_cfg, 'test_cfg')
         quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')
-        if quantize not in QUANTIZE:
-            raise ValueError(f'test_cfg.quantize: expected one of {QUANTIZE}, got {quantize!r}.')
+        check_choice(quantize, 'test_cfg.quantize', QUANTIZE)
         if quantize == 'consistent' and not exact:
-            raise ValueError("test_cfg.quantize='consistent' would undo pd_head.strength="
-                             f"{pd_head['strength']}; use 'clip'.")
+            raise ArgumentError("test_cfg.quantize='consistent' would undo pd_head.strength="
+                                f"{head['strength']}; use 'clip'.")
+        check_model_parts(**kwargs)
+        optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
         self.quantize = quantize
-        head = dict(pd_head or {})
-        head.pop('type', None)
-        operator = head.get('operator') or dict(type='AveragePooling')
+        scale = check_suitable(self.generator, self._generator_scale())
+        check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
+        operator = head.get('operator')
+        operator = dict(type='AveragePooling') if operator is None else operator
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
         if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
             self.generator.check_normalisation(**self._normalised)
         self.pd_head = PDHead(**{**self._normalised, **head})
+        self._check_scale(scale)
+
+    @staticmethod
+    def _check_head(pd_head):
+        """A copy of ``pd_head`` without its type, every key known."""
+        head = dict(optional(check_dict, pd_head, 'pd_head') or {})
+        check_choice(head.pop('type', 'PDHead'), 'pd_head.type', ('PDHead',))
+        return check_keys(head, 'pd_head', [*parameters_of(PDHead), 'type'])
+
+    def _check_scale(self, scale):
+        """Refuse A = I, with which every output is the input."""
+        operator = self.pd_head.operator
+        if operator is None and scale == 1 or is_identity(operator):
+            raise ArgumentError(
+                f'pd_head.operator: expected a degradation, got one that changes nothing: the '
+                f'generator {type(self.generator).__name__} has scale 1, so with average pooling '
+                'or resizing A is the identity and every output would be the input; name an '
+                'operator of scale 1 that loses something, such as Masking or Grayscale')
+        known = getattr(operator, 'scale', None)
+        if isinstance(operator, LinearOperator) and scale and known and scale != known:
+            raise ArgumentError(f'pd_head.operator: expected scale {scale}, that of the generator '
+                                f'{type(self.generator).__name__}, got {operator!r}')
 
     @staticmethod
     def _normalisation(preprocessor):

@@ -7,6 +7,7 @@ from mmagic.models.editors.real_esrgan import RealESRGAN
 from mmagic.models.editors.srgan import SRGAN
 from mmagic.registry import MODELS
 
+from ...utils.validation import ArgumentError, check_str, did_you_mean, parameters_of
 from .gan_prior_sr import GANPriorSR
 from .pd_mixin import PDMixin
 
@@ -55,7 +56,8 @@ DECLARED = {cls.__bases__[1]: cls for cls in (PDEdit, PDSRGAN, PDESRGAN, PDRealE
 def _with_pd(model_type):
     """The declared class for ``model_type``, or one made for a type that is not MMagic's own."""
     if not (isinstance(model_type, type) and issubclass(model_type, BaseEditModel)):
-        raise TypeError(f'PDModel: base must be a subclass of BaseEditModel, got {model_type!r}.')
+        raise TypeError('base: expected a model type of the BaseEditModel family, got '
+                        f'{model_type!r}')
     return DECLARED.get(model_type) or type(
         f'PD{model_type.__name__}', (PDMixin, model_type), {})
 
@@ -79,7 +81,24 @@ def PDModel(base='BaseEditModel', **kwargs):
         ValueError: if no such model type is registered.
         TypeError: if it is not an image model of MMagic's ``BaseEditModel`` family.
     """
+    if not isinstance(base, type):
+        check_str(base, 'base', 'a model type or its name')
     model_type = MODELS.get(base) if isinstance(base, str) else base
     if model_type is None:
-        raise ValueError(f'PDModel: no model type {base!r} is registered.')
-    return _with_pd(model_type)(**kwargs)
+        raise ArgumentError(f'base: expected a registered model type, got {base!r}'
+                            + did_you_mean(base, MODELS.module_dict))
+    cls = _with_pd(model_type)
+    known = parameters_of(cls)
+    for key in kwargs:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            if key in parameters_of(RealESRGAN):
+                hint = "; give the model type of the config as base, e.g. base='ESRGAN'"
+            raise ArgumentError(f'{key}: expected arguments of base={model_type.__name__!r} '
+                                f'({", ".join(sorted(known))}), got {key!r}{hint}')
+    model = cls(**kwargs)  # a generator that cannot gain PD is refused with its reason
+    if model_type.__module__.startswith('mmagic.') and model_type not in DECLARED:
+        raise ArgumentError(f'base: expected {", ".join(one.__name__ for one in DECLARED)} or a '
+                            f'type of your own, got {model_type.__name__!r}, whose forward pass '
+                            'takes or returns more than one image')
+    return model

@@ -4,8 +4,8 @@ from mmagic.registry import MODELS
 from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 
-from ...operators.base import check_positive_int
 from ...utils.model import unwrap
+from ...utils.validation import ArgumentError
 from .gan_prior_sr import GANPriorSR
 from .pd_mixin import PDMixin
 
@@ -32,9 +32,8 @@ class PDN(PDMixin, GANPriorSR):
     def __init__(self, *args, train_cfg=None, test_cfg=None, **kwargs):
         super().__init__(*args, train_cfg=train_cfg, test_cfg=test_cfg, **kwargs)
         self.num_samples = (test_cfg or {}).get('num_samples', 1)
-        check_positive_int(self.num_samples, 'test_cfg.num_samples')
         if not hasattr(self.generator, 'noise_size'):
-            raise ValueError('PDN needs a generator that takes random latents, PDNNet, got '
+            raise ArgumentError('PDN needs a generator that takes random latents, PDNNet, got '
                              f'{type(self.generator).__name__}')
 
     def _seed(self, training):

@@ -2,6 +2,8 @@
 from mmagic.models.base_models import BaseEditModel
 from mmagic.registry import MODELS
 
+from ...utils.validation import check_bool
+from ..settings import check_model_parts, check_settings
 from .pd_mixin import PDMixin
 
 
@@ -15,8 +17,10 @@ class PULSE(BaseEditModel):
     """
 
     def __init__(self, generator, pixel_loss=None, **kwargs):
+        check_model_parts(generator=generator, pixel_loss=pixel_loss, **kwargs)
         # BaseEditModel cannot be built without a loss
         super().__init__(generator, pixel_loss or dict(type='L1Loss'), **kwargs)
+        check_settings(type(self), self.train_cfg, self.test_cfg)
 
     def forward_tensor(self, inputs, data_samples=None, **kwargs):
         """The image found, (N, C, out_size, out_size)."""
@@ -42,7 +46,7 @@ class PDPULSE(PDMixin, PULSE):
 
     def __init__(self, *args, pd_inside=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.pd_inside = pd_inside
+        self.pd_inside = check_bool(pd_inside, 'pd_inside')
 
     def forward_raw(self, inputs, data_samples=None, **kwargs):
         """What PD is given: the image found, already consistent with ``pd_inside``."""

@@ -5,6 +5,8 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from ...utils.checkpoint import load_completely, pretrained_cfg
+from ...utils.validation import MOST_CHANNELS, check_positive_int, check_sequence
+from ..settings import check_init_cfg
 
 
 @MODELS.register_module()
@@ -24,7 +26,10 @@ class DegradationEncoder(BaseModule):
     """
 
     def __init__(self, in_channels=3, channels=(64, 128, 256), image_size=256, init_cfg=None):
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=check_init_cfg(init_cfg))
+        check_positive_int(in_channels, 'in_channels', most=MOST_CHANNELS)
+        channels = check_sequence(channels, 'channels', check_positive_int, most=MOST_CHANNELS)
+        check_positive_int(image_size, 'image_size')
         self.image_size, self.out_channels = image_size, channels[-1]
         layers, previous = [], in_channels
         for stage, width in enumerate(channels):

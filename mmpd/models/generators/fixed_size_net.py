@@ -2,7 +2,8 @@
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
-from ...operators.base import check_positive_int
+from ...utils.validation import MOST_CHANNELS, check_choice, check_positive_int, refuse
+from ..settings import check_init_cfg
 from .glean_net import check_lr
 
 KERNELS = ('bilinear', 'bicubic', 'nearest')
@@ -39,19 +40,17 @@ class FixedSizeNet(BaseModule):
 
     def __init__(self, in_size, out_size, net_in, net_out, in_kernel='bilinear',
                  out_kernel='bicubic', init_cfg=None):
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=check_init_cfg(init_cfg))
         for name, size in (('in_size', in_size), ('out_size', out_size)):
-            check_positive_int(size, name)
+            check_positive_int(size, name, most=MOST_CHANNELS)
         if in_size >= out_size or out_size % in_size:
-            raise ValueError('out_size: expected a multiple of in_size, larger than it, got '
-                             f'in_size={in_size} and out_size={out_size}')
+            refuse('out_size', f'a multiple of in_size={in_size}, larger than it', out_size)
         if in_size > net_in or out_size < net_out:
             raise ValueError(f'{type(self).__name__} makes {net_out}x{net_out} of {net_in}x{net_in}'
                              f': expected in_size of at most {net_in} and out_size of at least '
                              f'{net_out}, got {in_size} and {out_size}')
         for name, kernel in (('in_kernel', in_kernel), ('out_kernel', out_kernel)):
-            if kernel not in KERNELS:
-                raise ValueError(f'{name}: expected one of {", ".join(KERNELS)}, got {kernel!r}')
+            check_choice(kernel, name, KERNELS)
         self.in_size, self.out_size, self.net_in = in_size, out_size, net_in
         self.in_kernel, self.out_kernel = in_kernel, out_kernel
 

@@ -6,6 +6,7 @@ from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedStyleConv
 from mmagic.registry import MODELS
 from torch import nn
 
+from ...utils.validation import check_bool
 from .fixed_size_net import FixedSizeNet
 from .stylegan2_prior import StyleGAN2Prior, log2_of, prior_channels
 
@@ -102,9 +103,11 @@ class GFPGANNet(FixedSizeNet):
         levels = log2_of(net_size, 'net_size')
         super().__init__(in_size, out_size, net_size, net_size, in_kernel, out_kernel, init_cfg)
         self.style_channels = style_channels
+        check_bool(fir, 'fir')
+        check_bool(freeze_prior, 'freeze_prior')
         prior = StyleGAN2Prior if fir else BilinearStyleGAN2Prior
         self.generator = prior(net_size, style_channels, num_mlps,
-                               channels={**prior_channels(channel_multiplier), **(channels or {})},
+                               channels=prior_channels(channel_multiplier, channels),
                                norm_eps=1e-8)
         width = {res: channels // 2 for res, channels in self.generator.channels.items()}
         sizes = [2**level for level in range(2, levels + 1)]

@@ -6,7 +6,19 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
+from ...utils.validation import (
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    ArgumentError,
+    check_bool,
+    check_choice,
+    check_number,
+    check_positive_int,
+    refuse,
+)
 from .stylegan2_prior import StyleGAN2Prior, log2_of
+
+STYLE_MODES = ('mix', 'single')
 
 
 def check_sizes(in_size, out_size):
@@ -14,15 +26,28 @@ def check_sizes(in_size, out_size):
     log2_of(in_size, 'in_size')
     log2_of(out_size, 'out_size')
     if in_size >= out_size:
-        raise ValueError(f'in_size must be smaller than out_size, got {in_size} and {out_size}')
+        refuse('in_size', f'a smaller number than out_size={out_size}', in_size)
+
+
+def check_encoder(img_channels, rrdb_channels, num_rrdbs, growth_channels, default_style_mode,
+                  eval_style_mode, mix_prob, freeze_prior):
+    """Raise ValueError for the first wrong argument of those that all networks with RRDBs have."""
+    for name, value in (('img_channels', img_channels), ('rrdb_channels', rrdb_channels),
+                        ('growth_channels', growth_channels)):
+        check_positive_int(value, name, most=MOST_CHANNELS)
+    check_positive_int(num_rrdbs, 'num_rrdbs', least=0, most=MOST_LAYERS)
+    check_choice(default_style_mode, 'default_style_mode', STYLE_MODES)
+    check_choice(eval_style_mode, 'eval_style_mode', STYLE_MODES)
+    check_number(mix_prob, 'mix_prob', least=0, most=1)
+    check_bool(freeze_prior, 'freeze_prior')
 
 
 def check_lr(lr, in_size):
     """Raise ValueError unless ``lr`` is (N, C, in_size, in_size)."""
     if lr.ndim != 4 or lr.shape[2:] != (in_size, in_size):
-        raise ValueError(f'LR: expected shape (N, C, {in_size}, {in_size}), as in_size={in_size}, '
-                         f'got {tuple(lr.shape)}. Resize or crop the LR, or use a model with '
-                         'another in_size.')
+        raise ArgumentError(f'LR: expected shape (N, C, {in_size}, {in_size}), as in_size='
+                            f'{in_size}, got {tuple(lr.shape)}. Resize or crop the LR, or use a '
+                            'model with another in_size.')
 
 
 @MODELS.register_module()
@@ -60,6 +85,9 @@ class GLEANNet(BaseModule):
                  growth_channels=32, decoder=True, freeze_prior=True):
         super().__init__()
         check_sizes(in_size, out_size)
+        check_encoder(img_channels, rrdb_channels, num_rrdbs, growth_channels, default_style_mode,
+                      eval_style_mode, mix_prob, freeze_prior)
+        check_bool(decoder, 'decoder')
         self.in_size, self.out_size, self.style_channels = in_size, out_size, style_channels
         self.generator = StyleGAN2Prior(
             out_size, style_channels, num_mlps, channel_multiplier, channels,

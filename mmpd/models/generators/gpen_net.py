@@ -5,8 +5,9 @@ from mmagic.models.editors.stylegan2.stylegan2_modules import ConvDownLayer, Mod
 from mmagic.registry import MODELS
 from torch import nn
 
+from ...utils.validation import MOST_CHANNELS, check_number
 from .fixed_size_net import FixedSizeNet
-from .stylegan2_prior import StyleGAN2Prior, log2_of, prior_channels
+from .stylegan2_prior import StyleGAN2Prior, check_widths, log2_of, prior_channels
 
 
 class ConcatenatedNoise(NoiseInjection):
@@ -63,10 +64,11 @@ class GPENNet(FixedSizeNet):
                  lr_mlp=0.01, in_kernel='bilinear', out_kernel='bicubic', init_cfg=None):
         levels = log2_of(net_size, 'net_size')
         super().__init__(in_size, out_size, net_size, net_size, in_kernel, out_kernel, init_cfg)
-        width = {2048: 8 * channel_multiplier, **prior_channels(channel_multiplier)}
+        width = {**prior_channels(channel_multiplier), 2048: 8 * channel_multiplier}
+        check_number(narrow, 'narrow', above=0, most=MOST_CHANNELS)
         width = {res: int(channels * narrow) for res, channels in width.items()}
         self.generator = GPENPrior(
-            net_size, style_channels, num_mlps, channels={**width, **(channels or {})},
+            net_size, style_channels, num_mlps, channels={**width, **check_widths(channels)},
             blur_kernel=blur_kernel, lr_mlp=lr_mlp, norm_eps=1e-8)
         width = self.generator.channels
         self.encoder = nn.ModuleList([ConvDownLayer(3, width[net_size], 1)])

@@ -5,7 +5,9 @@ from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
 
-from .glean_net import check_lr, check_sizes
+from ...utils.model import check_part
+from ...utils.validation import MOST_CHANNELS, check_positive_int, optional, refuse
+from .glean_net import check_encoder, check_lr, check_sizes
 from .stylegan2_prior import StyleGAN2Prior, log2_of
 
 
@@ -80,11 +82,18 @@ class PaniniNet(BaseModule):
                  freeze_prior=False):
         super().__init__()
         check_sizes(in_size, out_size)
+        check_encoder(img_channels, rrdb_channels, num_rrdbs, growth_channels, default_style_mode,
+                      eval_style_mode, mix_prob, freeze_prior)
+        for name, value in (('reduction', reduction), ('stem_channels', stem_channels),
+                            ('latent_channels', latent_channels),
+                            ('representation_channels', representation_channels)):
+            check_positive_int(value, name, most=MOST_CHANNELS)
+        optional(check_part, degradation_encoder, 'degradation_encoder')
         self.in_size, self.out_size, self.style_channels = in_size, out_size, style_channels
         self.fuse_size = in_size if fuse_size is None else fuse_size
         levels = log2_of(self.fuse_size, 'fuse_size') - 1
         if self.fuse_size > in_size:
-            raise ValueError(f'fuse_size: expected at most in_size={in_size}, got {fuse_size}')
+            refuse('fuse_size', f'at most in_size={in_size}', fuse_size)
         self.generator = StyleGAN2Prior(
             out_size, style_channels, num_mlps, channel_multiplier, channels,
             out_channels=3, blur_kernel=blur_kernel, lr_mlp=lr_mlp, fp16_enabled=fp16_enabled,

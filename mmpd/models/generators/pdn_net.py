@@ -2,6 +2,7 @@
 import torch
 from mmagic.registry import MODELS
 
+from ...utils.validation import ArgumentError
 from .glean_net import GLEANNet, check_lr
 
 
@@ -25,7 +26,7 @@ class PDNNet(GLEANNet):
 
     def __init__(self, in_size, out_size, **kwargs):
         if kwargs.pop('decoder', False):
-            raise ValueError('PDNNet has no decoder: decoder=True is not possible, use GLEANNet')
+            raise ArgumentError('PDNNet has no decoder: decoder=True is not possible, use GLEANNet')
         super().__init__(in_size, out_size, decoder=False, **kwargs)
 
     @property

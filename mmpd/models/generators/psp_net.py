@@ -2,9 +2,18 @@
 import torch
 from mmagic.registry import MODELS
 
+from ...utils.validation import (
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    check_bool,
+    check_positive_int,
+    check_sequence,
+    refuse,
+)
+from ..settings import check_init_cfg
 from .fixed_size_net import FixedSizeNet
 from .psp_encoder import GradualStyleEncoder
-from .stylegan2_prior import StyleGAN2Prior
+from .stylegan2_prior import StyleGAN2Prior, log2_of
 
 
 @MODELS.register_module()
@@ -38,6 +47,14 @@ class PSPNet(FixedSizeNet):
                  style_channels=512, num_mlps=8, channel_multiplier=2, channels=None,
                  blur_kernel=(1, 3, 3, 1), lr_mlp=0.01, bgr2rgb=False, freeze_prior=True,
                  in_kernel='bilinear', out_kernel='bicubic', prior_init_cfg=None, init_cfg=None):
+        for name, size in (('prior_size', prior_size), ('encoder_size', encoder_size)):
+            if log2_of(size, name) < 5:
+                refuse(name, 'a power of two of at least 32', size)
+        for name, counts, most in (('encoder_channels', encoder_channels, MOST_CHANNELS),
+                                   ('encoder_depths', encoder_depths, MOST_LAYERS)):
+            check_sequence(counts, name, check_positive_int, lengths=(4,), most=most)
+        check_bool(freeze_prior, 'freeze_prior')
+        check_init_cfg(prior_init_cfg, 'prior_init_cfg')
         super().__init__(in_size, out_size, encoder_size, prior_size, in_kernel, out_kernel,
                          init_cfg)
         self.generator = StyleGAN2Prior(

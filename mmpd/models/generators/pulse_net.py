@@ -8,9 +8,20 @@ from mmagic.registry import MODELS
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 
-from ...operators.base import check_positive_int
+from ...utils.validation import (
+    MOST_CHANNELS,
+    check_bool,
+    check_choice,
+    check_keys,
+    check_number,
+    check_positive_int,
+    check_sequence,
+    refuse,
+)
+from ..settings import check_init_cfg
 from .glean_net import check_lr
 from .stylegan1 import StyleGAN1Synthesis
+from .stylegan2_prior import check_widths
 
 OPTIMIZERS = dict(
     adam=torch.optim.Adam, adamax=torch.optim.Adamax, sgd=torch.optim.SGD,
@@ -101,24 +112,31 @@ class PULSENet(BaseModule):
                  optimizer='adam', learning_rate=0.4, lr_schedule='linear1cycledrop', losses=None,
                  eps=2e-3, noise_type='trainable', num_trainable_noise_layers=5,
                  bad_noise_layers=(17, ), tile_latent=False, seed=0, keep='last', init_cfg=None):
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=check_init_cfg(init_cfg))
         check_positive_int(in_size, 'in_size', least=2)
         check_positive_int(steps, 'steps')
-        check_positive_int(seed, 'seed', least=0)
+        check_positive_int(seed, 'seed', least=0, most=2**63 - 1)
+        check_positive_int(style_channels, 'style_channels', most=MOST_CHANNELS)
+        channels = check_widths(channels)
+        check_number(learning_rate, 'learning_rate', above=0)
+        check_number(eps, 'eps', least=0)
+        check_bool(tile_latent, 'tile_latent')
+        for name, value, allowed in (('optimizer', optimizer, OPTIMIZERS), ('keep', keep, KEEP),
+                                     ('lr_schedule', lr_schedule, SCHEDULES),
+                                     ('noise_type', noise_type, NOISE)):
+            check_choice(value, name, allowed)
+        if bad_noise_layers not in ((), []):
+            check_sequence(bad_noise_layers, 'bad_noise_layers', check_positive_int, least=0)
         check_positive_int(num_trainable_noise_layers, 'num_trainable_noise_layers', least=0)
-        self.losses = dict(L2=100, GEOCROSS=0.05) if losses is None else dict(losses)
-        for name, values, allowed in (
-                ('optimizer', [optimizer], OPTIMIZERS), ('lr_schedule', [lr_schedule], SCHEDULES),
-                ('noise_type', [noise_type], NOISE), ('keep', [keep], KEEP),
-                ('losses', self.losses, ('L2', 'L1', 'GEOCROSS'))):
-            unknown = [value for value in values if value not in allowed]
-            if unknown or not values:
-                raise ValueError(f'{name}: expected {", ".join(allowed)}, got '
-                                 f'{unknown[0] if unknown else "none"!r}')
+        losses = dict(L2=100, GEOCROSS=0.05) if losses is None else losses
+        self.losses = dict(check_keys(losses, 'losses', ('L2', 'L1', 'GEOCROSS')))
+        for name, weight in self.losses.items():
+            check_number(weight, f'losses.{name}', least=0)
+        if not losses:
+            refuse('losses', 'weights of L2, L1 or GEOCROSS', losses)
         self.synthesis = StyleGAN1Synthesis(out_size, style_channels, channels)
         if in_size >= out_size or out_size % in_size:
-            raise ValueError('out_size: expected a multiple of in_size, larger than it, got '
-                             f'in_size={in_size} and out_size={out_size}')
+            refuse('out_size', f'a multiple of in_size={in_size}, larger than it', out_size)
         self.requires_grad_(False)
         self.register_buffer('latent_mean', torch.zeros(style_channels))
         self.register_buffer('latent_std', torch.ones(style_channels))

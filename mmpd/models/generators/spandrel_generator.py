@@ -7,6 +7,7 @@ from torch import nn
 
 from ...errors import MissingPackage, WeightsMismatch
 from ...utils.foreign import generator_weights, read_content
+from ...utils.validation import check_number, check_path
 
 
 def load_spandrel(checkpoint, state=None):
@@ -101,8 +102,8 @@ class SpandrelGenerator(nn.Module):
 
     def __init__(self, checkpoint, mean=127.5, std=127.5):
         super().__init__()
-        if not std > 0:
-            raise ValueError(f'std: expected a positive number, got {std!r}')
+        check_path(checkpoint, 'checkpoint', 'a file or URL')
+        mean, std = check_number(mean, 'mean'), check_number(std, 'std', above=0)
         found = load_spandrel(checkpoint)
         self.checkpoint, self.mean, self.std = str(checkpoint), mean, std
         self.architecture, self.scale = found.architecture.name, found.scale

@@ -10,6 +10,18 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from ...utils.checkpoint import load_completely, pretrained_cfg
+from ...utils.validation import (
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    check_bool,
+    check_dict,
+    check_number,
+    check_positive_int,
+    check_sequence,
+    optional,
+    refuse,
+)
+from ..settings import check_init_cfg
 
 
 class Synthesis(NamedTuple):
@@ -20,17 +32,34 @@ class Synthesis(NamedTuple):
 
 def log2_of(size, name):
     """log2 of a power of two of at least 4, else ValueError."""
-    if not isinstance(size, int) or size < 4 or size & (size - 1):
-        raise ValueError(f'{name}: expected a power of two of at least 4, got {size!r}')
+    if isinstance(size, bool) or not isinstance(size, int) or size < 4 or size & (size - 1):
+        refuse(name, 'a power of two of at least 4', size)
+    if size > MOST_CHANNELS:
+        refuse(name, f'at most {MOST_CHANNELS}', size)
     return size.bit_length() - 1
+
+
+def check_widths(channels):
+    """``channels`` (dict or None) as a dict, its keys resolutions and its values widths.
+
+    Raises:
+        ArgumentError: names the key that is no power of two, or the width that is none.
+    """
+    widths = {}
+    for res, width in (optional(check_dict, channels, 'channels') or {}).items():
+        # a config file may turn the keys into strings
+        res = int(res) if isinstance(res, str) and res.isdecimal() else res
+        log2_of(res, 'channels')
+        widths[res] = check_positive_int(width, f'channels[{res}]', most=MOST_CHANNELS)
+    return widths
 
 
 def prior_channels(channel_multiplier=2, channels=None):
     """Width of each resolution: StyleGAN2 config-f, changed where ``channels`` says so."""
+    check_positive_int(channel_multiplier, 'channel_multiplier', most=MOST_CHANNELS)
     widths = {4: 512, 8: 512, 16: 512, 32: 512}
     widths.update({res: 16384 // res * channel_multiplier for res in (64, 128, 256, 512, 1024)})
-    # a config file may turn the keys into strings
-    widths.update({int(res): width for res, width in (channels or {}).items()})
+    widths.update(check_widths(channels))
     return widths
 
 
@@ -72,10 +101,19 @@ class StyleGAN2Prior(BaseModule):
     def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
                  channels=None, noise_size=None, out_channels=3, blur_kernel=(1, 3, 3, 1),
                  lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None):
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=check_init_cfg(init_cfg))
         self.log_size = log2_of(out_size, 'out_size')
         if out_size < 8:
-            raise ValueError(f'out_size: expected at least 8, got {out_size}')
+            refuse('out_size', 'at least 8', out_size)
+        for name, value in (('style_channels', style_channels), ('out_channels', out_channels),
+                            ('noise_size', noise_size)):
+            if name != 'noise_size' or value is not None:
+                check_positive_int(value, name, most=MOST_CHANNELS)
+        check_positive_int(num_mlps, 'num_mlps', least=0, most=MOST_LAYERS)
+        check_number(lr_mlp, 'lr_mlp', above=0)
+        check_number(norm_eps, 'norm_eps', above=0)
+        check_bool(fp16_enabled, 'fp16_enabled')
+        check_bool(bgr2rgb, 'bgr2rgb')
         self.out_size, self.style_channels = out_size, style_channels
         self.noise_size = noise_size or style_channels
         self.fp16_enabled, self.bgr2rgb = fp16_enabled, bgr2rgb
@@ -84,7 +122,9 @@ class StyleGAN2Prior(BaseModule):
         if missing:
             raise ValueError(f'channels: expected the width at {missing[0]} px for out_size='
                              f'{out_size}, got widths for {sorted(self.channels)}')
-        blur_kernel = list(blur_kernel)
+        blur_kernel = check_sequence(blur_kernel, 'blur_kernel', check_number)
+        if not sum(blur_kernel):
+            refuse('blur_kernel', 'numbers whose sum is not 0', blur_kernel)
 
         mapping = [PixelNorm(eps=norm_eps)]
         for index in range(num_mlps):

@@ -1,13 +1,15 @@
 """The pooling-based decomposition as the last layer of a network."""
-import numpy as np
+from numbers import Real
+
 import torch
 from mmagic.registry import MODELS
 from torch import nn
 
 from mmpd.operators import LinearOperator, replace_range
-from mmpd.operators.base import HALF, check_batch, check_strength, compute_dtype
+from mmpd.operators.base import HALF, check_batch, compute_dtype
 from mmpd.operators.decomposition import apply
 from mmpd.operators.resolve import prepare_operator, resolve_operator
+from mmpd.utils.validation import check_number, check_sequence, check_strength, refuse
 
 __all__ = ['PDHead']
 
@@ -49,9 +51,10 @@ class PDHead(nn.Module):
         inferred = isinstance(prepared, dict)
         self.operator, self.operator_cfg = (None, prepared) if inferred else (prepared, None)
         self.strength = check_strength(strength)
-        self.mean, self.std = (self._per_channel(value) for value in (mean, std))
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f'std: expected positive numbers, got {std!r}')
+        self.mean = self._per_channel(mean, 'mean')
+        self.std = self._per_channel(std, 'std', above=0)
+        if 1 < len(self.mean) != len(self.std) > 1:
+            refuse('std', f'one value or {len(self.mean)}, as in mean', std)
 
     def __setattr__(self, name, value):
         if name == 'operator':
@@ -67,9 +70,11 @@ class PDHead(nn.Module):
         return super()._apply(fn, recurse)
 
     @staticmethod
-    def _per_channel(value):
+    def _per_channel(value, name, **bounds):
         """Python floats, which no cast of the model shortens; one if all are equal."""
-        values = [float(v) for v in np.asarray(value, np.float64).reshape(-1)]
+        value = value.tolist() if hasattr(value, 'tolist') else value  # tensors and arrays
+        value = [value] if isinstance(value, Real) else value
+        values = check_sequence(value, name, check_number, **bounds)
         return values[:1] if len(set(values)) == 1 else values
 
     def extra_repr(self):

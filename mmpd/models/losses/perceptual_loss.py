@@ -1,7 +1,6 @@
 """MMagic's perceptual loss, whose VGG weights can come from a local file."""
 from contextlib import contextmanager
 from functools import partial
-from unittest.mock import patch
 from urllib.error import URLError
 
 from mmagic.models.losses.perceptual_loss import PerceptualLoss as MMagicPerceptualLoss
@@ -11,8 +10,10 @@ from torchvision.models import get_model_weights, vgg
 
 from ...errors import WeightsMismatch, WeightsNotFound
 from ...utils.checkpoint import read_state_dict
+from ...utils.validation import check_choice, check_dict, check_number, check_str, refuse
 
 DOWNLOAD = 'torchvision://'
+VGG_TYPES = tuple(f'vgg{depth}{norm}' for depth in (11, 13, 16, 19) for norm in ('', '_bn'))
 
 
 def _load(build, path, **_):
@@ -34,22 +35,22 @@ def _load(build, path, **_):
 @contextmanager
 def _weights(vgg_type, pretrained):
     """Inside, torchvision's ``vgg_type(pretrained=True)`` gives the weights in ``pretrained``."""
-    build = getattr(vgg, vgg_type)
-    if not pretrained.startswith(DOWNLOAD):
-        with patch.object(vgg, vgg_type, partial(_load, build, pretrained)):
-            yield
-        return
+    build, local = getattr(vgg, vgg_type), not pretrained.startswith(DOWNLOAD)
     weights = get_model_weights(vgg_type).IMAGENET1K_V1
+    # torchvision deprecated the pretrained=True that MMagic gives
+    setattr(vgg, vgg_type, partial(_load, build, pretrained) if local
+            else lambda **_: build(weights=weights))
     try:
-        # torchvision deprecated the pretrained=True that MMagic gives
-        with patch.object(vgg, vgg_type, lambda **_: build(weights=weights)):
-            yield
+        yield
     except (URLError, OSError) as error:
-        url = weights.url
+        if local:
+            raise
         raise WeightsNotFound(
             f'The perceptual loss cannot get its VGG weights ({pretrained}): {error}. Without '
-            f'network: get {url} and put it into {get_dir()}/checkpoints/, or name the file with '
-            'model.perceptual_loss.pretrained=FILE.') from error
+            f'network: get {weights.url} and put it into {get_dir()}/checkpoints/, or name the '
+            'file with model.perceptual_loss.pretrained=FILE.') from error
+    finally:
+        setattr(vgg, vgg_type, build)
 
 
 @MODELS.register_module(force=True)
@@ -72,6 +73,14 @@ class PerceptualLoss(MMagicPerceptualLoss):
 
     def __init__(self, layer_weights, *args, vgg_type='vgg19',
                  pretrained=f'{DOWNLOAD}vgg19', **kwargs):
+        for layer, weight in check_dict(layer_weights, 'layer_weights').items():
+            if not isinstance(layer, str) or not layer.isdecimal():
+                refuse('layer_weights', "keys that are numbers, e.g. {'21': 1.0}", layer_weights)
+            check_number(weight, 'layer_weights', least=0)
+        if not layer_weights:
+            refuse('layer_weights', 'at least one layer', layer_weights)
+        check_choice(vgg_type, 'vgg_type', VGG_TYPES)
+        check_str(pretrained, 'pretrained', 'a file, or torchvision://NAME')
         with _weights(vgg_type, pretrained):
             super().__init__(layer_weights, *args, vgg_type=vgg_type, pretrained=pretrained,
                              **kwargs)

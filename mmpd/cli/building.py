@@ -1,0 +1,77 @@
+"""What a config says wrongly, as one line: errors from building, not those of the code."""
+import re
+import traceback
+from contextlib import contextmanager
+
+from ..errors import InputError
+from ..utils.validation import did_you_mean, parameters_of
+
+__all__ = ['config_errors']
+
+UNKNOWN = re.compile(r"^(\S+) is not in the (?:(\S+)::)?(.+?) registry")
+ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
+MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)')
+# what constructors raise for wrong values; anything else is a fault of the code
+OF_VALUES = (AssertionError, ImportError, OSError, ValueError)
+
+
+@contextmanager
+def config_errors(config):
+    """Turn errors that a registry's builder raises inside the block into one line.
+
+    Unknown types and arguments are named with the nearest one that exists. Errors that come from
+    elsewhere pass.
+
+    Args:
+        config (str): The file, for the message.
+
+    Raises:
+        InputError: in place of an error from building.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = _describe(error)
+        if message is None:
+            raise
+        raise InputError(f'config {config}: {message}') from error
+
+
+def _describe(error):
+    """One line for an error from a builder, or None for any other."""
+    builders = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
+                if frame.f_code.co_name == 'build_from_cfg']
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if not builders:
+        return None
+    # mmengine's builder knows what it builds by these names
+    cls, given = (builders[-1].f_locals.get(name) for name in ('obj_cls', 'args'))
+    unknown = isinstance(error, KeyError) and UNKNOWN.match(text)
+    if unknown:
+        name, _, registry = unknown.groups()
+        return f'unknown {registry} type {name!r}{did_you_mean(name, _names(builders[-1]))}'
+    if isinstance(error, KeyError) and '"type"' in text:
+        return f'a type is missing in {dict(builders[-1].f_locals.get("cfg") or {})!r}'[:300]
+    name = getattr(cls, '__name__', str(cls))
+    if isinstance(error, TypeError):
+        argument, missing = ARGUMENT.search(text), MISSING.search(text)
+        if argument and argument[1] in (given or {}):
+            return (f'{name}.{argument[1]}: {name} has no such argument'
+                    f'{did_you_mean(argument[1], parameters_of(cls))}')
+        if missing and cls is not None:
+            return f'{name}: expected the arguments {missing[1]}, got none'
+        return None
+    if isinstance(error, OF_VALUES):
+        return f'{name}: {text or type(error).__name__}'
+    return None
+
+
+def _names(frame):
+    """All types that the registry of a builder's frame knows, its parents' included."""
+    registry, names = frame.f_locals.get('registry'), set()
+    while registry is not None:
+        names |= {*registry.module_dict}
+        registry = registry.parent
+    return names

@@ -1,0 +1,181 @@
+"""Checks of arguments: one per kind, one form of message, 'NAME: expected ..., got ...'.
+
+Plain Python, so that every room can use it, the operators too.
+"""
+import difflib
+import inspect
+import math
+from numbers import Integral, Real
+from pathlib import PurePath
+from reprlib import Repr
+
+from ..errors import ArgumentError
+
+__all__ = ['MOST_CHANNELS', 'MOST_LAYERS', 'check_bool', 'check_choice', 'check_config',
+           'check_dict', 'check_keys', 'check_number', 'check_path', 'check_positive_int',
+           'check_sequence', 'check_str', 'check_strength', 'closest', 'did_you_mean', 'optional',
+           'parameters_of', 'refuse']
+
+# beyond are slips of the finger that would end in a failed allocation
+MOST_CHANNELS = 1 << 16
+MOST_LAYERS = 1 << 10
+
+_short = Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def refuse(name, expected, value):
+    """Raise the one form of message.
+
+    Raises:
+        ArgumentError: always; it is an InputError and a ValueError.
+    """
+    raise ArgumentError(f'{name}: expected {expected}, got {_short.repr(value)}')
+
+
+def optional(check, value, *args, **kwargs):
+    """None as it is, everything else through ``check``."""
+    return None if value is None else check(value, *args, **kwargs)
+
+
+def check_positive_int(value, name, least=1, most=None):
+    """Return ``value`` if it is an integer from ``least`` to ``most``; True is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)) or value < least:
+        refuse(name, f'an integer of at least {least}', value)
+    if most is not None and value > most:
+        refuse(name, f'an integer of at most {most}', value)
+    return int(value)
+
+
+def check_number(value, name, least=-math.inf, most=math.inf, above=None, below=None):
+    """Return ``value`` as a float if it is a finite number in the range.
+
+    Args:
+        value (Any): What was given.
+        name (str): Of the argument.
+        least, most (float): Bounds that are allowed themselves.
+        above, below (float, optional): Bounds that are not, in place of ``least`` and ``most``.
+    """
+    low, high = least if above is None else above, most if below is None else below
+    is_number = isinstance(value, (int, float, Real)) and not isinstance(value, bool)
+    fits = is_number and math.isfinite(value) and (
+        value >= least if above is None else value > above) and (
+        value <= most if below is None else value < below)
+    if not fits:
+        left = '(' if above is not None or low == -math.inf else '['
+        right = ')' if below is not None or high == math.inf else ']'
+        bounded = low > -math.inf or high < math.inf
+        refuse(name, f'a number in {left}{low:g}, {high:g}{right}' if bounded else
+               'a finite number', value)
+    return float(value)
+
+
+def check_strength(value):
+    """Return ``value`` as a float if it is a number in [0, 1]."""
+    return check_number(value, 'strength', least=0, most=1)
+
+
+def check_bool(value, name):
+    """Return ``value`` as True or False if it is one of them, 1 or 0; texts would all be true."""
+    if not isinstance(value, (bool, int, Integral)) and type(value).__name__ != 'bool_' or (
+            value not in (0, 1)):
+        refuse(name, 'True or False', value)
+    return bool(value)
+
+
+def check_str(value, name, what='a string'):
+    """Return ``value`` if it is a string with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        refuse(name, what, value)
+    return value
+
+
+def check_path(value, name, what='a file'):
+    """Return ``value`` if it is a path, or a string with something in it."""
+    return value if isinstance(value, PurePath) else check_str(value, name, what)
+
+
+def check_choice(value, name, allowed):
+    """Return ``value`` if it is one of the strings ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        refuse(name, f'one of {", ".join(allowed)}', value)
+    return value
+
+
+def check_sequence(value, name, check, lengths=None, **kwargs):
+    """Return a list of what ``check`` makes of each item of a sequence that is no string.
+
+    Args:
+        value (Any): What was given.
+        name (str): Of the argument.
+        check (Callable): One of this module's checks, which is given item, name and ``kwargs``.
+        lengths (Sequence[int], optional): The numbers of items that are possible. Defaults to any
+            but 0.
+        kwargs: For ``check``.
+    """
+    try:
+        items = None if isinstance(value, (str, bytes, dict)) else list(value)
+    except TypeError:
+        items = None
+    if not items or (lengths and len(items) not in lengths):
+        number = f'{" or ".join(map(str, lengths))} values' if lengths else 'at least one value'
+        refuse(name, f'a sequence of {number}', value)
+    return [check(item, name, **kwargs) for item in items]
+
+
+def check_dict(value, name, what='a dict'):
+    """Return ``value`` if it is a dict."""
+    if not isinstance(value, dict):
+        refuse(name, what, value)
+    return value
+
+
+def check_config(value, name, kind=None):
+    """Return ``value`` if it is a dict with a ``type``, or an object of ``kind``."""
+    if kind is not None and isinstance(value, kind):
+        return value
+    if not isinstance(value, dict) or not (
+            isinstance(value.get('type'), str) or callable(value.get('type'))):
+        refuse(name, "a dict with a 'type'", value)
+    return value
+
+
+def closest(name, names):
+    """The one of ``names`` that ``name`` resembles most, or None."""
+    lower = {str(known).lower(): str(known) for known in names}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6)
+    return lower[near[0]] if near else None
+
+
+def did_you_mean(name, names):
+    """'; did you mean X?' for the closest of ``names``, or nothing."""
+    near = closest(name, names)
+    return f'; did you mean {near!r}?' if near else ''
+
+
+def check_keys(value, name, known):
+    """Return the dict ``value`` if all its keys are known, else name the closest one.
+
+    Raises:
+        ArgumentError: for another key, or what is no dict.
+    """
+    for key in check_dict(value, name):
+        if key not in known:
+            raise ArgumentError(f'{name}.{key}: expected one of {", ".join(sorted(known))}, '
+                                f'got {key!r}{did_you_mean(key, known)}')
+    return value
+
+
+def parameters_of(cls):
+    """The names of all arguments of a class that hands what it does not know to its bases."""
+    names, classes = {}, cls.__mro__ if isinstance(cls, type) else [cls]
+    for one in classes:
+        function = one.__dict__.get('__init__') if isinstance(one, type) else one
+        if not callable(function) or one is object:
+            continue
+        kinds = inspect.signature(function).parameters.values()
+        names.update((kind.name, None) for kind in kinds if kind.name != 'self'
+                     and kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY))
+        if not any(kind.kind == kind.VAR_KEYWORD for kind in kinds):
+            break
+    return list(names)

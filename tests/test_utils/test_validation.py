@@ -1,0 +1,67 @@
+"""The checks of arguments: what passes, what does not, and the one form of message."""
+import math
+
+import numpy as np
+import pytest
+
+from mmpd.errors import InputError
+from mmpd.utils import validation as check
+
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: check.check_positive_int('3', 'n'), "n: expected an integer of at least 1, got '3'"),
+    (lambda: check.check_positive_int(True, 'n'), 'n: expected an integer of at least 1, got True'),
+    (lambda: check.check_positive_int(9, 'n', most=8), 'n: expected an integer of at most 8, got 9'),
+    (lambda: check.check_number(math.nan, 'x'), 'x: expected a finite number, got nan'),
+    (lambda: check.check_number(math.inf, 'x', above=0), 'x: expected a number in (0, inf), got inf'),
+    (lambda: check.check_number(0, 'x', above=0, most=1), 'x: expected a number in (0, 1], got 0'),
+    (lambda: check.check_number(1, 'x', least=0, below=1), 'x: expected a number in [0, 1), got 1'),
+    (lambda: check.check_bool('False', 'on'), "on: expected True or False, got 'False'"),
+    (lambda: check.check_bool(2, 'on'), 'on: expected True or False, got 2'),
+    (lambda: check.check_choice('c', 'k', ('a', 'b')), "k: expected one of a, b, got 'c'"),
+    (lambda: check.check_str(' ', 's'), "s: expected a string, got ' '"),
+    (lambda: check.check_sequence('ab', 'v', check.check_number),
+     "v: expected a sequence of at least one value, got 'ab'"),
+    (lambda: check.check_sequence([1, 2], 'v', check.check_number, lengths=(1, 3)),
+     'v: expected a sequence of 1 or 3 values, got [1, 2]'),
+    (lambda: check.check_config(dict(typ='A'), 'part'),
+     "part: expected a dict with a 'type', got {'typ': 'A'}"),
+    (lambda: check.check_keys(dict(quantise=1), 'test_cfg', ('quantize', 'seed')),
+     "test_cfg.quantise: expected one of quantize, seed, got 'quantise'; did you mean 'quantize'?"),
+])
+def test_one_form_of_message(call, message):
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert str(caught.value) == message
+    assert isinstance(caught.value, InputError)  # one line and code 2 in the tools
+
+
+def test_what_fits_comes_back_as_python_has_it():
+    assert type(check.check_positive_int(np.int64(3), 'n')) is int
+    assert type(check.check_number(np.float32(0.5), 'x')) is float
+    assert check.check_bool(np.True_, 'on') is True and check.check_bool(0, 'on') is False
+    assert check.check_sequence(np.array([1., 2.]), 'v', check.check_number) == [1, 2]
+    assert check.optional(check.check_number, None, 'x') is None
+
+
+def test_long_values_stay_short():
+    with pytest.raises(ValueError) as caught:
+        check.check_number('x' * 10_000, 'x')
+    assert len(str(caught.value)) < 200
+
+
+def test_arguments_of_all_bases_are_known_as_far_as_they_are_handed_on():
+    class Base:
+        def __init__(self, a, b=1):
+            pass
+
+    class Middle(Base):
+        def __init__(self, *args, c=2, **kwargs):
+            pass
+
+    class Closed(Middle):
+        def __init__(self, d):
+            pass
+
+    assert set(check.parameters_of(Middle)) == {'a', 'b', 'c'}
+    assert check.parameters_of(Closed) == ['d']
