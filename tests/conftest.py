@@ -1,6 +1,7 @@
 """Settings and helpers of all tests."""
 import copy
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def load_script(path):
     """A script of the repository as a module, by its path from the root."""
     path = ROOT / path
     spec = importlib.util.spec_from_file_location(f'script_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # workers look it up
     spec.loader.exec_module(module)
     return module
 

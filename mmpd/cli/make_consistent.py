@@ -4,9 +4,10 @@
 
 No network is needed.  Images are matched by file stem and the scale is read from
 their sizes.  The range-space part of each SR image is replaced by that of its LR
-image (x̂ = x + A†(y - A x)) and rounded so that degrading the written PNG gives the
-LR file back: always for average pooling, up to a counted number of LR values for the
-other operators.  A CSV lists PSNR(LR) before and after, and PSNR against GT with --gt.
+image (x̂ = x + A†(y - A x)) and rounded so that degrading the written PNG, by the 8-bit
+arithmetic of the library that made the LR (--made-by), gives the LR file back.  A CSV
+lists how many LR values it does not, PSNR(LR) before and after, and PSNR against GT with
+--gt.
 """
 import argparse
 import csv
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from ..evaluation.functional import errors, psnr
 from ..operators import AveragePooling, SeparableResize, consistent_uint8
+from ..operators.library_resize import LIBRARIES, LibraryResize
 from ..operators.resolve import infer_scale
 from ..utils.files import csv_text, write_atomically
 from ..utils.images import SUFFIXES, read_8bit
@@ -42,6 +44,11 @@ def parse_args(argv=None):
     parser.add_argument('--border', choices=('library', 'mirror'), default='library',
                         help="border rule of the LR: 'library' (PIL, torch, cv2) or 'mirror' "
                         '(MATLAB)')
+    parser.add_argument('--made-by', choices=LIBRARIES,
+                        help='library whose 8-bit resize made the LR and gives it back; float: '
+                        'A x rounded once. Default: float for average_pooling and box --alias, '
+                        'opencv for the other kernels with --alias, matlab with --border mirror, '
+                        'else pil')
     parser.add_argument('--csv', type=Path, help='default OUT/consistency.csv')
     parser.add_argument('--overwrite', action='store_true', help='replace existing output')
     args = parser.parse_args(argv)
@@ -50,7 +57,28 @@ def parse_args(argv=None):
         parser.error('--alias: average pooling has no such variant')
     if args.border != 'library' and args.operator == 'average_pooling':
         parser.error('--border: average pooling does not look beyond the image')
+    args.made_by = args.made_by or likeliest_library(args)
+    if args.made_by != 'float':
+        try:
+            LibraryResize(make_operator(args, 2), args.made_by)
+        except ValueError as error:
+            parser.error(f'--made-by: {error}')
     return args
+
+
+def likeliest_library(args):
+    """What most LR files of that kind were made by."""
+    if args.operator == 'average_pooling' or (args.operator == 'box' and args.alias):
+        return 'float'
+    if args.alias:
+        return 'float' if args.border == 'mirror' else 'opencv'
+    return 'matlab' if args.border == 'mirror' else 'pil'
+
+
+def make_operator(args, scale):
+    if args.operator == 'average_pooling':
+        return AveragePooling(scale)
+    return SeparableResize(scale, args.operator, not args.alias, args.border)
 
 
 def find_images(folder, name, problems):
@@ -164,11 +192,12 @@ def _psnr(image, reference):
     return psnr(errors(image, reference)['MSE'], cap=math.inf)
 
 
-def make_consistent(paths, operator):
+def make_consistent(paths, operator, made_by):
     """One image: (uint8 tensor, row of figures)."""
     lr, sr = load(paths['lr']), load(paths['sr'])
     projected = operator.project(sr, lr)
-    result, unmatched = consistent_uint8(projected, lr, operator, return_unmatched=True)
+    result, unmatched = consistent_uint8(projected, lr, operator, return_unmatched=True,
+                                         made_by=made_by)
     row = dict(psnr_lr_before=_psnr(operator.A(sr), lr),
                psnr_lr_after=_psnr(operator.A(result.double()), lr), lr_values=lr.numel(),
                lr_values_unmatched=unmatched)
@@ -191,16 +220,15 @@ def main(argv=None):
     with args.csv.open('w', newline='') as file:
         writer = None
         for stem, paths, scale, target in tqdm(pairs, unit='image'):
-            operator = (AveragePooling(scale) if args.operator == 'average_pooling' else
-                        SeparableResize(scale, args.operator, not args.alias, args.border))
+            operator = make_operator(args, scale)
             try:
-                result, row = make_consistent(paths, operator)
+                result, row = make_consistent(paths, operator, args.made_by)
             except (OSError, ValueError) as error:  # the file has changed since
                 print(f'error: {stem}: {error} ({len(rows)} images were written before)',
                       file=sys.stderr)
                 return 2
             save(result, target)
-            row = dict(name=csv_text(stem), scale=scale, **row)
+            row = dict(name=csv_text(stem), scale=scale, made_by=args.made_by, **row)
             if writer is None:
                 writer = csv.DictWriter(file, row)
                 writer.writeheader()
@@ -218,9 +246,13 @@ def summarise(args, rows):
                         for key in ('lr_values_unmatched', 'lr_values'))
     variant = ' without antialias' if args.alias else ''
     variant += ', mirrored at the border' if args.border == 'mirror' else ''
+    rounding = 'one rounding' if args.made_by == 'float' else f'{args.made_by}, as installed,'
     print(f'{len(rows)} images, A = {args.operator}{variant}: mean PSNR(LR) '
           f'{mean("psnr_lr_before"):.2f} -> {mean("psnr_lr_after"):.2f} dB, '
-          f'{unmatched} of {total} LR values not reproduced after rounding')
+          f'{unmatched} of {total} LR values not given back by {rounding}')
+    for row in rows:
+        if row['lr_values_unmatched']:
+            print(f'{row["name"]}: {row["lr_values_unmatched"]} of {row["lr_values"]}')
     if args.gt:
         print(f'mean PSNR against GT {mean("psnr_gt_before"):.3f} -> '
               f'{mean("psnr_gt_after"):.3f} dB')

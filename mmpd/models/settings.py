@@ -1,6 +1,7 @@
 """What the configs of all models have in common, checked before anything is built."""
 from mmengine.model import BaseModel
 
+from ..operators.library_resize import LIBRARIES
 from ..utils.model import check_part
 from ..utils.validation import (
     check_bool,
@@ -9,7 +10,6 @@ from ..utils.validation import (
     check_keys,
     check_number,
     check_positive_int,
-    check_str,
     did_you_mean,
     optional,
     refuse,
@@ -44,7 +44,7 @@ SETTINGS = {
     'GANPriorSR': (dict(r1_weight=lambda value, name: check_number(value, name, least=0)), dict()),
     'PDMixin': (dict(), dict(
         quantize=lambda value, name: check_choice(value, name, QUANTIZE), keep_raw=check_bool,
-        made_by=lambda value, name: optional(check_str, value, name))),
+        made_by=lambda value, name: optional(check_choice, value, name, LIBRARIES))),
     'PDN': (dict(seed=_count_from_0), dict(
         num_samples=_count,
         seed=lambda value, name: optional(_count_from_0, value, name))),

@@ -3,15 +3,18 @@ import torch
 
 from .base import check_batch, check_positive_int
 from .decomposition import apply
+from .library_resize import LibraryResize
+from .resize import SeparableResize
 from .resolve import resolve_operator
+from .row_refinement import ROUGH, differs, refine_rows
 
 __all__ = ['clip_uint8', 'consistent_uint8']
 
 # Values outside 0..255 by more than this are taken for another unit: no network overshoots so far,
 # 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
 MARGIN = 1 << 15
-HALFWAY = 1e-6  # float64 leaves less
-ROUGH = 2e-3  # and float32 less than this
+MOST_BOOST = 256
+HALFWAY = 1e-6  # float64 leaves less; float32 less than ROUGH
 
 
 def clip_uint8(image):
@@ -27,18 +30,18 @@ def clip_uint8(image):
     return image.float().clamp(0, 255).round().to(torch.uint8)
 
 
-def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=False):
+def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=False,
+                     made_by=None):
     """The 8-bit image nearest to ``image`` that degrades to ``lr``.
 
     For average pooling (and anything else with ``patch_mean``) the result is
     exact and optimal: among all uint8 patches whose mean *is* the LR value it
-    is the one with the least squared distance to the given patch.  For every
-    other operator alternating projections with the rounding error fed back
-    are run until ``operator.A(result)`` lies within half a unit of ``lr`` or
-    ``max_iterations`` is reached; the iterate with the fewest differing LR
-    values is returned.  Only what differs is corrected: a correction of all
-    that is inexact would keep changing the rounding of pixels that fit.
-    Each iteration takes an A and an A†.
+    is the one with the least squared distance to the given patch.  For
+    :class:`SeparableResize` the projected and rounded image is refined around
+    the LR values that differ, see :func:`refine_rows`; for every other
+    operator alternating projections with the rounding error fed back are run.
+    Either ends when A gives back every LR value or after ``max_iterations``;
+    the iterate with the fewest differing LR values is returned.
 
     Args:
         image (Tensor): Finite floating point (N, C, H, W) in units of 0..255.
@@ -48,26 +51,42 @@ def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=F
             see :func:`resolve_operator`.
         max_iterations (int): Bound of the refinement for general operators.
         return_unmatched (bool): Also return how many LR values differ.
+        made_by (str, optional): Whose 8-bit arithmetic made the LR and has to give it back:
+            'pil', 'torch', 'torch_uint8', 'opencv' or 'matlab', see :class:`LibraryResize`.
+            By default (or 'float') A x, rounded once, half up as well as half to even.
 
     Returns:
         Tensor | tuple[Tensor, int]: uint8 (N, C, H, W); with
-        ``return_unmatched`` also the number of LR values that
-        ``operator.A(result)``, however rounded, does not reproduce (0 for average pooling).
+        ``return_unmatched`` also the number of LR values that downsampling
+        the result, by that library, does not reproduce (0 for average pooling rounded once).
 
     Raises:
         ValueError: Integer or non-finite image, values beyond the range, an
-            LR that is not 8-bit, or sizes that do not fit.
+            LR that is not 8-bit, sizes that do not fit, or a library that
+            has no such resizing.
     """
     _check_image(image)
     lr = _check_lr(lr, image)
     operator = resolve_operator(operator, image.shape, lr.shape, image.device)
     check_positive_int(max_iterations, 'max_iterations', least=0)
+    library = None if made_by in (None, 'float') else LibraryResize(operator, made_by)
     if hasattr(operator, 'check_pair'):
         operator.check_pair(image, lr)
-    if getattr(operator, 'patch_mean', False):
+    patch_mean = getattr(operator, 'patch_mean', False)
+    if patch_mean:
         result, unmatched = _nearest_in_patches(image, lr, operator.scale), 0
-    else:
-        result, unmatched = _refine(image, lr, operator, max_iterations)
+        if library is not None:
+            unmatched = int((library(result) != lr).sum())
+    if not patch_mean or unmatched:
+        if library is not None:
+            start = result.float() if patch_mean else image
+            result, unmatched = refine_rows(start, lr, library.operator, max_iterations, library)
+        elif isinstance(operator, SeparableResize):
+            result, _ = refine_rows(image, lr, operator, max_iterations)
+            unmatched = _count(result, lr, operator)
+        else:
+            result = _refine(image, lr, operator, max_iterations)
+            unmatched = _count(result, lr, operator)
     return (result, unmatched) if return_unmatched else result
 
 
@@ -141,38 +160,40 @@ def _bracket(patches, total):
     return low, high
 
 
-def _differs(measured, lr, tolerance):
-    """Which measured values are rounded to another LR value, or might be.
-
-    A value halfway between two integers is rounded up by some and to even by others.
-    """
-    return (measured.clamp(0, 255) - lr).abs() > 0.5 - tolerance
-
-
 def _refine(image, lr, operator, max_iterations):
     """Alternating projections in float32 with the rounding error fed back.
 
-    The step shrinks from 1.2 to 0.4 and varies by half from pixel to pixel
-    (always in the same way): pixels whose roundings flip together would
-    overshoot for ever.  Both were found by trial on random images.
+    Only what differs is corrected: a correction of all that is inexact would
+    keep changing the rounding of pixels that fit.  The step shrinks from 1.2
+    to 0.4 and varies by half from pixel to pixel (always in the same way):
+    pixels whose roundings flip together would overshoot for ever.  Both were
+    found by trial on random images.  Where 0 and 255 hold most pixels that an
+    LR value depends on, little of its correction is left: it is boosted for
+    as long as it falls short.
     """
     x, target = image.float(), lr.float()
     generator = torch.Generator(x.device).manual_seed(0)
-    best, fewest = None, None
+    best, fewest, boost, before = None, None, torch.ones_like(target), torch.zeros_like(target)
     for step in torch.linspace(1.2, 0.4, max_iterations + 1).tolist():
         rounded = x.clamp(0, 255).round()
         measured = apply(operator, 'A', rounded)
         if measured.shape != lr.shape:
             raise ValueError(f'lr: expected shape {tuple(measured.shape)} for an image of shape '
                              f'{tuple(image.shape)}, got {tuple(lr.shape)}')
-        differs = _differs(measured, target, ROUGH)
-        unmatched = int(differs.sum())
+        wrong = differs(measured, target, ROUGH)
+        unmatched = int(wrong.sum())
         if fewest is None or unmatched < fewest:
             best, fewest = rounded, unmatched
         if fewest == 0:
             break
-        correction = apply(operator, 'A_dagger', (target - measured) * differs)
+        error = (target - measured) * wrong
+        boost = torch.where(error * before > 0, boost * 1.3, (boost / 2).clamp(min=1))
+        before = error
+        correction = apply(operator, 'A_dagger', error * boost.clamp(max=MOST_BOOST))
         uneven = torch.rand(x.shape, generator=generator, device=x.device) + 0.5
         x = x.clamp(0, 255) + correction * uneven * step
-    unmatched = int(_differs(apply(operator, 'A', best.double()), lr, HALFWAY).sum())
-    return best.to(torch.uint8), unmatched
+    return best.to(torch.uint8)
+
+
+def _count(result, lr, operator):
+    return int(differs(apply(operator, 'A', result.double()), lr, HALFWAY).sum())

@@ -52,7 +52,7 @@ class ModelSource:
 def zoo_root():
     """The folder with ``model-index.yml`` and configs: inside an installed package, or a clone."""
     package = Path(__file__).resolve().parents[1]
-    for root in (package / '.mim', package.parent):
+    for root in (package.parent, package / '.mim'):  # a checkout's links to itself come second
         if (root / 'model-index.yml').is_file():
             return root
     raise InputError(f'no model-index.yml in {package / ".mim"} or {package.parent}: '

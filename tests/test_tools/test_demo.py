@@ -44,7 +44,7 @@ def test_files_are_consistent_as_the_lr_was_made(kind):
     gt = np.random.default_rng(0).integers(40, 200, (32, 48, 3), dtype=np.uint8)
     lr = real.degrade(gt, kind)
     assert lr.shape == (8, 12, 3) and lr.dtype == np.uint8
-    plain, pd = real.super_resolve(lr, Stub(real.OPERATORS[kind]))
+    plain, pd = real.super_resolve(lr, Stub(real.OPERATORS[kind]), real.MADE_BY[kind])
     before, after = (real.measure(image, gt, lr, kind) for image in (plain, pd))
     assert before['MaxErr_LR'] > 20
     assert after['MaxErr_LR'] <= (0 if kind == 'average pooling' else 2)

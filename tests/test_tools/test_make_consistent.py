@@ -91,7 +91,7 @@ def test_without_gt_there_are_no_gt_columns(tool, data):
     (['--operator', 'box', '--alias'], Image.Resampling.NEAREST),
 ])
 def test_other_operators(tool, tmp_path, arguments, method):
-    """PIL itself, downsampling the written file, gives the LR file back up to its own rounding."""
+    """PIL itself, downsampling the written file, gives the LR file back."""
     for name in ('lr', 'sr'):
         (tmp_path / name).mkdir()
     gt = natural(3, 64)
@@ -102,10 +102,53 @@ def test_other_operators(tool, tmp_path, arguments, method):
     row = rows(tmp_path)['x']
     assert row['lr_values_unmatched'] == '0'
     assert float(row['psnr_lr_after']) > float(row['psnr_lr_before']) + 20
-    again = pil_resize(np.asarray(Image.open(tmp_path / 'out' / 'x.png')), 4, method).astype(int)
-    lr = np.asarray(Image.open(tmp_path / 'lr' / 'x.png')).astype(int)
-    assert np.abs(again - lr).max() <= 1  # PIL rounds between its two passes
-    assert (again != lr).mean() < 0.1
+    again = pil_resize(np.asarray(Image.open(tmp_path / 'out' / 'x.png')), 4, method)
+    assert (again == np.asarray(Image.open(tmp_path / 'lr' / 'x.png'))).all()
+
+
+@pytest.mark.parametrize('arguments, default', (
+    ([], 'float'), (['--operator', 'bicubic'], 'pil'), (['--operator', 'box'], 'pil'),
+    (['--operator', 'bicubic', '--alias'], 'opencv'),
+    (['--operator', 'bicubic', '--border', 'mirror'], 'matlab'),
+    (['--operator', 'box', '--alias'], 'float')))
+def test_the_likeliest_library_is_the_default_and_is_named(tool, data, capsys, arguments, default):
+    assert run(tool, data, *arguments) == 0
+    assert rows(data)['a']['made_by'] == default
+    assert ('one rounding' if default == 'float' else default) in capsys.readouterr().out
+
+
+def test_another_library_can_be_named(tool, tmp_path):
+    for name in ('lr', 'sr'):
+        (tmp_path / name).mkdir()
+    gt = natural(3, 64)
+    lr = cv2.resize(gt, (16, 16), interpolation=cv2.INTER_LANCZOS4)
+    Image.fromarray(lr).save(tmp_path / 'lr' / 'x.png')
+    Image.fromarray(255 - gt).save(tmp_path / 'sr' / 'x.png')
+    arguments = ('--operator', 'lanczos', '--alias', '--made-by')
+    given_back = []
+    for made_by in ('opencv', 'float'):
+        assert run(tool, tmp_path, *arguments, made_by, '--overwrite') == 0
+        written = np.asarray(Image.open(tmp_path / 'out' / 'x.png'))
+        again = cv2.resize(written, (16, 16), interpolation=cv2.INTER_LANCZOS4)
+        given_back.append((again == lr).all())
+    assert given_back == [True, False]
+
+
+def test_what_is_not_given_back_is_counted_for_each_file(tool, tmp_path, capsys):
+    for name in ('lr', 'sr'):
+        (tmp_path / name).mkdir()
+    checkerboard = (np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)
+    for stem, lr in (('hard', checkerboard), ('easy', np.full((8, 8), 77, np.uint8))):
+        Image.fromarray(lr).save(tmp_path / 'lr' / f'{stem}.png')
+        Image.fromarray(np.full((32, 32), 128, np.uint8)).save(tmp_path / 'sr' / f'{stem}.png')
+    assert run(tool, tmp_path, '--operator', 'bicubic') == 0
+    written = np.asarray(Image.open(tmp_path / 'out' / 'hard.png'))
+    wrong = (pil_resize(written, 4, Image.Resampling.BICUBIC) != checkerboard).sum()
+    assert rows(tmp_path)['hard']['lr_values_unmatched'] == str(wrong) != '0'
+    assert rows(tmp_path)['easy']['lr_values_unmatched'] == '0'
+    output = capsys.readouterr().out
+    assert f'{wrong} of 128 LR values' in output and f'hard: {wrong} of 64' in output
+    assert 'easy:' not in output
 
 
 def test_border_changes_the_result(tool, data):
@@ -219,7 +262,8 @@ def test_missing_and_empty_folders(tool, data, capsys):
 
 
 @pytest.mark.parametrize('arguments', [['--operator', 'area'], ['--alias'], ['--border', 'mirror'],
-                                       ['--scale', '2']])
+                                       ['--scale', '2'], ['--made-by', 'gimp'],
+                                       ['--operator', 'bicubic', '--made-by', 'opencv']])
 def test_bad_arguments_exit_with_2(tool, data, arguments):
     with pytest.raises(SystemExit) as info:
         run(tool, data, *arguments)

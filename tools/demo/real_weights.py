@@ -30,6 +30,7 @@ OPERATORS = {
     'bicubic, PIL': dict(type='SeparableResize', kernel='bicubic', scale=SCALE),
     'average pooling': dict(type='AveragePooling', scale=SCALE),
 }
+MADE_BY = {'bicubic, PIL': 'pil', 'average pooling': None}
 METHODS = ('bicubic', 'Real-ESRGAN', 'Real-ESRGAN with PD')
 
 
@@ -54,17 +55,19 @@ def to_array(image):
 
 
 @torch.inference_mode()
-def super_resolve(lr, model):
+def super_resolve(lr, model, made_by=None):
     """The files that Real-ESRGAN alone and with PD would save: two uint8 arrays.
 
     Args:
         lr (ndarray): (h, w, 3) uint8.
         model (nn.Module): From :func:`mmpd.apis.recognition.recognise`; it works in [0, 1].
+        made_by (str, optional): The library that made the LR, see :func:`consistent_uint8`.
     """
     y = to_tensor(lr)
     raw = model.generator(y / 255)
     consistent = model.pd_head(raw, y / 255)
-    saved = consistent_uint8(consistent * 255, y, model.pd_head.operator_for(raw, y))
+    saved = consistent_uint8(consistent * 255, y, model.pd_head.operator_for(raw, y),
+                             made_by=made_by)
     return to_array(clip_uint8(raw * 255)), to_array(saved)
 
 
@@ -107,7 +110,8 @@ def run(folder):
             lr = degrade(gt, kind)
             size = gt.shape[1::-1]
             bicubic = np.asarray(Image.fromarray(lr).resize(size, Image.BICUBIC))
-            results = dict(zip(METHODS, (bicubic, *super_resolve(lr, model)), strict=True))
+            made = super_resolve(lr, model, MADE_BY[kind])
+            results = dict(zip(METHODS, (bicubic, *made), strict=True))
             for method, image in results.items():
                 rows.setdefault((kind, method), []).append(measure(image, gt, lr, kind))
             if name in SHOWN and kind == 'bicubic, PIL':

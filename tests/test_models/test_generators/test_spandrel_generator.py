@@ -236,6 +236,7 @@ def test_without_spandrel_one_line_says_what_to_install(monkeypatch, tmp_path):
         generator(path)
 
 
+@pytest.mark.slow
 def test_mmpd_does_not_import_spandrel():
     code = 'import sys, mmpd.models; raise SystemExit("spandrel" in sys.modules)'
     assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code]).returncode == 0

@@ -1,0 +1,160 @@
+"""8-bit images that the library which made the LR degrades to it, to the last bit."""
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFilter
+from skimage import data
+
+from mmpd.operators import CEM, AveragePooling, SeparableResize, consistent_uint8
+from mmpd.operators.library_resize import LIBRARIES, METHODS, LibraryResize
+
+CASES = [(made_by, kernel, antialias) for made_by, methods in METHODS.items()
+         for kernel, antialias in methods]
+
+
+def batch(array):
+    """(H, W, C) uint8 -> (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))[None]
+
+
+def as_users_call_it(array, scale, made_by, kernel, antialias):
+    """(H, W, 3) uint8 -> (h, w, 3) uint8, by the library's own resizing of a whole picture."""
+    size = array.shape[1] // scale, array.shape[0] // scale
+    method = METHODS[made_by][kernel, antialias]
+    if made_by == 'pil':
+        return np.asarray(Image.fromarray(array).resize(size, getattr(Image.Resampling, method)))
+    if made_by == 'opencv':
+        cv2 = pytest.importorskip('cv2')
+        return cv2.resize(array, size, interpolation=getattr(cv2, method))
+    if made_by == 'matlab':  # an explicit mirror instead of a folded matrix
+        pad = 4 * scale
+        wide = np.pad(array.astype(np.float64), ((pad, pad), (pad, pad), (0, 0)), 'symmetric')
+        small = SeparableResize(scale, kernel).A(batch(wide))[0].permute(1, 2, 0).numpy()
+        return np.floor(small[4:-4, 4:-4].clip(0, 255) + 0.5).astype(np.uint8)
+    image = batch(array)
+    options = {} if method in ('area', 'nearest-exact') else dict(antialias=antialias)
+    if made_by == 'torch_uint8':
+        small = F.interpolate(image, size=size[::-1], mode=method, **options)
+    else:
+        small = F.interpolate(image.float(), size=size[::-1], mode=method, **options)
+        small = small.clamp(0, 255).round().to(torch.uint8)
+    return small[0].permute(1, 2, 0).numpy()
+
+
+def guess(lr, scale):
+    """An SR image as networks make it: sharpened, overshooting, not consistent."""
+    size = lr.shape[1] * scale, lr.shape[0] * scale
+    wide = Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC)
+    return batch(np.asarray(wide.filter(ImageFilter.UnsharpMask(scale, 150, 0)))).float()
+
+
+def crop(name, side, top=0, left=0):
+    return np.ascontiguousarray(getattr(data, name)()[top:top + side, left:left + side])
+
+
+@pytest.mark.parametrize('made_by, kernel, antialias', CASES)
+def test_is_what_the_library_makes_of_a_picture(made_by, kernel, antialias):
+    picture = crop('astronaut', 96, 0, 150)[:, :72]
+    picture = picture // 128 * 255  # hard edges overshoot in between
+    expected = as_users_call_it(picture, 4, made_by, kernel, antialias)
+    border = 'mirror' if made_by == 'matlab' else 'library'
+    library = LibraryResize(SeparableResize(4, kernel, antialias, border), made_by)
+    assert torch.equal(library(batch(picture)), batch(expected))
+    both = torch.cat([batch(picture), batch(picture).flip(1)])
+    assert torch.equal(library(both), torch.cat([batch(expected), batch(expected).flip(1)]))
+
+
+@pytest.mark.parametrize('made_by, kernel, antialias', CASES)
+@pytest.mark.parametrize('scale', (2, 4))
+def test_the_library_gives_the_lr_back(made_by, kernel, antialias, scale):
+    picture = crop('astronaut', 160, 0, 120)  # with saturated black and white
+    lr = as_users_call_it(picture, scale, made_by, kernel, antialias)
+    border = 'mirror' if made_by == 'matlab' else 'library'
+    operator = SeparableResize(scale, kernel, antialias, border)
+    result, unmatched = consistent_uint8(guess(lr, scale), batch(lr), operator, made_by=made_by,
+                                         return_unmatched=True)
+    written = np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
+    again = as_users_call_it(written, scale, made_by, kernel, antialias)
+    assert unmatched == (again != lr).sum() == 0
+
+
+@pytest.mark.parametrize('name, scale, kernel', (
+    ('astronaut', 4, 'bicubic'), ('coffee', 2, 'bicubic'), ('astronaut', 8, 'lanczos')))
+def test_pil_rounds_between_its_passes(name, scale, kernel):
+    """One rounding of A x is another LR."""
+    picture = crop(name, 256)
+    lr = as_users_call_it(picture, scale, 'pil', kernel, True)
+    operator, image = SeparableResize(scale, kernel), guess(lr, scale)
+    unmatched = [(LibraryResize(operator, 'pil')(consistent_uint8(
+        image, batch(lr), operator, made_by=made_by)) != batch(lr)).sum().item()
+        for made_by in ('pil', None)]
+    assert unmatched[0] == 0
+    assert unmatched[1] > 20
+
+
+def test_average_pooling_by_pil_is_rounded_twice():
+    """BOX rounds the rows first, so patches of the right mean are not enough."""
+    picture = crop('coffee', 128, 100, 200)
+    lr = as_users_call_it(picture, 4, 'pil', 'box', True)
+    operator, library = AveragePooling(4), LibraryResize(AveragePooling(4), 'pil')
+    exact = consistent_uint8(guess(lr, 4), batch(lr), operator)
+    assert (library(exact) != batch(lr)).sum() > 50
+    result, unmatched = consistent_uint8(guess(lr, 4), batch(lr), operator, made_by='pil',
+                                         return_unmatched=True)
+    assert unmatched == 0 and torch.equal(library(result), batch(lr))
+    # where the library rounds once, the exact patches are the answer
+    for made_by in ('opencv', 'torch', 'matlab'):
+        assert torch.equal(consistent_uint8(guess(lr, 4), batch(lr), operator, made_by=made_by),
+                           exact)
+
+
+def test_what_the_library_cannot_make_is_counted():
+    checkerboard = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 * 255)[None, None].byte()
+    operator = SeparableResize(4)
+    result, unmatched = consistent_uint8(torch.full((1, 1, 32, 32), 128.0), checkerboard, operator,
+                                         made_by='pil', return_unmatched=True)
+    assert unmatched == (LibraryResize(operator, 'pil')(result) != checkerboard).sum() > 0
+
+
+def test_grey_pictures_and_batches():
+    lr = batch(as_users_call_it(crop('coffee', 64), 4, 'pil', 'bicubic', True))
+    image = guess(lr[0].permute(1, 2, 0).numpy(), 4)
+    lr, image = lr[0, :, None], image[0, :, None]  # three grey pictures
+    operator = SeparableResize(4)
+    result, unmatched = consistent_uint8(image, lr, operator, made_by='pil', return_unmatched=True)
+    assert unmatched == 0 and torch.equal(LibraryResize(operator, 'pil')(result), lr)
+
+
+@pytest.mark.parametrize('made_by, operator, message', (
+    ('photoshop', SeparableResize(4), "expected one of float, pil, torch.*got 'photoshop'"),
+    ('pil', SeparableResize(4, antialias=False), "made_by='pil' has no Separable.*it has bicubic"),
+    ('pil', SeparableResize(4, border='mirror'), "with border='library'"),
+    ('matlab', SeparableResize(4), "with border='mirror'"),
+    ('torch', SeparableResize(4, 'lanczos'), "made_by='torch' has no"),
+    ('opencv', SeparableResize(4), r'it has bicubic \(alias\)'),
+    ('pil', CEM(4), 'expected SeparableResize or AveragePooling as the operator, got CEM')))
+def test_refuses_what_the_library_does_not_have(made_by, operator, message):
+    with pytest.raises(ValueError, match=message):
+        consistent_uint8(torch.rand(1, 1, 16, 16), torch.zeros(1, 1, 4, 4), operator,
+                         made_by=made_by)
+    assert len(LIBRARIES) == 6
+
+
+def test_says_that_opencv_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+    with pytest.raises(ValueError, match="made_by='opencv' needs OpenCV"):
+        LibraryResize(AveragePooling(4), 'opencv')
+
+
+def test_fast_enough():
+    """1024² by PIL within some seconds of processor time."""
+    picture = np.asarray(Image.fromarray(data.astronaut()).resize((1024, 1024)))
+    lr = as_users_call_it(picture, 4, 'pil', 'bicubic', True)
+    image, start = guess(lr, 4), time.process_time()
+    _, unmatched = consistent_uint8(image, batch(lr), SeparableResize(4), made_by='pil',
+                                    return_unmatched=True)
+    assert unmatched == 0 and time.process_time() - start < 10
