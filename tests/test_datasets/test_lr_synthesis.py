@@ -2,6 +2,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmagic.registry import TRANSFORMS
 from mmengine.dataset import Compose
 
@@ -77,3 +78,50 @@ def test_bad_input_names_sizes_and_files(gt):
                   dict(scale=4, keys=['gt', 'img'])):
         with pytest.raises(ValueError):
             build(**wrong)
+
+
+@pytest.mark.parametrize('operator', [
+    dict(type='SeparableResize', scale=4, kernel='lanczos'), dict(type='AveragePooling', scale=4),
+    dict(type='Compose', operators=[dict(type='Grayscale'), dict(type='AveragePooling', scale=2)])])
+def test_any_operator_makes_the_lr(operator):
+    from mmpd.operators import build_operator
+    gt = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    image = torch.from_numpy(gt).permute(2, 0, 1)[None].double()
+    expected = build_operator(operator).A(image)[0].permute(1, 2, 0).numpy()
+    whole = build(operator=operator, quantize=False)(dict(gt=gt))['img']
+    np.testing.assert_allclose(whole, expected, atol=1e-3)
+    rounded = build(operator=operator)(dict(gt=gt))['img']
+    assert rounded.dtype == np.uint8
+    assert np.abs(rounded - expected.clip(0, 255)).max() <= 0.501
+
+
+def test_grey_images_keep_two_axes():
+    gt = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    assert build(operator=dict(type='AveragePooling', scale=4))(dict(gt=gt))['img'].shape == (
+        4, 4)
+
+
+def test_the_same_average_pooling_by_name_and_by_operator():
+    gt = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    named = build(scale=4, kernel='average_pooling')(dict(gt=gt))['img']
+    np.testing.assert_array_equal(
+        build(operator=dict(type='AveragePooling', scale=4))(dict(gt=gt))['img'], named)
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(operator=dict(type='AveragePooling', scale=4), scale=4), 'operator: expected either'),
+    (dict(operator=dict(type='AveragePoling', scale=4)), "did you mean 'AveragePooling'"),
+    (dict(), 'scale: expected an integer'),
+    (dict(scale=4, quantize='False'), 'quantize: expected True or False'),
+    (dict(scale=4, antialias='no'), 'antialias: expected True or False')])
+def test_wrong_arguments_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        build(**given)
+
+
+def test_a_measurement_that_does_not_fit_8_bits_is_not_clipped_in_silence():
+    operator = dict(type='Grayscale', weights=(1., 1., 1.))
+    gt = np.full((4, 4, 3), 250, np.uint8)
+    assert build(operator=operator, quantize=False)(dict(gt=gt))['img'].max() == 750
+    with pytest.raises(ValueError, match='quantize: expected False.*up to 750'):
+        build(operator=operator)(dict(gt=gt))

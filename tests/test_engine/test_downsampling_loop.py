@@ -1,5 +1,7 @@
 """DownsamplingTestLoop: one option, one column per downsampling."""
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmpd.datasets.resampling import downsample
 from mmpd.engine.loops import CASES, DEFAULTS, parse_case, with_downsampling, with_prefix
+from mmpd.errors import InputError
 
 LOAD = [dict(type='LoadImageFromFile', key=key) for key in ('img', 'gt')]
 PACK = dict(type='PackInputs')
@@ -38,7 +41,7 @@ def run(tmp_path, name, **test_cfg):
             type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
             upscale_factor=4), data_preprocessor=dict(type='DataPreprocessor')),
         test_dataloader=loader, test_evaluator=[dict(type='LRConsistency'), dict(type='MAE')],
-        test_cfg=dict(type='DownsamplingTestLoop', **test_cfg),
+        test_cfg=dict(dict(type='DownsamplingTestLoop'), **test_cfg),
         custom_hooks=[dict(type='PanelHook', max_images=1)])))
     catch = Catch()
     runner.register_hook(catch)
@@ -106,7 +109,8 @@ def test_prefixes_are_joined():
 
 
 def test_bad_options_are_named(tmp_path):
-    for wrong, message in ((dict(cases=[]), 'at least one'), (dict(cases=['box', 'box']), 'different'),
+    for wrong, message in ((dict(cases=[]), 'at least one'),
+                           (dict(cases=['box', 'box']), 'different'),
                            (dict(cases=['gauss']), 'gauss')):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)
@@ -124,3 +128,39 @@ def test_niqe_runs_as_documented():
     image = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0)) * 255
     metric.process(None, [dict(output=dict(pred_img=image), gt_img=image)])
     assert metric.evaluate()['NIQE'] > 0
+
+
+@pytest.mark.parametrize('metrics, message', [
+    ('FID', "metrics: .*'FID', which is for unconditional generators; did you mean 'SRFID'"),
+    ('MS_SSIM', "'PairedMSSSIM'"), ('PSNRR', "expected a registered metric.*did you mean 'PSNR'"),
+    (['SSIM', dict(type='PairedMSSSIM', scale=3)], 'metrics: PairedMSSSIM: .*scale'),
+    (dict(type='MAE', mask_key='m'), 'expected a prefix for the second MAE'),
+    (3, 'metrics: expected a sequence'), ([None], "metrics: expected a dict with a 'type'")])
+def test_metrics_are_refused_before_an_image_is_read(tmp_path, monkeypatch, metrics, message):
+    from mmagic.datasets.transforms import LoadImageFromFile
+    monkeypatch.setattr(LoadImageFromFile, 'transform', lambda *_: pytest.fail('an image was read'))
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, f'loop_metric_{str(metrics)[:5]}', metrics=metrics)
+
+
+def test_metrics_that_the_config_has_already_are_measured_once(tmp_path):
+    _, metrics = run(tmp_path, 'loop_twice', cases='own', metrics=['MAE', 'SSIM', 'PairedMSSSIM'])
+    assert {'MAE', 'SSIM', 'MS_SSIM'} <= metrics.keys()
+
+
+def test_an_operator_in_the_pipeline_gives_its_scale():
+    pipeline = [LOAD[1], dict(type='LRSynthesis', operator=dict(type='CEM', scale=8)), PACK]
+    assert with_downsampling(pipeline, 'box')[1] == dict(
+        type='LRSynthesis', scale=8, kernel='box', antialias=True)
+
+
+def test_loops_of_mmengine_run_mmagics_evaluator(tmp_path):
+    """MMagic's SwinIR configs name ValLoop; in MMagic's scope that is MultiValLoop."""
+    from mmagic.engine.runner import MultiTestLoop, MultiValLoop
+    from mmagic.registry import LOOPS
+    stub = SimpleNamespace(build_evaluator=lambda evaluator: evaluator)
+    loop = LOOPS.build(dict(type='ValLoop', runner=stub, dataloader=[dict],
+                            evaluator=[dict(type='PSNR')]))
+    assert isinstance(loop, MultiValLoop)
+    runner, metrics = run(tmp_path, 'loop_mmengine', type='TestLoop')
+    assert isinstance(runner.test_loop, MultiTestLoop) and 'PSNR_LR' in metrics

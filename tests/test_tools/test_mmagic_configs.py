@@ -31,7 +31,7 @@ def data(tmp_path_factory):
 
 
 def swinir(folder, data, head='', **model):
-    """MMagic's SwinIR config, its network small and its data another; the loops stay as they are."""
+    """MMagic's SwinIR config, its network small and its data another; its loops stay."""
     path = folder / 'swinir.py'
     path.write_text(f'''_base_ = {SWINIR!r}
 custom_imports = dict(imports=['mmpd'], allow_failed_imports=False)

@@ -21,8 +21,8 @@ HEAD = """# MMagic's configs and PD
 
 Made by `python tools/analysis_tools/mmagic_models.py > docs/mmagic_models.md`; do not edit.
 
-Every config of MMagic whose model is of the image restoration family (`BaseEditModel`), built with PD. Where it
-can, these lines above the config are all that is needed, with the type of the table:
+Every config of MMagic whose model is of the image restoration family (`BaseEditModel`), built with
+PD. Where it can, these lines are all that is needed, with the type of the table:
 
 ```python
 _base_ = 'mmagic::edsr/edsr_x4c64b16_1xb16-300k_div2k.py'
@@ -30,9 +30,10 @@ custom_imports = dict(imports=['mmpd'], allow_failed_imports=False)
 model = dict(type='PDModel', base='BaseEditModel')
 ```
 
-PD needs one SR image for one LR image and an A that loses something. A network of scale 1 (denoising, deblurring)
-has none by default: with average pooling of scale 1 A is the identity and every output would be the input. Name an
-operator of scale 1, such as `Masking` or `Grayscale`, where that is the task.
+PD needs one SR image for one LR image and an A that loses something. A network of scale 1
+(denoising, deblurring) has none by default: with average pooling of scale 1 A is the identity and
+every output would be the input. Name an operator of scale 1, such as `Masking` or `Grayscale`,
+where that is the task.
 
 | config | with PD |
 | :-- | :-- |"""

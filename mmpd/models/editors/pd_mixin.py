@@ -231,6 +231,20 @@ class PDMixin:
             for image, y in zip(pred, rounded, strict=True)), strict=True)
         return torch.cat(images).float(), torch.tensor(unmatched)
 
+    def convert_to_datasample(self, predictions, data_samples, inputs):
+        """As MMagic does, but an LR that leaves 0..255 (of an operator that adds up) stays whole.
+
+        MMagic clips it, and consistency would be measured against what is left.
+        """
+        lr = None if inputs is None else self._to_pixels(inputs)
+        leaves = lr is not None and (lr.min() < -0.5 or lr.max() > 255.5)
+        whole = self._to_saved(lr, data_samples) if leaves else None
+        samples = super().convert_to_datasample(predictions, data_samples, inputs)
+        if leaves:
+            for sample, image in zip(samples, whole, strict=True):
+                sample.set_tensor_data(dict(input=image))
+        return samples
+
     def _mean_and_std(self, like):
         return (torch.tensor(self._normalised[key], dtype=like.dtype, device=like.device)
                 .view(1, -1, 1, 1) for key in ('mean', 'std'))

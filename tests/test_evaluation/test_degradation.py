@@ -1,0 +1,143 @@
+"""LRConsistency takes the A of the model; a pipeline with another A is told about, once."""
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import lr_batch, predict, tiny_model
+from mmagic.registry import METRICS
+from mmagic.structures import DataSample
+from mmengine.config import Config
+
+from mmpd.cli.settings import add_consistency
+from mmpd.errors import InputError
+from mmpd.evaluation import degradation
+from mmpd.operators import build_operator
+
+BICUBIC = dict(type='SeparableResize', scale=4)
+POOLING = dict(type='AveragePooling', scale=4)
+
+
+class Pairs:
+    """A data set of one picture, noise, and its LR by some operator."""
+
+
+    def __init__(self, operator, size=32, draws=False):
+        self.data_prefix = dict(img=str(operator))
+        self.operator, self.size, self.draws = build_operator(operator), size, draws
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        if self.draws:
+            torch.rand(1), np.random.rand(), random.random()
+        generator = torch.Generator().manual_seed(0)
+        gt = torch.randint(0, 256, (1, 3, self.size, self.size), generator=generator)
+        lr = self.operator.A(gt.float()).round().clamp(0, 255)
+        return dict(inputs=lr[0].to(torch.uint8),
+                    data_samples=DataSample(gt_img=gt[0].to(torch.uint8)))
+
+
+class Loader:
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    told = []
+    monkeypatch.setattr(degradation, '_told', set())
+    monkeypatch.setattr(degradation, 'print_log',
+                        lambda text, logger, level=logging.INFO: told.append((text, level)))
+    return told
+
+
+def test_the_same_operator_needs_no_word(lines):
+    for operator in (POOLING, BICUBIC):
+        model = tiny_model(pd_head=dict(operator=operator))
+        degradation.tell_difference(model, Pairs(operator), 'x')
+    assert lines == []
+
+
+def test_another_operator_is_told_about_once(lines):
+    model = tiny_model(pd_head=dict(operator=POOLING))
+    for _ in range(2):
+        degradation.tell_difference(model, Pairs(BICUBIC), 'train_dataloader')
+    degradation.tell_difference(model, Pairs(dict(BICUBIC, antialias=False)), 'val_dataloader')
+    (text, level), (_, other) = lines
+    assert text.startswith(f'train_dataloader: the LR is made by files in {BICUBIC}, the PD head '
+                           'has A = AveragePooling(scale=4); on the first image they differ by ')
+    assert level == logging.INFO  # the paper's own setting
+    assert other == logging.WARNING  # of noise, one pixel and the mean of many have little in common
+
+
+def test_models_without_pd_and_data_without_gt_are_left_alone(lines):
+    degradation.tell_difference(tiny_model('GANPriorSR'), Pairs(BICUBIC), 'x')
+
+    class NoGT(Pairs):
+        def __getitem__(self, index):
+            return dict(super().__getitem__(index), data_samples=DataSample())
+
+    degradation.tell_difference(tiny_model(), NoGT(BICUBIC), 'x')
+    assert lines == []
+
+
+def test_sizes_that_do_not_fit_are_an_input_error(lines):
+    with pytest.raises(InputError, match='val_dataloader.*do not fit the PD head: .*multiples of'):
+        degradation.tell_difference(
+            tiny_model(), Pairs(dict(type='AveragePooling', scale=2), 34), 'val_dataloader')
+
+
+def test_looking_changes_no_random_number(lines):
+    model = tiny_model()  # seeds torch itself
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    degradation.tell_difference(model, Pairs(POOLING, draws=True), 'x')
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1]) and states[2] == random.getstate()
+
+
+@pytest.mark.parametrize('operator', [BICUBIC, POOLING], ids=lambda cfg: cfg['type'])
+def test_the_metric_measures_with_the_operator_of_the_model(operator, lines):
+    model = tiny_model(pd_head=dict(operator=operator))
+    metric = METRICS.build(dict(type='LRConsistency'))
+    metric.prepare(model, Loader(Pairs(operator)))
+    assert metric.operator is not model.pd_head.operator
+    samples = predict(model, lr_batch(size=8))
+    metric.process(None, [sample.to_dict() for sample in samples])
+    metric.size = len(samples)
+    assert metric.evaluate()['PSNR_LR'] > 100
+    assert repr(model.pd_head.operator) in metric.protocol
+
+
+def test_a_named_operator_and_plain_models_keep_theirs(lines):
+    metric = METRICS.build(dict(type='LRConsistency', operator=POOLING))
+    metric.prepare(tiny_model(pd_head=dict(operator=BICUBIC)), Loader(Pairs(BICUBIC)))
+    assert 'AveragePooling(scale=4)' in metric.protocol
+    metric = METRICS.build(dict(type='LRConsistency'))
+    metric.prepare(tiny_model('GANPriorSR'), Loader(Pairs(BICUBIC)))
+    assert metric.operator == dict(type='AveragePooling')
+
+
+PSNR = dict(type='PSNR')
+
+
+@pytest.mark.parametrize('given, expected', [
+    (PSNR, [PSNR, dict(type='LRConsistency', prefix=None)]),
+    ([PSNR], [PSNR, dict(type='LRConsistency', prefix=None)]),
+    (dict(type='Evaluator', metrics=[PSNR]),
+     dict(type='Evaluator', metrics=[PSNR, dict(type='LRConsistency', prefix=None)])),
+    ([dict(type='Evaluator', metrics=[dict(PSNR, prefix='Set5')])],
+     [dict(type='Evaluator', metrics=[dict(PSNR, prefix='Set5'),
+                                      dict(type='LRConsistency', prefix='Set5')])]),
+    ([dict(type='LRConsistency', operator=POOLING)],
+     [dict(type='LRConsistency', operator=POOLING)]),
+])
+def test_the_tools_add_the_metric(given, expected):
+    cfg = Config(dict(model=dict(type='PDModel'), val_evaluator=given))
+    add_consistency(cfg, 'val')
+    assert Config(dict(val_evaluator=expected)).val_evaluator == cfg.val_evaluator
+    plain = Config(dict(model=dict(type='SRGAN'), val_evaluator=given))
+    add_consistency(plain, 'val')
+    assert plain.val_evaluator == Config(dict(val_evaluator=given)).val_evaluator
