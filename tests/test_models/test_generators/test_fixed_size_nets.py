@@ -122,7 +122,7 @@ def test_psps_encoder_is_checked():
         build('psp', encoder_size=16)
     with pytest.raises(ValueError, match='prior_size: expected a power of two of at least 32, got 16'):
         build('psp', prior_size=16)
-    with pytest.raises(ValueError, match='four stages'):
+    with pytest.raises(ValueError, match='encoder_depths: expected a sequence of 4 values'):
         build('psp', encoder_depths=(1, 1))
 
 
