@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from mmpd.errors import InputError, WeightsMismatch, WeightsNotFound
 from mmpd.utils import safe_pickle
-from mmpd.utils.reader import locate, read_checkpoint
+from mmpd.utils.reader import check_finite, locate, read_checkpoint
 
 STATE = {'generator.w': torch.arange(6.).view(2, 3), 'generator.b': torch.ones(4).half(),
          'step_counter': torch.tensor(7)}
@@ -227,6 +227,16 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, dtype):
     torch.save(dict(state_dict=state, optimizer=dict(exp_avg=torch.tensor([torch.nan]))),
                tmp_path / 'b.pth')
     read_checkpoint(tmp_path / 'b.pth')
+
+
+def test_great_weights_are_no_infinite_ones():
+    """Their sum is, which is what is looked at first."""
+    great, both = torch.full((4,), 3e38), torch.tensor([torch.inf, -torch.inf])
+    check_finite({'w': great, 'h': torch.full((9,), 6e4).half(), 'n': torch.tensor(3)}, 'x')
+    for bad in (torch.cat([great, both[:1]]), both):
+        with pytest.raises(WeightsMismatch, match='"w" are infinite'):
+            check_finite({'w': bad}, 'x')
+        check_finite({'w': bad}, 'x', infinite=False)
 
 
 @pytest.mark.parametrize('source', ['s3://bucket/a.pth', 'pavi://a', 'ftp://host/a.pth'])

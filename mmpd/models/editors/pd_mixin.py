@@ -76,6 +76,7 @@ class PDMixin:
         operator = dict(type='AveragePooling') if operator is None else operator
         if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
+        self._said_not_8_bit = False  # once per model, not per batch
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
         if hasattr(self.generator, 'check_normalisation'):  # SpandrelGenerator undoes it too
             self.generator.check_normalisation(**self._normalised)
@@ -220,9 +221,11 @@ class PDMixin:
             return clip_uint8(pred).float(), None
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
-            print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
-                      'predictions are clipped and rounded.', logger='current',
-                      level=logging.WARNING)
+            if not self._said_not_8_bit:
+                print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
+                          'predictions are clipped and rounded.', logger='current',
+                          level=logging.WARNING)
+            self._said_not_8_bit = True
             return clip_uint8(pred).float(), None
         operator = self.pd_head.operator_for(pred, rounded)
         images, unmatched = zip(*(
