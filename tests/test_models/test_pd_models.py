@@ -293,6 +293,17 @@ def test_a_plain_checkpoint_fills_the_averaged_generator_too(load):
     assert not torch.equal(other.eval()(lr), plain.eval()(lr))
 
 
+def test_a_plain_checkpoint_fills_it_inside_another_module():
+    """Averages of a whole model hold it under a name; the keys begin with that."""
+    plain, model = tiny_model(), tiny_model(use_ema=True)
+    for parameter in plain.parameters():
+        parameter.data.add_(0.01)
+    outer = torch.nn.ModuleDict(dict(inner=model))
+    outer.load_state_dict({f'inner.{key}': value for key, value in plain.state_dict().items()})
+    lr = (lr_batch() - 127.5) / 127.5
+    assert torch.equal(model.eval()(lr), plain.eval()(lr))
+
+
 def test_averaging_by_mmagics_hook_and_publishing(tmp_path):
     """What a user configures: the hook averages, the published average tests the same."""
     from mmagic.engine.hooks import ExponentialMovingAverageHook
