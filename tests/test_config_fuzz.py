@@ -245,7 +245,8 @@ def parts():
     }
 
 
-EXTRA = {'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'}}  # arguments with a test of their own
+# arguments with a test of their own
+EXTRA = {'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'}}
 
 
 def stopped(*_):

@@ -76,10 +76,12 @@ def train(argv=None):
     if cfg.get('load_from') and not cfg.get('resume'):
         settings.check_checkpoint(cfg.load_from, 'load_from')
     settings.prepare_distributed(cfg)
-    settings.add_consistency(cfg, 'val')
+    added = settings.add_consistency(cfg, 'val')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        if added:
+            print_log(added, logger='current')
         settings.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
