@@ -3,7 +3,7 @@ VENV_PYTHON := .venv/bin/python
 COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
   --python-version 3.10 --override requirements/overrides.txt
 
-.PHONY: help setup demo test test-all test-matrix lint lock clean
+.PHONY: help setup demo test test-all test-matrix mutants lint lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ test-all: setup  ## run also the slow tests (all wrong values of the config fuzz
 
 test-matrix: setup  ## test every Python and PyTorch supported, write the README's table
 	@$(VENV_PYTHON) tools/test_matrix.py
+
+mutants: setup  ## put faults into a copy, one at a time; the tests have to find each
+	@$(VENV_PYTHON) tests/mutants.py
 
 lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .

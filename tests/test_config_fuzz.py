@@ -245,8 +245,10 @@ def parts():
     }
 
 
-# arguments with a test of their own
-EXTRA = {'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'}}
+EXTRA = {  # arguments with a test of their own
+    'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'},
+    'PerceptualLoss': {'criterion', 'layer_weights_style', 'norm_img', 'perceptual_weight',
+                       'style_weight', 'use_input_norm'}}
 
 
 def stopped(*_):

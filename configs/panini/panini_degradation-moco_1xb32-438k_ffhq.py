@@ -1,11 +1,13 @@
 # First stage of the multi-degradation variant: what its degradation encoder describes is learned by
 # contrast. Optimiser, queue and length (200 epochs of FFHQ's 70,000 images) are those of the
 # official code. Its degradations are not published: these are GFP-GAN's, which it compares with.
+# In the second stage the encoder sees images of 512 px pooled to 256, where blur, noise and JPEG
+# blocks are half as large. Here it sees the same: crops of 256 px, pooled by the same factor to 128.
 _base_ = ['../_base_/datasets/degradation.py', '../_base_/default_runtime.py']
 
 model = dict(
     type='DegradationMoCo',
-    encoder=dict(type='DegradationEncoder'),
+    encoder=dict(type='DegradationEncoder', image_size=_base_.size // 4),
     data_preprocessor=dict(
         type='DataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5],
         data_keys=[]))

@@ -1,5 +1,4 @@
 """Super-resolve LR images, no GT needed."""
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from PIL import Image
 
 from ..errors import InputError
 from ..evaluation.functional import errors, psnr
-from ..operators import clip_uint8, consistent_uint8
+from ..operators import clip_uint8
 from ..operators.decomposition import apply
+from ..operators.library_resize import LibraryResize
 from ..utils.images import Picture, find_pictures, from_pil, read_picture
 from ..utils.model import check_device
 from ..utils.validation import (
@@ -100,9 +100,6 @@ class PDInferencer:
         check_positive_int(batch_size, 'batch_size')
         head = dict(operator=operator, strength=strength)
         test_cfg = dict(quantize=quantize, made_by=made_by)
-        if made_by and 'made_by' not in inspect.signature(consistent_uint8).parameters:
-            raise InputError(f'made_by={made_by!r}: this version rounds A once only, not as the '
-                             'libraries do; leave it out')
         loaded = load_model(
             model, checkpoint, cfg_options,
             *({key: value for key, value in given.items() if value is not None}
@@ -221,10 +218,9 @@ class PDInferencer:
         operator = self.model.pd_head.operator_for(output, lr)
         exact = lr.double()
         measured, before = (apply(operator, 'A', image.double()) for image in (output, raw))
-        if self.made_by is None:
+        if self.made_by in (None, 'float'):
             differing = (measured.clamp(0, 255) - exact).abs() > 0.5 - 1e-6
         else:
-            from ..operators.library_resize import LibraryResize
             differing = LibraryResize(operator, self.made_by)(output.to(torch.uint8)) != lr
         figures = dict(
             psnr_lr_raw=psnr(errors(before, exact)['MSE'], cap=math.inf),

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import InputError, WeightsMismatch
 from ..models.editors.pd_mixin import PDMixin
-from ..utils.checkpoint import read_state_dict
+from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
 from ..utils.model_zoo import ModelSource, resolve_model
 
 __all__ = ['LoadedModel', 'load_model']
@@ -83,13 +83,14 @@ def load_model(model, checkpoint=None, cfg_options=None, pd_head=None, test_cfg=
         if own is None:
             raise InputError(f'{source.name}: a config needs a checkpoint as well')
         return LoadedModel(network.eval(), source.name, _fingerprint(own))
-    state = {key: value for key, value in read_state_dict(checkpoint).items()
-             if key.split('.')[0] not in TRAINING_ONLY and key != 'step_counter'}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsMismatch(f'checkpoint {checkpoint} is not one of {source.name}: '
-                              + ' '.join(str(error).split())[:300]) from error
+    state = read_state_dict(checkpoint)
+    differences, own = match_model(network, state)
+    if differences.count:
+        raise WeightsMismatch(f'checkpoint {checkpoint} is not one of {source.name}: of '
+                              f'{len(own)} tensors {differences.count} differ: {differences.first}')
+    state = strip_wrapper_prefix(state, own)
+    network.load_state_dict({key: value for key, value in state.items() if key in own},
+                            strict=False)  # match_model has seen to it
     return LoadedModel(network.eval(), source.name, _fingerprint(checkpoint))
 
 

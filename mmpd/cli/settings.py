@@ -2,17 +2,21 @@
 import argparse
 import difflib
 import inspect
+import logging
 import os
 import tempfile
 from pathlib import Path
 
 import torch
+from mmagic.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
-from ..errors import InputError
-from ..utils.checkpoint import strip_wrapper_prefix
+from ..errors import InputError, WeightsMismatch, WeightsNotFound
+from ..utils.checkpoint import compare, match_model, sizes_of, strip_wrapper_prefix
+from ..utils.model import unwrap
+from ..utils.reader import check_finite, read_checkpoint
 from ..utils.validation import did_you_mean, parameters_of
 
 
@@ -36,6 +40,9 @@ def add_common_arguments(parser):
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
         help='how the processes were started')
+    parser.add_argument(
+        '--allow-partial', action='store_true',
+        help='load a checkpoint of which not every tensor fits; the log says what stays random')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)  # torch.distributed.launch gives it
 
@@ -106,11 +113,17 @@ def _check_names(cfg, options):
                              f'did you mean {near[0]!r}?')
 
 
-def _suggestion(path):
+def known_configs():
+    """The configs of mmpd and those in ./configs, by name."""
     package = Path(__file__).resolve().parents[1]
     known = {}
     for folder in (package / '.mim' / 'configs', package.parent / 'configs', Path('configs')):
         known.update((config.name, config) for config in folder.glob('[!_]*/*.py'))
+    return known
+
+
+def _suggestion(path):
+    known = known_configs()
     near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.6)
     return f'; did you mean {" or ".join(str(known[name]) for name in near)}?' if near else ''
 
@@ -256,52 +269,107 @@ def add_consistency(cfg, split):
 
 
 def check_checkpoint(path, option, resume=False):
-    """Raise InputError unless ``path`` is a URL or an existing, readable checkpoint.
+    """Read a checkpoint, file or URL, before anything is built.
 
-    With ``resume`` it must also hold what resuming needs besides the weights.
+    Args:
+        path (str): Where it is; a URL is downloaded.
+        option (str): Where it was named.
+        resume (bool): Whether it must also hold what resuming needs besides the weights.
+
+    Returns:
+        dict: Its state dict, without the data: tensors on the device 'meta'.
+
+    Raises:
+        InputError: if it cannot be had or read, or holds no state dict.
     """
-    if '://' in path:
-        return
-    if not os.path.isfile(path):
-        raise InputError(f'no checkpoint {path} ({option})')
     try:
-        content = torch.load(path, map_location='meta')
-    except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
-        first = str(error).strip().split('\n')[0] or type(error).__name__
-        raise InputError(f'checkpoint {path} ({option}) cannot be read: {first}') from error
-    if not isinstance(content, dict):
-        raise InputError(f'checkpoint {path} ({option}) holds a {type(content).__name__}, not '
-                         'the weights of a model')
+        content = read_checkpoint(path)
+    except WeightsNotFound as error:
+        raise InputError(f'no checkpoint {path} ({option}): {error}') from error
+    except WeightsMismatch as error:
+        raise InputError(f'checkpoint ({option}): {error}') from error
     missing = [key for key in ('meta', 'message_hub', 'optimizer') if key not in content]
     if resume and missing:
         raise InputError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
                          'weights to start from (--cfg-options load_from=FILE), not a run')
+    state = content.get('state_dict', content)
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f'checkpoint {path} ({option}) holds no state dict')
+    try:
+        check_finite(state, f'checkpoint {path} ({option})')
+    except WeightsMismatch as error:
+        raise InputError(str(error)) from error
+    return {key: value.to('meta') for key, value in state.items()}
 
 
-def check_matches(model, path):
-    """Raise InputError unless ``path`` has all weights of the generator, in their shapes.
+def check_matches(model, state, path, cfg, partial=False, training=False):
+    """Raise InputError unless a checkpoint has all of the model's weights and no others.
 
-    Of a model without a generator, unless it has any of its weights. mmengine would only log it
-    and go on with random ones.
+    mmengine would load what fits, and go on with random weights for the rest.
+
+    Args:
+        model (nn.Module): The model as built.
+        state (dict): What :func:`check_checkpoint` returned.
+        path (str): The checkpoint, for messages.
+        cfg (Config): The config of the model, which says whether a run is resumed.
+        partial (bool): Only log what stays as it was initialised.
+        training (bool): Whether the model is to be trained from it.
     """
-    if '://' in path:
+    differences, own = match_model(model, state, training, bool(training and cfg.get('resume')))
+    parts = {key.split('.')[0] for key in strip_wrapper_prefix(state)}
+    if training and getattr(unwrap(model), 'discriminator', None) is not None and (
+            'discriminator' not in parts):
+        print_log(f'{path} has no discriminator: it stays as initialised', logger='current')
+    if 'generator_ema' in parts and not hasattr(unwrap(model), 'generator_ema'):
+        print_log(f'generator_ema of {path} is not used: that would need model.use_ema=True',
+                  logger='current')
+    if not differences.count:
         return
-    content = torch.load(path, map_location='meta')
-    found = strip_wrapper_prefix(content.get('state_dict', content))
-    expected = strip_wrapper_prefix(model.state_dict())
-    if not any(key in expected and getattr(value, 'shape', None) == expected[key].shape
-               for key, value in found.items()):
-        raise InputError(f'checkpoint {path} has none of the weights of this config: it has '
-                         f'{next(iter(found), "nothing")!r} ..., the model '
-                         f'{next(iter(expected), "nothing")!r} ...')
-    for key, value in expected.items():
-        if key.startswith('generator.'):
-            there = getattr(found.get(key), 'shape', None)
-            if there != value.shape:
-                state = 'is not in it' if there is None else f'is {tuple(there)} in it'
-                raise InputError(
-                    f'checkpoint {path} is of another network than that of this config: "{key}" '
-                    f'{state}, the model wants {tuple(value.shape)}')
+    loaded = len(own) - len(differences.missing) - len(differences.reshaped)
+    if partial and loaded:
+        print_log(f'--allow-partial: {loaded} of {len(own)} tensors are loaded from {path}; these '
+                  f'stay as initialised: {differences.unloaded or "none"}; of the file '
+                  f'{len(differences.unexpected)} are not used', logger='current',
+                  level=logging.WARNING)
+        return
+    fitting = fitting_config(state, cfg)
+    advice = f'It fits {fitting}.' if fitting else 'It fits none of the configs of mmpd.'
+    if loaded:
+        advice += ' --allow-partial loads what fits'
+    raise InputError(f'checkpoint {path} is not one of this config: {loaded} of {len(own)} '
+                     f'tensors fit, {differences.count} not: {differences.first}. {advice}')
+
+
+def fitting_config(state, cfg):
+    """The config whose generator has exactly the weights in ``state``, None if there is none.
+
+    Of several the one whose name is nearest to that of ``cfg``.
+    """
+    name, seen = Path(cfg.filename or '').name, {}
+    paths = sorted(known_configs().values(), reverse=True, key=lambda path: difflib.SequenceMatcher(
+        None, path.name, name).ratio())
+    found = {key: value for key, value in strip_wrapper_prefix(state).items()
+             if key.startswith('generator.')}
+    prior = 'generator.generator.'
+    out_size = sizes_of({key.removeprefix(prior): value for key, value in found.items()
+                         if key.startswith(prior)}).get('out_size')
+    for path in paths if found else ():
+        try:
+            generator = Config.fromfile(path).model.generator
+            generator.pop('init_cfg', None)
+            if out_size not in (None, generator.get('out_size')):
+                continue
+            if repr(generator) not in seen:
+                with torch.device('meta'):
+                    own = MODELS.build(generator).state_dict()
+                own = {f'generator.{key}': value for key, value in own.items()}
+                seen[repr(generator)] = not compare(own, found).count
+        except Exception:  # a config of another kind, or one whose base is not installed
+            continue
+        if seen[repr(generator)]:
+            return path
+    return None
 
 
 def prepare_distributed(cfg):

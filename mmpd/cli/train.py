@@ -48,6 +48,9 @@ def resume(cfg, checkpoint):
     """Go on from ``checkpoint``, or ('auto') from the last one; start anew where there is none.
 
     mmengine would take ``load_from`` of the config for the run to resume.
+
+    Returns:
+        dict | None: The state dict of the checkpoint, see :func:`check_checkpoint`.
     """
     option = '--resume'
     if checkpoint == 'auto':
@@ -55,10 +58,11 @@ def resume(cfg, checkpoint):
         if not note.is_file():
             print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.',
                       logger='current')
-            return
+            return None
         checkpoint, option = note.read_text().strip(), str(note)
-    settings.check_checkpoint(checkpoint, option, resume=True)
+    state = settings.check_checkpoint(checkpoint, option, resume=True)
     cfg.resume, cfg.load_from = True, checkpoint
+    return state
 
 
 def train(argv=None):
@@ -71,10 +75,11 @@ def train(argv=None):
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    if args.resume:
-        resume(cfg, args.resume)
-    if cfg.get('load_from') and not cfg.get('resume'):
-        settings.check_checkpoint(cfg.load_from, 'load_from')
+    state = None
+    if args.resume or cfg.get('resume') and not cfg.get('load_from'):
+        state = resume(cfg, args.resume or 'auto')
+    if cfg.get('load_from') and state is None:
+        state = settings.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
     settings.prepare_distributed(cfg)
     added = settings.add_consistency(cfg, 'val')
     with config_errors(args.config):
@@ -82,6 +87,9 @@ def train(argv=None):
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
         if added:
             print_log(added, logger='current')
+        if state is not None:
+            settings.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
+                                   training=True)
         settings.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start

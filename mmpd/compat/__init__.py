@@ -1,5 +1,5 @@
 """What MMagic 1.x needs to run on today's PyTorch; nothing else in mmpd knows of it."""
-from .checkpoints import allow_history_buffers, write_checkpoints_atomically
+from .checkpoints import allow_history_buffers, load_safely, write_checkpoints_atomically
 from .ext_ops import install_ext_ops
 from .mmagic_import import install_mmagic_finder
 from .onedl import block_unsafe_reload, tell_tensors_from_musa
@@ -15,6 +15,7 @@ def apply():
     install_ext_ops()
     replace_pkg_resources()
     allow_history_buffers()
+    load_safely()
     write_checkpoints_atomically()
     block_unsafe_reload()
     tell_tensors_from_musa()

@@ -1,41 +1,47 @@
-"""mmengine's checkpoints: resuming under torch >= 2.6, writing whole files only."""
+"""mmengine's checkpoints: read without running anything, written whole or not at all."""
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.fileio.backends import LocalBackend, register_backend
 from mmengine.fileio.io import backend_instances
-from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..utils.files import write_atomically
+from ..utils.reader import read_checkpoint
+from ..utils.safe_pickle import allowed_globals
 
-HISTORY_METHODS = ('min', 'max', 'current', 'mean')
-
-
-def _history_method(owner, name):
-    """``getattr`` for exactly what mmengine's checkpoints ask of it."""
-    if owner is HistoryBuffer and name in HISTORY_METHODS:
-        return getattr(HistoryBuffer, name)
-    raise AttributeError(f'a checkpoint asks for attribute {name!r} of {owner!r}: refused')
+# names of checkpoints that mmengine unpickles, by ways of its own each
+PREFIXES = ('', 'http://', 'https://', 'torchvision://', 'modelzoo://', 'open-mmlab://',
+            'openmmlab://', 'mmcls://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 
 
 def allow_history_buffers():
     """Let ``torch.load(weights_only=True)`` read the log history in mmengine's checkpoints.
 
-    Only the classes which such files consist of are allowed; ``builtins.getattr``,
-    which their pickles name for four methods of HistoryBuffer, is replaced by a
-    function that gives those four and nothing else.
+    Only the classes which such files consist of are allowed, see :func:`allowed_globals`. mmpd
+    itself reads checkpoints without it; it is for ``torch.load`` in other programs.
     """
-    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
-        return  # torch < 2.6 loads them anyway
-    core = np._core if hasattr(np, '_core') and hasattr(np._core, 'multiarray') else np.core
-    multiarray = core.multiarray
-    names = [HistoryBuffer, np.ndarray, np.dtype, (_history_method, 'builtins.getattr')]
-    names += [type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        names += [(multiarray.scalar, f'{module}.scalar'),
-                  (multiarray._reconstruct, f'{module}._reconstruct')]
-    torch.serialization.add_safe_globals(names)
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # torch >= 2.6
+        torch.serialization.add_safe_globals(
+            [(value, name) for name, value in allowed_globals().items()])
+
+
+def load_from_checked_file(filename, map_location=None):
+    """What mmengine calls to read a checkpoint, in place of its own loaders."""
+    return read_checkpoint(filename, map_location)
+
+
+def load_safely():
+    """Make mmengine read every checkpoint through :func:`read_checkpoint`.
+
+    ``load_from``, ``resume``, ``init_cfg`` of any module and ``load_checkpoint`` come to
+    ``CheckpointLoader``, whose own loaders unpickle whatever an address gives, and in
+    forks of mmengine local files too.
+    """
+    known = list(PREFIXES) + [  # those of a fork
+        prefix for prefix, loader in CheckpointLoader._schemes.items()
+        if loader.__module__.split('.')[0] == 'mmengine']
+    CheckpointLoader.register_scheme(known, load_from_checked_file, force=True)
 
 
 class AtomicLocalBackend(LocalBackend):

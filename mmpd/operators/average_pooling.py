@@ -9,7 +9,9 @@ from .base import (
     check_positive_int,
     check_strength,
     compute_dtype,
-    full_precision,
+    is_compiling,
+    no_autocast,
+    run_check,
 )
 from .builder import OPERATORS
 from .pooling_function import PoolingProjection
@@ -33,7 +35,7 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
         scale (int): s.
         strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
         inplace (bool): Write into ``x`` (inference only).
-        check (bool): Raise on NaN and inf.
+        check (bool | DeferredCheck): Raise on NaN and inf.
 
     Returns:
         Tensor: x̂ in the shape, dtype and memory format of ``x``.  Only this
@@ -62,6 +64,7 @@ class AveragePooling(LinearOperator):
     """
     tight = True
     axes = frozenset(('space',))
+    products = ()
 
     def __init__(self, scale):
         super().__init__()
@@ -99,25 +102,25 @@ class AveragePooling(LinearOperator):
         self.check_pair(x, y)
         check_strength(strength)
         if not inplace:
-            if x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous():
-                return self._project_small(x, y, strength, check)
-            with full_precision(x.device.type):
-                return PoolingProjection.apply(x, y, self.scale, strength, check)
+            # a compiler fuses simple operations itself, and sees their derivatives
+            if is_compiling() or (
+                    x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous()):
+                return self._project_plainly(x, y, strength, check)
+            return PoolingProjection.apply(x, y, self.scale, strength, check)
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
             raise ValueError('inplace=True is for inference: x or y requires grad')
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             raise ValueError(f'inplace=True needs contiguous memory, got strides {x.stride()}')
         if check:  # before anything is overwritten
             check_finite(y.to(compute_dtype(x)) - self.A(x), x, y)
-        with full_precision(x.device.type):
+        with no_autocast(x.device.type):
             return fused_projection(x, y, self.scale, strength, out=x)
 
-    def _project_small(self, x, y, strength, check):
+    def _project_plainly(self, x, y, strength, check):
         wide = compute_dtype(x, y)
         raw = x.to(wide)
         error = y.to(wide) - F.avg_pool2d(raw, self.scale)
-        if check:
-            check_finite(error, x, y)
+        run_check(check, error, x, y)
         if strength != 1:
             error = error * strength
         if self.scale & (self.scale - 1):  # interpolate rounds 1 / scale, and errs by a pixel at 41

@@ -1,6 +1,8 @@
 """The contract of every degradation operator."""
 import math
-from contextlib import contextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache, wraps
 
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 
 from ..utils.validation import check_positive_int, check_strength
 
-__all__ = ['DENSE_LIMIT', 'HALF', 'LinearOperator', 'cached', 'check_batch', 'check_finite',
-           'check_positive_int', 'check_strength', 'compute_dtype', 'full_precision']
+__all__ = ['DENSE_LIMIT', 'DeferredCheck', 'HALF', 'LinearOperator', 'autocasts', 'cached',
+           'check_batch', 'check_finite', 'check_positive_int', 'check_strength', 'compute_dtype',
+           'deferred_check', 'full_dtype', 'is_compiling', 'is_plain', 'no_autocast',
+           'reading_waits', 'run_check']
 
 HALF = (torch.float16, torch.bfloat16)
 DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
@@ -20,52 +24,88 @@ def compute_dtype(*tensors):
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def _precision_settings(device_type):
-    """torch's switches of reduced float32 precision for products and convolutions on a device."""
-    if device_type == 'cuda':
-        return torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    return torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+def _is_reduced(device_type, kind):
+    """Whether torch may compute float32 'matmul' or 'conv' in less (TF32, bf16) on a device."""
+    if device_type not in ('cpu', 'cuda'):
+        return False
+    backends = torch.backends
+    if hasattr(backends, 'fp32_precision'):  # mixing it with the older switches is an error
+        cuda = backends.cuda.matmul if kind == 'matmul' else backends.cudnn.conv
+        setting = cuda if device_type == 'cuda' else getattr(backends.mkldnn, kind)
+        return setting.fp32_precision not in ('none', 'ieee')
+    if kind == 'conv':
+        return device_type == 'cuda' and backends.cudnn.allow_tf32
+    return torch.get_float32_matmul_precision() != 'highest'
 
 
-@contextmanager
-def full_precision(device_type):
-    """No autocast, and float32 arithmetic in float32 whatever the user allows (TF32, bf16)."""
-    if device_type == 'meta':  # shapes only
-        yield
-        return
-    with torch.autocast(device_type, enabled=False):
-        if hasattr(torch.backends, 'fp32_precision'):  # mixing it with the older switch is an error
-            reduced = [(setting, setting.fp32_precision)
-                       for setting in _precision_settings(device_type)
-                       if setting.fp32_precision not in ('none', 'ieee')]
-            try:
-                for setting, _ in reduced:
-                    setting.fp32_precision = 'ieee'
-                yield
-            finally:
-                for setting, value in reduced:
-                    setting.fp32_precision = value
-        else:
-            before = torch.get_float32_matmul_precision()
-            try:
-                torch.set_float32_matmul_precision('highest')
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
+def full_dtype(dtype, device_type, kinds):
+    """The dtype to compute in where float32 results are wanted: float64 if torch would do less.
+
+    The switches of reduced precision are the whole process's: they are read
+    and never written, for another thread may be computing.
+    """
+    if dtype == torch.float64 or not any(_is_reduced(device_type, kind) for kind in kinds):
+        return dtype
+    return torch.float64
+
+
+def no_autocast(device_type):
+    """A context without autocast, on this thread."""
+    return nullcontext() if device_type == 'meta' else torch.autocast(device_type, enabled=False)
+
+
+# torch before 2.3 has none, and is not asked to compile this
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+def autocasts(device_type):
+    """Whether autocast is on for a device."""
+    if device_type == 'meta':
+        return False
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:  # torch before 2.4
+        return (torch.is_autocast_cpu_enabled() if device_type == 'cpu'
+                else torch.is_autocast_enabled())
+
+
+def is_plain():
+    """Whether tensors made now are real ones: not while shapes are traced (FakeTensorMode)."""
+    return type(torch.empty(0, device='cpu')) is torch.Tensor
 
 
 def cached(maxsize):
-    """``functools.lru_cache`` for tensors that are made on the CPU.
+    """Keep the constant tensors that a function makes: float64, on the CPU.
 
-    Whatever mode or default device the first caller has set, the next one can use them.
+    It is run on a thread of its own, where nothing that the caller has set is
+    in force (inference mode, a default device, FakeTensorMode, a functorch
+    transform): whoever is first, the next one can use them.  The decorated
+    function takes ``dtype`` and ``device`` besides, and keeps what it makes
+    for them too.
     """
 
     def decorate(function):
+        def arrays_of(args):
+            made = function(*args)
+            single = isinstance(made, torch.Tensor)
+            return single, [tensor.numpy() for tensor in ((made, ) if single else made)]
+
         @lru_cache(maxsize)
+        def numbers(args):
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(arrays_of, args).result()
+
+        def convert(args, dtype, device):
+            single, arrays = numbers(args)
+            with torch.inference_mode(False):
+                tensors = [torch.from_numpy(array).to(device, dtype) for array in arrays]
+            return tensors[0] if single else tuple(tensors)
+
+        kept = lru_cache(maxsize)(convert)
+
         @wraps(function)
-        def make(*args, **kwargs):
-            with torch.inference_mode(False), torch.device('cpu'):
-                return function(*args, **kwargs)
+        def make(*args, dtype=torch.float64, device='cpu'):
+            return (kept if is_plain() else convert)(args, dtype, torch.device(device))
 
         return make
 
@@ -88,13 +128,16 @@ def check_finite(small, image=None, measurement=None):
     """Raise ValueError naming the culprit if ``small``, e.g. y - A x, holds NaN or inf.
 
     What is looked at is as small as the measurement and is not finite whenever
-    a value that it depends on is not, so the check costs next to nothing.
+    a value that it depends on is not, so the check costs next to nothing; but
+    on CUDA it waits for the result, see :class:`DeferredCheck`.
     """
-    if small.is_meta:  # shapes only
+    if small.is_meta or is_compiling():  # shapes only
         return
     small = small.detach()
-    # the sum is the faster test, but may overflow where every term is finite
-    if math.isfinite(small.sum().item()) or torch.isfinite(small).all():
+    try:  # the sum is the faster test, but may overflow where every term is finite
+        if math.isfinite(small.sum().item()) or torch.isfinite(small).all():
+            return
+    except RuntimeError:  # there are no values to look at: under vmap, with fake tensors
         return
     for tensor, name in ((image, 'image'), (measurement, 'measurement')):
         bad = 0 if tensor is None else tensor.numel() - int(torch.isfinite(tensor).sum())
@@ -103,6 +146,59 @@ def check_finite(small, image=None, measurement=None):
                              f'among {tensor.numel()} values')
     raise ValueError(f'the values are too large for {small.dtype} (largest |x| '
                      f'{image.abs().max().item():g})')
+
+
+def reading_waits(tensor):
+    """Whether Python waits for all that is queued on a device when it looks at a value."""
+    return tensor.is_cuda
+
+
+class DeferredCheck(threading.local):
+    """:func:`check_finite` that does not wait for the GPU: it tells at one of the next calls.
+
+    For training, where every step would otherwise wait for all that is queued.
+    """
+
+    def __init__(self):
+        self._pending = []
+
+    def __call__(self, small, image=None, measurement=None):
+        """Raise ValueError if an earlier batch is known to be bad by now; look at this one later.
+
+        Args:
+            small, image, measurement (Tensor): As for :func:`check_finite`.
+        """
+        self.tell()
+        if small.is_meta or is_compiling():
+            return
+        # the largest |x| is not finite if a value is not, and cannot overflow
+        host = torch.empty((), dtype=small.dtype, pin_memory=small.is_cuda)
+        host.copy_(small.detach().abs().max(), non_blocking=True)
+        event = torch.cuda.Event() if small.is_cuda else None
+        if event is not None:
+            event.record()
+        self._pending.append((host, event))
+
+    def tell(self):
+        """Raise ValueError if a batch whose values have arrived was bad."""
+        while self._pending:
+            host, event = self._pending[0]
+            if event is not None and not event.query():
+                return
+            del self._pending[0]
+            if not math.isfinite(host.numpy()):
+                self._pending.clear()
+                raise ValueError('image or measurement of an earlier batch: expected finite '
+                                 'values, got NaN or inf')
+
+
+deferred_check = DeferredCheck()
+
+
+def run_check(check, small, image, measurement):
+    """``check`` is True (:func:`check_finite`), False, or what to call instead."""
+    if check:
+        (check_finite if check is True else check)(small, image, measurement)
 
 
 class LinearOperator(nn.Module):
@@ -128,7 +224,12 @@ class LinearOperator(nn.Module):
         axes (frozenset[str]): What the operator mixes: 'channel', 'space' or both.
         noise_gain (float | None): Spectral norm ‖A†‖: the most by which
             noise in the measurement is amplified in the range-space part.
+        products (Sequence[str]): What its arithmetic consists of besides
+            elementwise work and sums: 'matmul', 'conv'.  Where the user
+            allows those to be less precise than float32 (TF32, bf16), they are
+            computed in float64.
     """
+    products = ('matmul', 'conv')
     scale = None
     unit_range = False
     is_exact = True
@@ -158,26 +259,34 @@ class LinearOperator(nn.Module):
             raise ValueError(f'{self!r} has no closed form of A†, and an image of shape '
                              f'{tuple(shape)} is too large for a numeric one ({size} numbers, at '
                              f'most {DENSE_LIMIT}): write its _A_dagger')
-        buffers = tuple((buffer.data_ptr(), buffer._version) for buffer in self.buffers())
-        cache = self.__dict__.setdefault('_pseudo_inverses', {})
-        if cache.get('buffers') != buffers:  # another operator by now
-            cache.clear()
-            cache['buffers'] = buffers
-        key = shape, like.device, like.dtype
-        if key not in cache:
-            with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
+            if like.is_meta or not is_plain():
+                return like.new_zeros(size, like[0].numel())  # of that shape
+            # whatever A depends on, buffers, attributes or more: is it what it was?
+            generator = torch.Generator().manual_seed(0)
+            probe = torch.randn(1, *shape, generator=generator, dtype=torch.float64, device='cpu')
+            echo = self._A(probe.to(like.device))
+            cache = self.__dict__.setdefault('_pseudo_inverses', {})
+            key = shape, like.device
+            before, matrices = cache.get(key, (None, {}))
+            if before is None or not torch.allclose(echo, before, 1e-12, 0, equal_nan=True):
                 images = torch.eye(size, dtype=torch.float64, device=like.device)
                 matrix = self._A(images.view(size, *shape)).flatten(1).T
-                cache[key] = torch.linalg.pinv(matrix).to(like.dtype)
-        return cache[key]
+                matrices = {torch.float64: torch.linalg.pinv(matrix)}
+                cache[key] = echo, matrices
+            if like.dtype not in matrices:
+                matrices[like.dtype] = matrices[torch.float64].to(like.dtype)
+            return matrices[like.dtype]
 
     def _A_adjoint(self, y):
+        wanted = torch.is_grad_enabled() and y.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             # the transpose of A is the derivative of <A x, y>
             y = y.clone() if y.is_inference() else y
+            y = y if wanted else y.detach()
             x = torch.zeros(len(y), *self.image_shape(tuple(y.shape[1:])), dtype=y.dtype,
                             device=y.device, requires_grad=True)
-            return torch.autograd.grad(self._A(x), x, y, create_graph=y.requires_grad)[0]
+            return torch.autograd.grad(self._A(x), x, y, create_graph=wanted)[0]
 
     def A(self, x):
         """Degrade: image (N, C, H, W) -> measurement (N, c, h, w), same dtype.
@@ -214,8 +323,8 @@ class LinearOperator(nn.Module):
             x (Tensor): Raw image (N, C, H, W), floating point, any range.
             y (Tensor): Measurement (N, c, h, w) in the same unit.
             strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
-            check (bool): Look for NaN and inf (one small reduction, which
-                synchronises CUDA).
+            check (bool | DeferredCheck): Look for NaN and inf (one small
+                reduction, for which True waits, on CUDA too).
 
         Returns:
             Tensor: (N, C, H, W) in the dtype of ``x``; the correction is
@@ -227,12 +336,11 @@ class LinearOperator(nn.Module):
         """
         self.check_pair(x, y)
         check_strength(strength)
-        wide = compute_dtype(x, y)
-        with full_precision(x.device.type):
+        wide = full_dtype(compute_dtype(x, y), x.device.type, self.products)
+        with no_autocast(x.device.type):
             raw = x.to(wide)
             error = y.to(wide) - self._A(raw)
-            if check:
-                check_finite(error, x, y)
+            run_check(check, error, x, y)
             if strength != 1:
                 error = error * strength
             return (raw + self._A_dagger(error)).to(x.dtype)
@@ -247,8 +355,9 @@ class LinearOperator(nn.Module):
                              f'{tuple(x.shape)} and {self!r}, got {tuple(y.shape)}')
 
     def _run(self, function, tensor, **named):
-        with full_precision(tensor.device.type):
-            result = function(tensor.float() if tensor.dtype in HALF else tensor)
+        wide = full_dtype(compute_dtype(tensor), tensor.device.type, self.products)
+        with no_autocast(tensor.device.type):
+            result = function(tensor.to(wide))
             # of image and measurement the smaller one, which the other one determines
             check_finite(result if 'image' in named else tensor, **named)
             return result.to(tensor.dtype)

@@ -16,7 +16,7 @@ NEGLIGIBLE = 1e-6
 
 
 @cached(maxsize=16)
-def _filters(scale, bound, a, dtype, device):
+def _filters(scale, bound, a):
     """The downsampling filter h and the LR filter (h hᵀ)⁻¹, both 2-D."""
     reach = RADIUS['bicubic', True] * scale
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -47,7 +47,7 @@ def _filters(scale, bound, a, dtype, device):
     while inverse.shape[0] > 3 and \
             inverse.abs().sum() - inverse[1:-1, 1:-1].abs().sum() < NEGLIGIBLE * total:
         inverse = inverse[1:-1, 1:-1]
-    return h[None, None].to(device, dtype), inverse[None, None].to(device, dtype)
+    return h[None, None], inverse[None, None]
 
 
 def _delta(size, index):
@@ -85,6 +85,7 @@ class CEM(LinearOperator):
     """
     is_exact = False
     axes = frozenset(('space',))
+    products = ('conv',)
 
     def __init__(self, scale, bound=0.01, a=-0.5):
         super().__init__()
@@ -103,7 +104,7 @@ class CEM(LinearOperator):
         return shape[0], shape[1] * self.scale, shape[2] * self.scale
 
     def _filters(self, like):
-        return _filters(self.scale, self.bound, self.a, like.dtype, like.device)
+        return _filters(self.scale, self.bound, self.a, dtype=like.dtype, device=like.device)
 
     def _A(self, x):
         h, _ = self._filters(x)

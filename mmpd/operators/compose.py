@@ -51,6 +51,7 @@ class Compose(LinearOperator):
         self.unit_range = any(operator.unit_range for operator in built)
         self.tight = all(operator.tight for operator in built)
         self.axes = frozenset().union(*(operator.axes for operator in built))
+        self.products = tuple({kind for operator in built for kind in operator.products})
         scales = [operator.scale for operator in built]
         if None not in scales:
             self.scale = 1

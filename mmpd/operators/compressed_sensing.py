@@ -11,11 +11,11 @@ __all__ = ['BlockCompressedSensing']
 
 
 @cached(maxsize=16)
-def _sampling_matrix(count, size, seed, dtype, device):
+def _sampling_matrix(count, size, seed):
     """First ``count`` rows of a random orthogonal (size, size) matrix."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(noise).Q.T[:count].to(device, dtype)
+    return torch.linalg.qr(noise).Q.T[:count]
 
 
 @OPERATORS.register_module()
@@ -38,6 +38,7 @@ class BlockCompressedSensing(LinearOperator):
     tight = True
     axes = frozenset(('space',))
     noise_gain = 1.0
+    products = ('matmul',)
 
     def __init__(self, ratio=0.25, block=32, seed=0):
         super().__init__()
@@ -61,7 +62,8 @@ class BlockCompressedSensing(LinearOperator):
         return shape[0] // self.count, shape[1] * self.block, shape[2] * self.block
 
     def _matrix(self, like):
-        return _sampling_matrix(self.count, self.block**2, self.seed, like.dtype, like.device)
+        return _sampling_matrix(self.count, self.block**2, self.seed, dtype=like.dtype,
+                                device=like.device)
 
     def _A(self, x):
         n, c, height, width = x.shape

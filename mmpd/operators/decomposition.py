@@ -5,10 +5,10 @@ from torch import nn
 from .base import (
     LinearOperator,
     check_batch,
-    check_finite,
     check_strength,
     compute_dtype,
-    full_precision,
+    no_autocast,
+    run_check,
 )
 
 __all__ = ['apply', 'apply_to_any', 'decompose', 'replace_range']
@@ -49,9 +49,10 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
         raw (Tensor): Raw prediction (N, C, H, W), floating point.
         y (Tensor): Measurement, in the same unit.
         operator (LinearOperator | object): mmpd's, or an object with ``A``
-            and ``A_dagger`` such as a deepinv ``LinearPhysics``.
+            and ``A_dagger`` such as a deepinv ``LinearPhysics``; a foreign one's
+            arithmetic follows torch's switches (TF32), mmpd's is never below float32.
         strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
-        check (bool): Raise on NaN and inf.
+        check (bool | DeferredCheck): Raise on NaN and inf.
 
     Returns:
         Tensor: (N, C, H, W), dtype of ``raw``.
@@ -66,7 +67,7 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
         raise ValueError(f'measurement: expected a floating point tensor, got {y.dtype}')
     check_strength(strength)
     wide = compute_dtype(raw, y)
-    with full_precision(raw.device.type):
+    with no_autocast(raw.device.type):
         image = raw.to(wide)
         measured = apply(operator, 'A', image)
         if measured.shape != y.shape:
@@ -74,6 +75,5 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
                              f'shape {tuple(raw.shape)} and {type(operator).__name__}, '
                              f'got {tuple(y.shape)}')
         error = y.to(wide) - measured
-        if check:
-            check_finite(error, raw, y)
+        run_check(check, error, raw, y)
         return (image + strength * apply(operator, 'A_dagger', error)).to(raw.dtype)

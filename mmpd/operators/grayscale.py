@@ -27,6 +27,7 @@ class Grayscale(LinearOperator):
     scale = 1
     tight = True
     axes = frozenset(('channel',))
+    products = ()
 
     def __init__(self, weights=(1 / 3, 1 / 3, 1 / 3)):
         super().__init__()

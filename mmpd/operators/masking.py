@@ -25,6 +25,7 @@ class Masking(LinearOperator):
     scale = 1
     unit_range = True
     noise_gain = 1.0
+    products = ()
 
     def __init__(self, mask):
         super().__init__()

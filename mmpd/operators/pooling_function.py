@@ -1,8 +1,8 @@
-"""The pooling-based decomposition as a function that autograd can differentiate."""
+"""The pooling-based decomposition as a function that autograd and torch.func can differentiate."""
 import torch
 
-from .base import compute_dtype, full_precision
-from .pooling_pass import average_pool, fused_projection
+from .base import compute_dtype, no_autocast
+from .pooling_pass import average_pool, fused_projection, replicate
 
 __all__ = ['PoolingProjection']
 
@@ -10,23 +10,44 @@ __all__ = ['PoolingProjection']
 class PoolingProjection(torch.autograd.Function):
     """``apply(x, y or None, scale, strength, check)``, see :func:`fused_projection`.
 
-    The projection is self-adjoint, so backward is the same pass with y = 0.
+    The projection is self-adjoint, so backward is the same pass with y = 0,
+    and linear, so the forward derivative is the same pass of the tangents.
     """
 
     @staticmethod
-    def forward(ctx, x, y, scale, strength, check):
-        ctx.scale, ctx.strength = scale, strength
+    def forward(x, y, scale, strength, check):
+        with no_autocast(x.device.type):
+            return fused_projection(x, y, scale, strength, check=check)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, y, ctx.scale, ctx.strength, _ = inputs
         ctx.dtypes = x.dtype, None if y is None else y.dtype
-        return fused_projection(x, y, scale, strength, check=check)
 
     @staticmethod
     def backward(ctx, grad):
         grad_x = grad_y = None
         if ctx.needs_input_grad[0]:
-            with full_precision(grad.device.type):
-                grad_x = PoolingProjection.apply(grad, None, ctx.scale, ctx.strength, False)
+            grad_x = PoolingProjection.apply(grad, None, ctx.scale, ctx.strength, False)
         if ctx.needs_input_grad[1]:
             wide = grad.to(compute_dtype(grad))
             grad_y = average_pool(wide, ctx.scale) * (ctx.strength * ctx.scale**2)
             grad_y = grad_y.to(ctx.dtypes[1])
         return grad_x, grad_y, None, None, None
+
+    @staticmethod
+    def jvp(ctx, x, y, *_):
+        if x is not None:
+            return PoolingProjection.apply(x, y, ctx.scale, ctx.strength, False)
+        wide = y.to(compute_dtype(y))
+        return (replicate(wide, ctx.scale) * ctx.strength).to(ctx.dtypes[0])
+
+    @staticmethod
+    def vmap(info, in_dims, x, y, scale, strength, check):
+        """The dimension of vmap becomes part of the batch."""
+        x, y = (None if tensor is None else
+                (tensor.expand(info.batch_size, *tensor.shape) if dim is None else
+                 tensor.movedim(dim, 0)).flatten(0, 1)
+                for tensor, dim in zip((x, y), in_dims, strict=False))
+        result = PoolingProjection.apply(x, y, scale, strength, check)
+        return result.unflatten(0, (info.batch_size, -1)), 0

@@ -2,7 +2,7 @@
 import torch
 
 from . import triton_pooling
-from .base import HALF, check_finite, compute_dtype
+from .base import HALF, compute_dtype, full_dtype, run_check
 
 __all__ = ['average_pool', 'fused_projection', 'replicate']
 
@@ -47,7 +47,7 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
         scale (int): s.
         strength (float): Weight of the correction.
         out (Tensor, optional): Where to write, with the strides of ``x``; may be ``x``.
-        check (bool): Raise on NaN and inf.
+        check (bool | DeferredCheck): Raise on NaN and inf.
 
     Returns:
         Tensor: ``out``, or a new tensor like ``x``.
@@ -57,10 +57,10 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     wide = compute_dtype(x) if y is None else compute_dtype(x, y)
     result = torch.empty_like(x) if out is None else out
     if triton_pooling.usable(x, y, scale):
-        done, error = triton_pooling.project(x, y, scale, strength, result, want_error=check)
+        done, error = triton_pooling.project(x, y, scale, strength, result,
+                                             want_error=bool(check))
         if done:
-            if check:
-                check_finite(error, x, y)
+            run_check(check, error, x, y)
             return result
     source, inner = _rows(x)
     target = _rows(result)[0]
@@ -71,6 +71,8 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
         y = y.to(wide)
         small = y.permute(0, 2, 3, 1) if inner > 1 else y
         small = small.reshape(len(source), row // scale)
+    # sums as products with ones, which are faster, unless torch may shorten products
+    products = full_dtype(wide, x.device.type, ('matmul', )) == wide
     ones = source.new_ones(scale, dtype=wide)
     mean = (ones / scale**2).view(1, 1, scale)
     size = row * ones.element_size() * (2 if x.dtype not in HALF else 2 * scale)
@@ -78,15 +80,15 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     for start in range(0, len(source), step):
         block = source[start:start + step].to(wide)
         k = len(block)
-        rows = torch.bmm(mean.expand(k, 1, scale), block)
+        rows = (torch.bmm(mean.expand(k, 1, scale), block) if products
+                else block.sum(1, keepdim=True).div_(scale**2))
         known = rows.new_zeros(k, row // scale) if y is None else small[start:start + step]
-        if inner == 1:  # one operation less
+        if inner == 1 and products:  # one operation less
             error = torch.addmv(known.reshape(-1), rows.view(-1, scale), ones, alpha=-1)
         else:
             error = known - rows.view(k, -1, scale, inner).sum(2).view(k, -1)
         del rows  # not to be held beside the expanded error
-        if check:
-            check_finite(error, x, y)
+        run_check(check, error, x, y)
         if strength != 1:
             error = error * strength
         error = error.view(k, -1, 1, inner).expand(-1, -1, scale, -1).reshape(k, 1, row)

@@ -9,7 +9,6 @@ from .kernels import check_kernel, taps
 __all__ = ['SeparableResize', 'resize_matrix']
 
 
-@cached(maxsize=64)
 def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library'):
     """The one-axis downsampling matrix, as a table of weights.
 
@@ -32,8 +31,13 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library
     check_positive_int(size, 'size')
     if size % scale:
         raise ValueError(f'size: expected a multiple of the scale {scale}, got {size}')
+    return _matrix(size, scale, kernel, bool(antialias), border)
+
+
+@cached(maxsize=64)
+def _matrix(size, scale, kernel, antialias, border):
     length = size // scale
-    offsets, weights = map(torch.from_numpy, taps(scale, kernel, bool(antialias)))
+    offsets, weights = map(torch.from_numpy, taps(scale, kernel, antialias))
     places = torch.arange(length)[:, None] * scale + offsets
     weights = weights.expand(length, -1)
     if border == 'mirror':
@@ -47,12 +51,8 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library
 
 
 @cached(maxsize=64)
-def _factor(kind, size, scale, kernel, antialias, border, dtype, device):
-    """A ('A') or its pseudo-inverse ('A†') along one axis, on a device; size is the image's."""
-    matrix = resize_matrix(size, scale, kernel, antialias, border)
-    if kind == 'A†':
-        matrix = torch.linalg.pinv(matrix)
-    return matrix.to(device, dtype)
+def _pseudo_inverse(size, scale, kernel, antialias, border):
+    return torch.linalg.pinv(_matrix(size, scale, kernel, antialias, border))
 
 
 @OPERATORS.register_module()
@@ -77,6 +77,7 @@ class SeparableResize(LinearOperator):
         (N, C, H/s, W/s).
     """
     axes = frozenset(('space',))
+    products = ('matmul',)
 
     def __init__(self, scale, kernel='bicubic', antialias=True, border='library'):
         super().__init__()
@@ -120,8 +121,10 @@ class SeparableResize(LinearOperator):
         return shape[0], shape[1] * self.scale, shape[2] * self.scale
 
     def _factors(self, kind, height, width, like):
-        return (_factor(kind, size, self.scale, self.kernel, self.antialias, self.border,
-                        like.dtype, like.device) for size in (height, width))
+        """A ('A') or its pseudo-inverse ('A†') along each axis; height and width of the image."""
+        make = _matrix if kind == 'A' else _pseudo_inverse
+        return (make(size, self.scale, self.kernel, self.antialias, self.border,
+                     dtype=like.dtype, device=like.device) for size in (height, width))
 
     def _A(self, x):
         rows, columns = self._factors('A', *x.shape[-2:], x)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 
+from .base import is_plain
 from .builder import argument_error, build_operator, operator_class
 
 __all__ = ['infer_scale', 'prepare_operator', 'resolve_operator']
@@ -97,6 +98,8 @@ def resolve_operator(operator, image_shape, lr_shape, device='cpu'):
     try:
         key = _content(operator), scale, device
     except TypeError:  # a tensor, say, which may be another one tomorrow
+        return _build(operator, scale, device)
+    if not is_plain():  # its buffers would be fake
         return _build(operator, scale, device)
     with _lock:
         if key not in _built:

@@ -1,8 +1,6 @@
 """Pixels moved until a separable resizing gives back every LR value, around those that differ."""
 import torch
 
-from .base import full_precision
-
 __all__ = ['ROUGH', 'differs', 'refine_rows']
 
 ROUGH = 2e-3  # rounding errors of A in float32 are smaller
@@ -51,8 +49,7 @@ def refine_rows(image, lr, operator, max_iterations, library=None):
         tuple[Tensor, int]: uint8 (N, C, H, W) and how many LR values differ.
     """
     lr = lr.float()
-    with full_precision(image.device.type):
-        pixels = operator.project(image.float(), lr).clamp(0, 255).round().contiguous()
+    pixels = operator.project(image.float(), lr).clamp(0, 255).round().contiguous()
     generator = torch.Generator(pixels.device).manual_seed(0)
     axes = [_taps(matrix) for matrix in operator._factors('A', *pixels.shape[-2:], pixels)]
     step = max(1, WINDOWS // (axes[0][1].shape[1] * axes[1][1].shape[1]))

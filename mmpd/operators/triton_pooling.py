@@ -3,7 +3,8 @@
 Used by :func:`mmpd.operators.pooling_decomposition` where it can be; anything
 else (no Triton, CPU, float64, channels-last memory, a scale that is no power of
 two or above 64) takes the plain path.  Its arithmetic is tested in Triton's
-interpreter; it has been run on no GPU so far.
+interpreter; it has been run on no GPU so far.  Therefore its result is compared
+with the plain path's when a device first uses it with a scale and dtype.
 """
 import functools
 import importlib.util
@@ -52,7 +53,8 @@ def _kernel():
     return project
 
 
-_failure = []  # why the kernel cannot be built here
+_failures = {}  # device -> why the kernel is not used there
+_verified = set()  # (device, scale, dtype) for which it gives what it should
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,15 +67,18 @@ def usable(x, y, scale):
     """Whether the kernel can take this image and measurement."""
     return (x.is_cuda and 2 <= scale <= 64 and scale & (scale - 1) == 0 and x.dtype in DTYPES
             and (y is None or (y.dtype in DTYPES and y.device == x.device))
-            and x.is_contiguous() and installed() and not _failure)
+            and x.is_contiguous() and installed() and x.device not in _failures
+            # a graph that is being captured could not wait for the comparison
+            and ((x.device, scale, x.dtype) in _verified
+                 or not torch.cuda.is_current_stream_capturing()))
 
 
 def project(x, y, scale, strength, out, want_error=False):
     """out = x + strength · A†(y - A x); y = None stands for 0.
 
     Triton compiles the kernel when it is first launched, for which it needs a C
-    compiler. Where that fails, the log says so once, and ``usable`` is False
-    from then on.
+    compiler. Where that fails, or the result is not the plain path's, the log
+    says so once, and ``usable`` is False for that device from then on.
 
     Args:
         x (Tensor): (N, C, H, W), contiguous, one of ``DTYPES``.
@@ -86,21 +91,51 @@ def project(x, y, scale, strength, out, want_error=False):
     Returns:
         tuple[bool, Tensor | None]: Whether it was done, and the error if wanted.
     """
+    try:
+        if (x.device, scale, x.dtype) not in _verified:
+            _verify(x.device, scale, x.dtype)
+            _verified.add((x.device, scale, x.dtype))
+        return True, _launch(x, y, scale, strength, out, want_error)
+    except Exception as reason:  # no compiler, another version of Triton, another GPU
+        if 'out of memory' in str(reason).lower():  # the plain path would need as much
+            raise
+        _failures[x.device] = reason
+        logging.getLogger(__name__).warning(
+            'the Triton kernel of the pooling-based decomposition cannot be used on %s, plain '
+            'PyTorch runs instead: %s', x.device, reason)
+        return False, None
+
+
+def _launch(x, y, scale, strength, out, want_error):
     n, c, height, width = x.shape
     rows = n * c * height // scale
     columns = max(scale, min(TILE // scale, 1 << (width - 1).bit_length()))
     y = x if y is None else y.contiguous()
     error = (torch.empty(n, c, height // scale, width // scale, device=x.device)
              if want_error else out)
-    try:
-        with torch.cuda.device(x.device) if x.is_cuda else nullcontext():  # else: interpreted
-            _kernel()[(rows, -(-width // columns))](
-                x, y, out, error, width, float(strength), S=scale, COLUMNS=columns,
-                HAS_Y=y is not x, STORE_ERROR=want_error)
-    except Exception as reason:  # no compiler, another version of Triton, another GPU
-        _failure.append(reason)
-        logging.getLogger(__name__).warning(
-            'Triton cannot build the kernel of the pooling-based decomposition, which runs in '
-            'plain PyTorch instead: %s', reason)
-        return False, None
-    return True, error if want_error else None
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():  # else: interpreted
+        _kernel()[(rows, -(-width // columns))](
+            x, y, out, error, width, float(strength), S=scale, COLUMNS=columns,
+            HAS_Y=y is not x, STORE_ERROR=want_error)
+    return error if want_error else None
+
+
+def _verify(device, scale, dtype):
+    """Raise RuntimeError unless the kernel computes what plain PyTorch does, on a small image."""
+    columns = TILE // scale + 2 * scale  # more than one tile, the last one not full
+    x = torch.arange(2 * 2 * scale * columns, device=device, dtype=torch.float32)
+    x = (x * 12.9898).sin().view(1, 2, 2 * scale, columns).to(dtype)
+    patches = x.float().view(1, 2, 2, scale, columns // scale, scale)
+    pooled = patches.mean((3, 5))
+    y = (pooled * 3).cos()
+    tolerance = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+    for known in (y, None):
+        out = torch.empty_like(x)
+        error = _launch(x, known, scale, 0.75, out, True)
+        wanted = (0 if known is None else known) - pooled
+        expected = (patches + 0.75 * wanted[:, :, :, None, :, None]).view(x.shape)
+        apart = max((out.float() - expected).abs().max().item() / expected.abs().max().item(),
+                    (error - wanted).abs().max().item())
+        if not apart <= tolerance:
+            raise RuntimeError(f'its result is not that of plain PyTorch for scale {scale} and '
+                               f'{dtype} (they are {apart:.2g} apart)')

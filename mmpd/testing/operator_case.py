@@ -259,8 +259,8 @@ class OperatorCase:
         before = torch.get_float32_matmul_precision()
         try:
             torch.set_float32_matmul_precision('medium')
-            assert torch.equal(operator.project(x, y), expected)
-            assert torch.get_float32_matmul_precision() == 'medium', 'not put back'
+            assert_close(operator.project(x, y), expected, "under 'medium'", 1e-6)
+            assert torch.get_float32_matmul_precision() == 'medium', 'it is the whole process\'s'
         finally:
             torch.set_float32_matmul_precision(before)
 

@@ -1,17 +1,20 @@
-"""Checkpoints: reading them, keys without wrappers, and loading completely or not at all."""
+"""Checkpoints: their state dicts, keys without wrappers, and loading completely or not at all."""
 import re
-from urllib.error import URLError
+from collections import Counter, defaultdict
+from typing import NamedTuple
 
 from mmengine.logging import print_log
-from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors.torch import load_file
-from torch.hub import get_dir
+from mmengine.runner.checkpoint import get_state_dict
 
 from ..errors import WeightsMismatch, WeightsNotFound
+from .model import unwrap
+from .reader import check_finite, read_checkpoint
 
-__all__ = ['load_completely', 'pretrained_cfg', 'read_state_dict', 'strip_wrapper_prefix']
+__all__ = ['Differences', 'compare', 'load_completely', 'match_model', 'pretrained_cfg',
+           'read_state_dict', 'sizes_of', 'strip_wrapper_prefix']
 
 WRAPPER = re.compile(r'(^|\.)(?:module\.)+')
+COUNTERS = {'steps', 'n_averaged'}  # what averaged models keep beside ``module``
 
 
 def read_state_dict(checkpoint):
@@ -19,40 +22,29 @@ def read_state_dict(checkpoint):
 
     Raises:
         WeightsNotFound: if the file does not exist or the URL cannot be reached.
-        RuntimeError: if it cannot be read safely, or holds no state dict.
+        WeightsMismatch: if it cannot be read safely, holds no state dict, or weights that are NaN
+            or infinite.
     """
-    try:
-        if str(checkpoint).endswith('.safetensors'):  # mmengine does not know the format
-            content = load_file(checkpoint)
-        else:
-            content = CheckpointLoader.load_checkpoint(
-                checkpoint, map_location='cpu', logger='silent')
-    except FileNotFoundError as error:
-        raise WeightsNotFound(f'pretrained weights: no file {checkpoint}') from error
-    except URLError as error:
-        raise WeightsNotFound(
-            f'pretrained weights: cannot download {checkpoint}: {error}. Without network put the '
-            f'file into {get_dir()}/checkpoints/, or name a local file in init_cfg.checkpoint.'
-        ) from error
-    except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
-        reason = str(error).strip().split('\n')[0]
-        raise WeightsMismatch(
-            f'pretrained weights: {checkpoint} cannot be read: {reason}') from error
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(hasattr(value, 'shape') for value in state.values()):
-        raise WeightsMismatch(f'pretrained weights: {checkpoint} holds no state dict')
-    return strip_wrapper_prefix(state)
+    content = read_checkpoint(checkpoint)
+    state = content.get('state_dict', content)
+    if not isinstance(state, dict) or not state or not all(
+            hasattr(value, 'shape') for value in state.values()):
+        raise WeightsMismatch(f'{checkpoint} holds no state dict')
+    check_finite(state, checkpoint)
+    return state
 
 
-def strip_wrapper_prefix(state_dict):
+def strip_wrapper_prefix(state_dict, own=None):
     """Remove the ``module.`` of DDP wrappers from the keys, at whatever level.
 
     ``MMSeparateDistributedDataParallel`` wraps the children of a model, so its
     checkpoints have keys like ``generator.module.x``, of which a plain model
-    loads nothing, silently.
+    loads nothing, silently. A child that is merely *named* ``module`` keeps its name: the model's
+    keys tell it from a wrapper; without them, that it has siblings.
 
     Args:
         state_dict (dict): Keys to tensors.
+        own (Iterable[str], optional): The keys of the model, without wrappers.
 
     Returns:
         dict: ``state_dict`` itself if there is nothing to remove, else a new
@@ -61,26 +53,132 @@ def strip_wrapper_prefix(state_dict):
     Raises:
         ValueError: if two keys become the same.
     """
-    if not any(WRAPPER.search(key) for key in state_dict):
+    if own is None and not any(WRAPPER.search(key) for key in state_dict):
         return state_dict
-    cleaned = type(state_dict)()
-    for key, value in state_dict.items():
-        new = WRAPPER.sub(r'\1', key)
+    names = _without_wrappers(state_dict, own)
+    if all(key == new for key, new in names.items()):
+        return state_dict
+    cleaned, modules = type(state_dict)(), {}
+    for key, new in names.items():
         if new in cleaned:
             raise ValueError(f'The checkpoint has {new!r} both with and without the "module." of '
                              'a DDP wrapper: it is not clear which one is meant.')
-        cleaned[new] = value
+        cleaned[new] = state_dict[key]
+        modules.update(_modules(key, new))
     if hasattr(state_dict, '_metadata'):
         cleaned._metadata = type(state_dict._metadata)(
-            (WRAPPER.sub(r'\1', f'{key}.')[:-1] if key else key, value)
-            for key, value in state_dict._metadata.items())
+            (modules.get(key, key), value) for key, value in state_dict._metadata.items())
     return cleaned
+
+
+def _without_wrappers(keys, own):
+    """{key: key without the ``module.`` of wrappers}."""
+    children = defaultdict(set)
+    for key in keys:
+        parts = key.split('.')
+        for index, part in enumerate(parts):
+            children['.'.join(parts[:index])].add(part)
+
+    def alone(key):
+        parts = key.split('.')
+        return '.'.join(
+            part for index, part in enumerate(parts) if part != 'module'
+            or index == len(parts) - 1
+            or children['.'.join(parts[:index])] - COUNTERS != {'module'})
+
+    own = set(own or ())
+    ours = {WRAPPER.sub(r'\1', key): key for key in own}
+    return {key: key if key in own else ours.get(WRAPPER.sub(r'\1', key)) or alone(key)
+            for key in keys}
+
+
+def _modules(key, new):
+    """The modules on the way to a key under their old and new names."""
+    old, kept = key.split('.'), new.split('.')
+    path = []
+    for index in range(len(old), 0, -1):  # from the end: which parts were kept
+        here = bool(kept) and old[index - 1] == kept[-1]
+        path.append(('.'.join(old[:index]), '.'.join(kept)))
+        if here:
+            kept.pop()
+    return dict(reversed(path[1:]))
 
 
 def pretrained_cfg(init_cfg):
     """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None."""
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+
+
+class Differences(NamedTuple):
+    """How a state dict differs from that of a model."""
+    missing: list  # keys that only the model has
+    unexpected: list  # keys that only the state dict has
+    reshaped: dict  # key: (shape in the state dict, shape in the model)
+
+    @property
+    def count(self):
+        return len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+    @property
+    def first(self):
+        """The first differences in words, one of each kind."""
+        problems = [f'"{key}" is {given} in the file and {expected} in the model'
+                    for key, (given, expected) in list(self.reshaped.items())[:1]]
+        problems += [f'"{key}" is not in the file' for key in self.missing[:1]]
+        problems += [f'"{key}" of the file is not in the model' for key in self.unexpected[:1]]
+        return '; '.join(problems)
+
+    @property
+    def unloaded(self):
+        """Which parts of the model get nothing from the state dict, with numbers of tensors."""
+        parts = Counter('.'.join(key.split('.')[:2]) for key in [*self.missing, *self.reshaped])
+        return ', '.join(f'{part} ({number})' for part, number in parts.items())
+
+
+def compare(own, state):
+    """How ``state`` differs from ``own``, the state dict of a model.
+
+    Counters of batch normalisation, which old files lack, are not missed.
+    """
+    return Differences(
+        [key for key in own if key not in state and not key.endswith('num_batches_tracked')],
+        [key for key in state if key not in own],
+        {key: (tuple(state[key].shape), tuple(value.shape)) for key, value in own.items()
+         if key in state and state[key].shape != value.shape})
+
+
+def match_model(model, state, training=False, resuming=False):
+    """How a checkpoint's state dict differs from a model in what the model cannot do without.
+
+    Not compared are counters of steps, and perceptual losses, which load weights of their own;
+    outside training discriminators; on starting from weights a discriminator that the
+    file has not, as published generators have none; and a ``generator_ema`` of the file that
+    the model does not keep.
+
+    Args:
+        model (nn.Module): The model, possibly in a wrapper.
+        state (dict): Keys to tensors, on any device.
+        training (bool): Whether the model is to be trained from it.
+        resuming (bool): Whether a run is to go on.
+
+    Returns:
+        tuple[Differences, dict]: the differences, and the part of the model's state dict
+        that was compared.
+    """
+    model = unwrap(model)
+    own = get_state_dict(model)
+    adapt = getattr(model, 'adapt_state_dict', None)  # of GANPriorSR
+    state = adapt(state) if adapt else strip_wrapper_prefix(state, own)
+    parts = [{key.split('.')[0] for key in keys} for keys in (own, state)]
+    ignored = {'step_counter', 'perceptual_loss'}
+    if not training or not resuming and 'discriminator' not in parts[0] & parts[1]:
+        ignored.add('discriminator')
+    if 'generator_ema' not in parts[0]:
+        ignored.add('generator_ema')
+    own, state = ({key: value for key, value in keys.items() if key.split('.')[0] not in ignored
+                   and key != 'generator_ema.steps'} for keys in (own, state))
+    return compare(own, state), own
 
 
 def load_completely(module, checkpoint, prefix='', name='prior'):
@@ -97,38 +195,64 @@ def load_completely(module, checkpoint, prefix='', name='prior'):
 
     Raises:
         WeightsNotFound: if the checkpoint cannot be had.
-        WeightsMismatch: if not all tensors of ``module`` are in the checkpoint with
-            their shapes, or the checkpoint has others; names the first ones.
+        WeightsMismatch: if it cannot be read, or if not all tensors of ``module`` are in it with
+            their shapes, or it has others; names sizes that differ, then the first tensors.
     """
-    state = read_state_dict(checkpoint)
-    if prefix:
-        start = prefix.rstrip('.') + '.'
-        chosen = {key[len(start):]: value for key, value in state.items() if key.startswith(start)}
-        if not chosen:
-            found = ', '.join(sorted({key.split('.')[0] for key in state})[:8])
-            raise WeightsMismatch(f'{name}: {checkpoint} has no keys that begin with "{start}"; '
-                               f'it has: {found}')
-        state = chosen
+    try:
+        state = read_state_dict(checkpoint)
+    except WeightsMismatch as error:
+        raise WeightsMismatch(f'{name}: {error}') from error
+    except WeightsNotFound as error:
+        raise WeightsNotFound(f'{name}: {error} (init_cfg.checkpoint)') from error
     own = module.state_dict()
+    if prefix:
+        start = re.compile(r'(module\.)*' + re.escape(prefix.rstrip('.') + '.'))
+        chosen = {key[start.match(key).end():]: value for key, value in state.items()
+                  if start.match(key)}
+        if not chosen:
+            plain = strip_wrapper_prefix(state)
+            found = ', '.join(sorted({key.split('.')[0] for key in plain})[:8])
+            raise WeightsMismatch(f'{name}: {checkpoint} has no keys that begin with '
+                                  f'"{prefix.rstrip(".")}."; it has: {found}')
+        state = chosen
     if 'steps' not in own:
         state.pop('steps', None)  # the counter of mmengine's averaged models (generator_ema)
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    differing = [key for key in own if key in state and own[key].shape != state[key].shape]
-    if missing or unexpected or differing:
-        matched = len(own) - len(missing) - len(differing)
-        problems = []
-        if differing:
-            key = differing[0]
-            problems.append(f'"{key}" is {tuple(state[key].shape)} in the file and '
-                            f'{tuple(own[key].shape)} in the model')
-        if missing:
-            problems.append(f'"{missing[0]}" is not in the file')
-        if unexpected:
-            problems.append(f'"{unexpected[0]}" of the file is not in the model')
+    state = strip_wrapper_prefix(state, own)
+    differences = compare(own, state)
+    if differences.count:
+        matched = len(own) - len(differences.missing) - len(differences.reshaped)
         raise WeightsMismatch(
-            f'{name}: {matched} of {len(own)} tensors match {checkpoint} (prefix "{prefix}"): '
-            + '; '.join(problems) + '. Is it for another out_size or other channels?')
+            f'{name}: {_sizes(state, own)}{matched} of {len(own)} tensors match {checkpoint} '
+            f'(prefix "{prefix}"): {differences.first}')
     module.load_state_dict(state)
     print_log(f'{name}: {len(own)} of {len(own)} tensors loaded from {checkpoint} '
               f'(prefix "{prefix}")', logger='current')
+
+
+def sizes_of(state):
+    """What the keys and shapes of a StyleGAN2 generator or discriminator say of its size."""
+    sizes = {}
+    noises = [int(key.rsplit('_', 1)[1]) for key in state
+              if re.fullmatch(r'injected_noise_\d+', key)]
+    blocks = [int(key.split('.')[1]) for key in state if re.match(r'convs\.\d+\.', key)]
+    if noises:  # two at each resolution but the first
+        sizes['out_size'] = 2**(max(noises) // 2 + 2)
+        layers = [key for key in state if re.fullmatch(r'style_mapping\.\d+\.bias', key)]
+        sizes['num_mlps'] = len(layers)
+        if layers:
+            sizes['style_channels'] = state[layers[0]].shape[0]
+        if 'constant_input.input' in state:
+            sizes['width at 4 px'] = state['constant_input.input'].shape[1]
+    elif blocks:
+        sizes['in_size'] = 2**(max(blocks) + 2)
+    return sizes
+
+
+def _sizes(state, own):
+    """The sizes in which two networks differ, in words, or ''."""
+    given, expected = sizes_of(state), sizes_of(own)
+    differing = [key for key in expected if given.get(key, expected[key]) != expected[key]]
+    if not differing:
+        return ''
+    texts = [', '.join(f'{key} {sizes[key]}' for key in differing) for sizes in (given, expected)]
+    return f'the checkpoint has {texts[0]}, the model {texts[1]}; '

@@ -1,12 +1,9 @@
 """Checkpoints of other programs: read without running code, their weights found."""
-import pickle
-from urllib.error import URLError
-
 import torch
-from safetensors.torch import load_file
 
-from ..errors import WeightsMismatch, WeightsNotFound
+from ..errors import WeightsMismatch
 from .checkpoint import strip_wrapper_prefix
+from .reader import check_finite, read_checkpoint
 
 __all__ = ['generator_weights', 'read_content']
 
@@ -17,9 +14,7 @@ GENERATORS = ('generator_ema.', 'generator.', 'netG.')
 
 
 def read_content(path):
-    """What a checkpoint file holds; nothing in it is run (``weights_only``).
-
-    mmengine's own loader does not ask for that where it downloads.
+    """What a checkpoint file holds; nothing in it is run.
 
     Args:
         path (str | Path): File of ``torch.save`` or safetensors, or a URL.
@@ -31,25 +26,9 @@ def read_content(path):
         WeightsNotFound: if there is no such file, or it cannot be downloaded.
         WeightsMismatch: if it cannot be read safely, or does not hold a dict.
     """
-    try:
-        if str(path).endswith('.safetensors'):
-            content = load_file(path)
-        elif '://' in str(path):
-            content = torch.hub.load_state_dict_from_url(
-                str(path), map_location='cpu', weights_only=True)
-        else:
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsNotFound(f'no checkpoint {path}') from error
-    except URLError as error:
-        raise WeightsNotFound(f'cannot download {path}: {error}') from error
-    except Exception as error:  # zip, pickle, tensor and refusal errors have no common base
-        reason = str(error).strip().split('\n')[0]
-        if isinstance(error, pickle.UnpicklingError):
-            reason = 'it holds more than weights, or is no checkpoint at all, and is not unpickled'
-        raise WeightsMismatch(f'checkpoint {path} cannot be read: {reason}') from error
-    if not isinstance(content, dict) or not content:
-        raise WeightsMismatch(f'checkpoint {path} holds no weights but a {type(content).__name__}')
+    content = read_checkpoint(path)
+    if not content:
+        raise WeightsMismatch(f'checkpoint {path} holds no weights')
     return content
 
 
@@ -77,6 +56,7 @@ def generator_weights(content, path):
     if not state:
         raise WeightsMismatch(f'checkpoint {path} holds no weights; it has: '
                               f'{", ".join(map(str, list(content)[:8]))}')
+    check_finite(state, path)
     state = strip_wrapper_prefix(state)
     for prefix in GENERATORS:
         part = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}

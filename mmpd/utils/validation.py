@@ -77,7 +77,8 @@ def check_strength(value):
 
 def check_bool(value, name):
     """Return ``value`` as True or False if it is one of them, 1 or 0; texts would all be true."""
-    if not isinstance(value, (bool, int, Integral)) and type(value).__name__ != 'bool_' or (
+    if not isinstance(value, (bool, int, Integral)) and type(value).__name__ not in (
+            'bool_', 'bool') or (
             value not in (0, 1)):
         refuse(name, 'True or False', value)
     return bool(value)

@@ -12,8 +12,9 @@ from mmengine.fileio import get_file_backend, put
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import save_checkpoint
 
-from mmpd.compat import apply, checkpoints
+from mmpd.compat import apply
 from mmpd.compat.checkpoints import AtomicLocalBackend
+from mmpd.utils import safe_pickle
 
 
 def message_hub():
@@ -87,10 +88,10 @@ def test_malicious_checkpoints_are_refused(content):
 
 def test_getattr_gives_the_four_methods_only():
     for name in ('min', 'max', 'current', 'mean'):
-        assert checkpoints._history_method(HistoryBuffer, name) is getattr(HistoryBuffer, name)
+        assert safe_pickle._history_method(HistoryBuffer, name) is getattr(HistoryBuffer, name)
     for owner, name in [(HistoryBuffer, 'update'), (str, 'min'), (HistoryBuffer(), 'mean')]:
         with pytest.raises(AttributeError, match='refused'):
-            checkpoints._history_method(owner, name)
+            safe_pickle._history_method(owner, name)
 
 
 def test_torch_load_itself_is_not_replaced():

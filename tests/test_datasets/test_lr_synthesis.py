@@ -51,9 +51,11 @@ def test_flip_before_synthesis_flips_the_lr(gt):
 def test_every_option_changes_the_result(gt):
     base = build(scale=4)(dict(gt=gt))['img']
     for change in (dict(kernel='average_pooling'), dict(antialias=False), dict(quantize=False),
-                   dict(scale=8)):
+                   dict(scale=8), dict(border='mirror')):
         other = build(**{'scale': 4, **change})(dict(gt=gt))['img']
         assert other.shape != base.shape or (other != base).any(), change
+    mirrored = build(scale=4, border='mirror')(dict(gt=gt))['img']
+    np.testing.assert_array_equal(mirrored, downsample(gt, 4, border='mirror'))
     named = build(scale=4, keys=dict(gt='lq'))(dict(gt=gt))
     assert 'img' not in named and (named['lq'] == base).all()
     assert '4' in repr(build(scale=4)) and 'bicubic' in repr(build(scale=4))

@@ -163,6 +163,25 @@ def test_the_given_operator_is_drawn(tmp_path, operator):
     assert (picture != decomposition_panel(*images, operator=AveragePooling(4))).any()
 
 
+def test_the_given_operator_goes_before_the_models(tmp_path):
+    class Head:
+        def operator_for(self, image, lr):
+            return AveragePooling(4)
+
+    pictures = {}
+    for name, cfg in (('given', dict(operator=dict(type='SeparableResize'))), ('own', {})):
+        hook = HOOKS.build(dict(type='PanelHook', **cfg))
+        runner = FakeRunner(tmp_path / name)
+        object.__setattr__(runner.model, 'pd_head', Head())
+        hook.after_val_iter(runner, 0, outputs=[sample(gt=False)])
+        pictures[name] = runner.visualizer.calls[0][1]
+    one = sample(gt=False)
+    images = [x.numpy().transpose(1, 2, 0)[..., ::-1] for x in (one.input, one.output.pred_img)]
+    for name, operator in (('given', SeparableResize(4)), ('own', AveragePooling(4))):
+        np.testing.assert_array_equal(pictures[name], decomposition_panel(*images,
+                                                                          operator=operator))
+
+
 def test_bad_input_is_named(tmp_path):
     for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0)):
         with pytest.raises(ValueError, match=f'{next(iter(wrong))}: expected'):

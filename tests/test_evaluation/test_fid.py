@@ -1,5 +1,6 @@
 """FID: the arithmetic on known Gaussians, the metric with a small feature network."""
 import json
+from hashlib import sha256
 
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
 import numpy as np
@@ -10,6 +11,7 @@ from mmagic.registry import METRICS
 from scipy.linalg import sqrtm
 
 from mmpd.evaluation.functional import frechet_distance
+from mmpd.evaluation.metrics import fid
 from mmpd.evaluation.metrics.fid import Inception, load_statistics, save_statistics, statistics
 
 
@@ -140,6 +142,9 @@ def test_inception_file(tmp_path, monkeypatch):
 
     path = tmp_path / 'inception-2015-12-05.pt'
     torch.jit.script(Fake()).save(str(path))
+    with pytest.raises(RuntimeError, match='is not inception-2015-12-05.pt: its SHA-256 is'):
+        Inception(path)  # a program, and not the one that is known
+    monkeypatch.setattr(fid, 'INCEPTION_SHA256', sha256(path.read_bytes()).hexdigest())
     metric = METRICS.build(dict(type='SRFID', inception=str(path), device='cpu'))
     assert metric.network_name == 'inception-2015-12-05'
     assert evaluate(metric, samples())['FID'] >= 0
@@ -149,8 +154,11 @@ def test_inception_file(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
         raise OSError('no network')
 
-    monkeypatch.setattr('mmagic.utils.download_from_url', offline)
-    with pytest.raises(FileNotFoundError, match='inception-2015-12-05.pt.*put it at.*inception='):
+    monkeypatch.setattr('mmpd.utils.download.urlopen', offline)
+    monkeypatch.setattr('mmagic.utils.MMAGIC_CACHE_DIR', str(tmp_path / 'none'))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(FileNotFoundError,
+                       match='inception-2015-12-05.pt.*put the file at.*inception='):
         Inception()
 
 

@@ -1,10 +1,11 @@
 """MS-SSIM and LPIPS against independent implementations."""
 import json
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
-import lpips
 import numpy as np
 import pytest
 import torch
@@ -164,10 +165,10 @@ def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):
     def offline(*args, **kwargs):
         raise URLError('no network')
 
-    monkeypatch.setattr(lpips, 'LPIPS', offline)
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('mmpd.utils.download.urlopen', offline)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     with pytest.raises(FileNotFoundError,
-                       match=r'alexnet-owt-7be5be79.pth.*put it at.*checkpoints.*backbone='):
+                       match=r'alexnet-owt-7be5be79.pth.*put the file at.*checkpoints.*backbone='):
         build_lpips('alex')
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match='nowhere.pth'):
@@ -188,3 +189,20 @@ def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):
 def test_missing_library_is_named():
     with pytest.raises(ImportError, match='pip install some-package'):
         require('no_such_module', 'some-package')
+
+
+def test_lpips_uses_the_weights_of_its_package_and_unpickles_nothing(backbone, monkeypatch):
+    """The package calls torch.load and torchvision's download by itself."""
+    import lpips
+    load = torch.load
+
+    def refuse(*args, **kwargs):
+        raise AssertionError('unpickled by lpips')
+
+    monkeypatch.setattr(torch, 'load', refuse)
+    monkeypatch.setattr('mmpd.utils.safe_pickle.torch', SimpleNamespace(
+        load=load, serialization=torch.serialization))
+    network = build_lpips('alex', backbone)
+    heads = load(f'{Path(lpips.__file__).parent}/weights/v0.1/alex.pth', map_location='cpu')
+    assert len(heads) == 5
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in heads.items())

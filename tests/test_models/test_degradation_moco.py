@@ -131,7 +131,7 @@ def test_representation_is_that_of_the_query_encoder():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(momentum=1.5), r'momentum: expected a number in \[0, 1\], got 1.5'),
-    (dict(temperature=0), 'temperature: expected a positive number, got 0'),
+    (dict(temperature=0), 'temperature: expected a number in .0, inf., got 0'),
 ])
 def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
@@ -156,6 +156,18 @@ def pictures(tmp_path_factory):
     (folder.parent / 'meta_info_train.txt').write_text(
         ''.join(f'{index}.png (64,64,3)\n' for index in range(4)))
     return folder.parent
+
+
+def test_both_stages_see_degradations_at_the_same_size():
+    """The restorer's encoder pools its images: what it was pretrained on is pooled as much."""
+    first = Config.fromfile(CONFIG)
+    second = Config.fromfile(CONFIG.with_name('panini_mfr-in512out1024_1xb1-800k_ffhq.py'))
+    crops = {step.crop_size for step in first.train_dataloader.dataset.pipeline
+             if step.type == 'Crop'}
+    assert crops == {(256, 256)} and second.model.generator.in_size == 512
+    ratios = [side / MODELS.build(dict(cfg, init_cfg=None)).image_size for side, cfg in (
+        (256, first.model.encoder), (512, second.model.generator.degradation_encoder))]
+    assert ratios == [2, 2]
 
 
 def shrunken(pictures, work_dir):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmagic.registry import MODELS
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpd.models.heads import PDHead
+from mmpd.models.heads import PDHead, pd_head
 from mmpd.operators import (
     AveragePooling,
     BlockCompressedSensing,
@@ -17,6 +18,7 @@ from mmpd.operators import (
     SeparableResize,
     consistent_uint8,
 )
+from mmpd.operators.base import DeferredCheck
 
 
 def batch(operator, size=16, seed=0, dtype=torch.float32):
@@ -306,6 +308,55 @@ def test_the_range_is_found_out_for_each_scale():
         y = Sum(scale).A(truth)
         result = head(raw * 2 - 1, y * 2 - 1)
         torch.testing.assert_close(Sum(scale).A((result + 1) / 2), y, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('gain, undone', ((1 + 2.4e-5, True), (1 - 1e-5, True), (1 + 4e-7, False)))
+def test_the_range_is_decided_by_the_precision_of_the_dtype(gain, undone):
+    """deepinv's Decolorize maps 1 to 1 + 2.4e-5: a hundred times a rounding error."""
+    operator = Foreign(4, gain=gain)
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = operator.A(truth)
+    head = PDHead(operator)
+    result = (head(raw * 2 - 1, y * 2 - 1) + 1) / 2
+    assert list(head._unit_range.values()) == [undone]
+    assert (operator.A(result) - y).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize('size', (16, 256))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float64))
+def test_a_training_step_does_not_wait_for_its_gpu(monkeypatch, size, dtype):
+    """Counted on the CPU, as if it were one: values that Python looks at."""
+    class Looks(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            Looks.count += func.overloadpacket.__name__ in (
+                '_local_scalar_dense', 'is_nonzero', 'nonzero', 'item')
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(pd_head, 'reading_waits', lambda tensor: True)
+    monkeypatch.setattr(pd_head, 'deferred_check', DeferredCheck())
+    raw, lr = torch.rand(1, 3, size, size, dtype=dtype), torch.rand(1, 3, size // 4, size // 4)
+    head = PDHead(dict(type='AveragePooling', scale=4)).train()
+    with Looks():
+        for _ in range(3):
+            head(raw.clone().requires_grad_(), lr.to(dtype)).sum().backward()
+    assert Looks.count == 0
+    raw[0, 0, 0, 0] = float('nan')
+    head(raw, lr.to(dtype))
+    with pytest.raises(ValueError, match='earlier batch'):  # told, but later
+        head(raw, lr.to(dtype))
+    with pytest.raises(ValueError, match='image: expected finite values, got 1'):
+        head.eval()(raw, lr.to(dtype))
+
+
+def test_deepinv_decolorize_is_consistent_up_to_rounding(physics):
+    operator = physics.Decolorize()
+    raw, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = operator.A(truth)
+    result = (PDHead(operator)(raw * 2 - 1, y * 2 - 1) + 1) / 2
+    error = (operator.A(result).double() - y).square().mean()
+    assert -10 * error.log10() > 130  # dB; 98 where the range is not undone
 
 
 def test_threads_with_images_of_different_sizes():

@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import gan_parts, lr_batch, predict, tiny_model, train_steps
+from conftest import TINY, gan_parts, lr_batch, predict, tiny_model, train_steps
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 
+from mmpd.evaluation.metrics import LRConsistency
 from mmpd.models.editors import pd_mixin
+from mmpd.operators import SeparableResize
+from mmpd.operators.library_resize import LibraryResize
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = sorted((ROOT / 'configs/pd_glean').glob('pd_glean_*b*_*.py'))
@@ -95,7 +98,7 @@ def test_quantize_option_changes_the_prediction(quantize):
 
 
 def test_unknown_quantize_is_refused():
-    with pytest.raises(ValueError, match="quantize: expected one of consistent.*got 'floor'"):
+    with pytest.raises(ValueError, match="test_cfg.quantize: expected one of consistent, .*got 'floor'"):
         tiny_model(test_cfg=dict(quantize='floor'))
 
 
@@ -135,11 +138,6 @@ def test_plain_checkpoint_loads_strictly(tmp_path, type):
 
 
 def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
-    class Wrapper(torch.nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
     model = tiny_model()
     clean = {key: value.clone() for key, value in model.state_dict().items()}
     wrapped = {key.replace('generator.', 'generator.module.', 1): value
@@ -149,7 +147,7 @@ def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
         parameter.data.zero_()
     load_state_dict(other, wrapped, strict=True)
     torch.testing.assert_close(dict(other.state_dict()), clean)
-    model.generator = Wrapper(model.generator)
+    model.generator = torch.nn.DataParallel(model.generator)
     assert list(model.state_dict()) == list(clean)
 
 
@@ -261,6 +259,19 @@ def test_averaged_generator_is_used_outside_training():
     assert not torch.equal(model(lr), model.forward_train(lr))
 
 
+@pytest.mark.parametrize('type', ['GLEANNet', 'GLEANStyleGANv2'])
+def test_the_averaged_generator_begins_with_the_prior(prior_file, type):
+    generator = dict(upstream_generator(), type=type, init_cfg=init_cfg(prior_file))
+    model = tiny_model('PDGLEAN', generator, use_ema=True)
+    model.init_weights()
+    averaged = model.generator_ema.state_dict()
+    assert all(torch.equal(averaged[key], value)
+               for key, value in model.generator.state_dict().items())
+    wanted = torch.load(prior_file)['state_dict']
+    assert all(torch.equal(averaged[key.replace('generator_ema', 'generator')], value)
+               for key, value in wanted.items())
+
+
 @pytest.mark.parametrize('load', [load_state_dict, torch.nn.Module.load_state_dict],
                          ids=['mmengine', 'torch'])
 def test_a_plain_checkpoint_fills_the_averaged_generator_too(load):
@@ -323,8 +334,28 @@ def test_operator_in_the_config_is_used():
 
 
 def test_scale_that_does_not_fit_the_generator_is_refused():
-    with pytest.raises(ValueError, match='scale 4, .*GLEANNet, got AveragePooling.scale=2'):
+    with pytest.raises(ValueError, match=r'expected scale 4.*GLEANNet.*scale=2'):
         tiny_model(pd_head=dict(operator=dict(type='AveragePooling', scale=2)))
+
+
+@pytest.mark.parametrize('how, frozen, warned', [
+    ('random', True, True), ('random', False, False), ('pretrained', True, False),
+    ('loaded', True, False)])
+def test_a_frozen_random_prior_is_said_once(tmp_path, monkeypatch, how, frozen, warned):
+    said = []
+    monkeypatch.setattr('mmpd.models.editors.gan_prior_sr.print_log',
+                        lambda text, **_: said.append(text))
+    generator = dict(TINY, freeze_prior=frozen)
+    if how == 'pretrained':
+        torch.save(tiny_model().generator.generator.state_dict(), tmp_path / 'prior.pth')
+        generator['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'prior.pth'))
+    model = tiny_model(generator=generator, **gan_parts())
+    model.init_weights()
+    if how == 'loaded':
+        load_state_dict(model, tiny_model().state_dict())
+    train_steps(model, 2)
+    assert len(said) == warned
+    assert not warned or 'frozen and random' in said[0]
 
 
 @pytest.mark.parametrize('order', ['RGB', 'BGR'])
@@ -348,3 +379,72 @@ def test_a_mask_per_channel_keeps_its_channels_in_the_saved_image(order, quantiz
     known = mask.bool()
     assert (saved[known] - y[0][known]).abs().max() < (1e-3 if quantize == 'none' else 1e-9)
     assert (saved[~known] - raw[~known].clamp(0, 255)).abs().max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize('output_order, gt_order, network', [
+    ('RGB', None, 'RGB'), ('BGR', 'RGB', 'BGR'), (None, 'RGB', 'RGB'), (None, None, 'BGR')])
+def test_grey_is_coloured_in_the_order_of_saved_images(output_order, gt_order, network):
+    """MMagic takes the order of the output for that of the input, which is none."""
+    weights = dict(RGB=(0.299, 0.587, 0.114), BGR=(0.114, 0.587, 0.299))[network]
+    operator = dict(type='Grayscale', weights=weights)
+    generator = dict(type='Conv2d', in_channels=1, out_channels=3, kernel_size=3, padding=1)
+    model = tiny_model(
+        'PDModel', generator, base='BaseEditModel', pd_head=dict(operator=operator),
+        data_preprocessor=dict(type='DataPreprocessor', output_channel_order=output_order))
+    y = lr_batch(2)[:, :1]
+    meta = dict(img_color_type='grayscale', **(
+        dict(gt_channel_order=gt_order) if gt_order else {}))
+    samples = [DataSample(metainfo=meta, gt_img=torch.zeros(3, 8, 8)) for _ in y]
+    with torch.no_grad():
+        data = model.data_preprocessor(dict(inputs=list(y), data_samples=samples))
+        found = model.eval()(data['inputs'], data['data_samples'], mode='predict')
+    metric = LRConsistency(operator=operator)
+    metric.process(None, [sample.to_dict() for sample in found])
+    for sample, lr, row in zip(found, y, metric.results, strict=True):
+        blue, green, red = sample.output.pred_img  # as MMagic writes it
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        assert torch.equal(grey.round()[None], lr) and sample.output.lr_unmatched == 0
+        assert row['PSNR_LR'] > 100 and row['PSNR_LR_8bit_rounded'] == 200
+
+
+def test_the_library_that_made_the_lr_gives_it_back():
+    head = dict(operator=dict(type='SeparableResize', kernel='bicubic'))
+    smooth = F.interpolate(lr_batch(2, 8), scale_factor=4, mode='bicubic').clamp(0, 255).round()
+    library = LibraryResize(SeparableResize(4), 'pil')
+    lr = library(smooth.byte()).float()
+    wrong = []
+    for made_by in ('pil', None):
+        model = tiny_model(pd_head=head, test_cfg=dict(made_by=made_by))
+        found = predict(model, lr)
+        images = torch.stack([sample.output.pred_img for sample in found]).byte()
+        wrong.append((library(images) != lr).flatten(1).sum(1).tolist())
+        counted = [int(sample.output.lr_unmatched) for sample in found]
+        if made_by:
+            assert counted == wrong[0]
+    assert sum(wrong[0]) < sum(wrong[1])
+
+
+def test_lr_values_that_are_not_given_back_are_counted_by_the_metric():
+    """A checkerboard is beyond bicubic; the other image is not."""
+    checkerboard = ((torch.arange(8)[:, None] + torch.arange(8)) % 2 * 255.).expand(3, 8, 8)
+    model = tiny_model(pd_head=dict(operator=dict(type='SeparableResize', kernel='bicubic')))
+    found = predict(model, torch.stack([checkerboard, torch.full((3, 8, 8), 77.)]))
+    counts = [int(sample.output.lr_unmatched) for sample in found]
+    saved = torch.stack([sample.output.pred_img for sample in found]).double()
+    down = SeparableResize(4).A(saved)
+    wrong = ((down.clamp(0, 255) - torch.stack([s.input for s in found])).abs() > 0.5)
+    assert counts == wrong.flatten(1).sum(1).tolist() and counts[0] > 0 == counts[1]
+    metric = LRConsistency(operator=dict(type='SeparableResize', kernel='bicubic'))
+    metric.process(None, [sample.to_dict() for sample in found])
+    assert metric.compute_metrics(metric.results)['Unmatched_LR_8bit'] == counts[0]
+    clipped = predict(tiny_model(test_cfg=dict(quantize='clip')), lr_batch())
+    assert 'lr_unmatched' not in clipped[0].output
+
+
+@pytest.mark.parametrize('test_cfg, message', [
+    (dict(made_by='gimp'), "made_by: expected one of float, pil.*got 'gimp'"),
+    (dict(made_by='opencv'), "made_by='opencv' has no SeparableResize"),
+    (dict(made_by='pil', quantize='clip'), "made_by='pil' is for .*'consistent', not 'clip'")])
+def test_a_library_that_cannot_be_is_refused_when_built(test_cfg, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(pd_head=dict(operator=dict(type='SeparableResize')), test_cfg=test_cfg)

@@ -42,7 +42,7 @@ def test_constants_are_kept():
 
 def test_inverse_filter_is_the_inverse():
     """(h hᵀ) * (h hᵀ)⁻¹ is a unit impulse up to the part of the filter that was cut off."""
-    h, inverse = _filters(4, 0.01, -0.5, torch.float64, torch.device('cpu'))
+    h, inverse = _filters(4, 0.01, -0.5)
     impulse = torch.zeros(1, 1, 41, 41, dtype=torch.float64)
     impulse[..., 20, 20] = 1
     up = torch.nn.functional.conv_transpose2d(
@@ -60,7 +60,7 @@ def test_the_authors_kernel(scale):
     impulse[0, 4] = 1
     row = cv2.resize(impulse, (9 * scale, 1), interpolation=cv2.INTER_CUBIC)[0]
     row = row[np.abs(row) > 1e-9]
-    h, _ = _filters(scale, 0.01, -0.75, torch.float64, torch.device('cpu'))
+    h, _ = _filters(scale, 0.01, -0.75)
     expected = np.outer(row, row) / row.sum()**2
     ours = h[0, 0].numpy()
     ours = ours[np.ix_(*(np.abs(ours).sum(axis) > 1e-9 for axis in (1, 0)))]

@@ -14,6 +14,8 @@ from mmpd.operators import (
     Grayscale,
     Masking,
     SeparableResize,
+    average_pooling,
+    pooling_pass,
 )
 from mmpd.operators.base import LinearOperator
 from mmpd.testing import OperatorCase
@@ -56,6 +58,25 @@ class TestAveragePooling1(TestAveragePooling2):
     shapes = ((2, 3, 4), )
     scale = 1
     bad_shapes = ()
+
+
+class TestFusedAveragePooling2(TestAveragePooling2):
+    """Large images take another path, with a derivative of its own."""
+
+    @pytest.fixture(autouse=True)
+    def one_pass_over_several_blocks(self, monkeypatch):
+        monkeypatch.setattr(average_pooling, 'SMALL', 0)
+        monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
+
+    def test_takes_the_fused_pass(self, monkeypatch):
+        monkeypatch.setattr(AveragePooling, '_project_plainly', None)
+        self.make().project(self.image(self.shapes[0]), self.measurement(self.shapes[0]))
+
+
+class TestFusedAveragePooling3(TestFusedAveragePooling2):
+    shapes = ((1, 3, 9), (4, 15, 6))
+    bad_shapes = ((3, 8, 9), )
+    scale = 3
 
 
 class ResizeCase(OperatorCase):

@@ -1,9 +1,23 @@
-"""What a user switches on around an operator: inference mode, reduced precision, in-place work."""
+"""What a user switches on around an operator: inference mode, reduced precision, fake tensors."""
+import threading
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmpd.operators import CEM, AveragePooling, BlockCompressedSensing, SeparableResize
-from mmpd.operators.base import full_precision
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    BlockCompressedSensing,
+    Compose,
+    Grayscale,
+    LinearOperator,
+    Masking,
+    SeparableResize,
+    base,
+    resolve_operator,
+)
 
 OPERATORS = [SeparableResize(5), BlockCompressedSensing(0.25, 5), CEM(5), AveragePooling(5)]
 
@@ -25,24 +39,210 @@ new_switches = pytest.mark.skipif(not hasattr(torch.backends, 'fp32_precision'),
                                   reason='this torch has the older switches only')
 
 
-@new_switches
-@pytest.mark.parametrize('switch, value', [('cuda.matmul', 'tf32'), ('mkldnn.matmul', 'bf16')])
-def test_new_precision_switches_are_respected_and_put_back(switch, value):
-    """Mixing them with the older ones raises in torch."""
+def switch_of(name):
     setting = torch.backends
-    for part in switch.split('.'):
+    for part in name.split('.'):
         setting = getattr(setting, part)
-    x, y = torch.rand(1, 3, 160, 160), torch.rand(1, 3, 20, 20)
-    expected = AveragePooling(8).project(x, y)
+    return setting
+
+
+@new_switches
+@pytest.mark.parametrize('switch, value, kind', [
+    ('cuda.matmul', 'tf32', 'matmul'), ('mkldnn.matmul', 'bf16', 'matmul'),
+    ('cudnn.conv', 'tf32', 'conv'), ('mkldnn.conv', 'bf16', 'conv')])
+def test_reduced_precision_is_computed_in_float64(switch, value, kind):
+    """The switches are the whole process's: read, and never written."""
+    setting, device = switch_of(switch), 'cpu' if 'mkldnn' in switch else 'cuda'
     before = setting.fp32_precision
     try:
+        setting.fp32_precision = 'ieee'
+        assert base.full_dtype(torch.float32, device, (kind, )) == torch.float32
         setting.fp32_precision = value
-        with full_precision(switch.split('.')[0].replace('mkldnn', 'cpu')):
-            assert setting.fp32_precision == 'ieee'
-        assert torch.equal(AveragePooling(8).project(x, y), expected)
-        assert setting.fp32_precision == value
+        assert base.full_dtype(torch.float32, device, (kind, )) == torch.float64
+        assert base.full_dtype(torch.float32, device, ()) == torch.float32
+        x = torch.rand(1, 3, 160, 160)
+        for operator in (AveragePooling(8), SeparableResize(8), CEM(8), BlockCompressedSensing()):
+            y = operator.A(torch.rand(1, 3, 160, 160))
+            expected = operator.project(x.double(), y.double())
+            torch.testing.assert_close(operator.project(x, y).double(), expected, rtol=0, atol=1e-5)
+            wide = x.contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(operator.project(wide, y).double(), expected, rtol=0,
+                                       atol=1e-5)
+            assert operator.project(x, y).dtype == torch.float32
+            assert setting.fp32_precision == value
     finally:
         setting.fp32_precision = before
+
+
+class Watched(SeparableResize):
+    """Runs a function in the middle of a projection."""
+
+    def _A(self, x):
+        self.meanwhile(x)
+        return super()._A(x)
+
+
+@new_switches
+def test_another_thread_keeps_its_precision():
+    """Process-wide switches, put back by the first of two threads, took the second's precision."""
+    operator, setting = Watched(5), torch.backends.mkldnn.matmul
+    x, y = torch.rand(1, 1, 45, 45), torch.rand(1, 1, 9, 9)
+    seen, before = [], setting.fp32_precision
+    expected = SeparableResize(5).project(x, y)
+
+    def other_thread(_):
+        operator.meanwhile = lambda image: seen.append((setting.fp32_precision, image.dtype))
+        thread = threading.Thread(target=operator.project, args=(x, y))
+        thread.start()
+        thread.join()
+
+    try:
+        setting.fp32_precision = 'bf16'
+        operator.meanwhile = other_thread
+        torch.testing.assert_close(operator.project(x, y), expected, rtol=0, atol=1e-6)
+        assert seen == [('bf16', torch.float64)] and setting.fp32_precision == 'bf16'
+    finally:
+        setting.fp32_precision = before
+
+
+def all_operators():
+    return [SeparableResize(3), SeparableResize(3, border='mirror'), CEM(3),
+            BlockCompressedSensing(0.25, 3), AveragePooling(3), Grayscale((0.2, 0.3, 0.5)),
+            Every(2.0), Compose([Grayscale(), SeparableResize(3)])]
+
+
+class Numeric(LinearOperator):
+    """No closed forms; what it does depends on a plain attribute and on a buffer."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+        self.register_buffer('weights', torch.tensor([1.0, 3.0]), persistent=False)
+
+    def measurement_shape(self, shape):
+        return shape[0], shape[1], shape[2] // 3
+
+    def image_shape(self, shape):
+        return shape[0], shape[1], shape[2] * 3
+
+    def _A(self, x):
+        first, second = self.weights.to(x)
+        return self.gain * (first * x[..., ::3] + second * x[..., 1::3])
+
+
+class Every(Numeric):
+    """Without a buffer, which would be a real tensor among fake ones."""
+
+    def _A(self, x):
+        return self.gain * x[..., ::3] - x[..., 2::3]
+
+
+@pytest.mark.parametrize('number', range(len(all_operators())))
+@pytest.mark.parametrize('fake', (True, False), ids=('fake', 'meta'))
+def test_shapes_alone_do_not_spoil_what_is_kept(number, fake):
+    size = (1, 3, 12, 18 + 3 * number + 60 * fake)  # kept for no other test
+    operator = all_operators()[number]
+    with FakeTensorMode() if fake else torch.device('meta'):
+        x = torch.rand(size)
+        y = operator.A(x)
+        assert y.shape[1:] == operator.measurement_shape(size[1:])
+        for result in (operator.project(x, y), operator.A_dagger(y)):
+            assert result.shape == size and result.is_meta != fake
+    x, y = torch.rand(size, dtype=torch.float64), y.new_zeros(y.shape, device='cpu') if not fake \
+        else torch.zeros(y.shape)
+    result = operator.project(x, y.double())
+    fresh = all_operators()[number].project(x, y.double())
+    assert type(result) is torch.Tensor and torch.equal(result, fresh)
+    with FakeTensorMode() if fake else torch.device('meta'):  # and the other way round
+        x = torch.rand(size)
+        assert operator.project(x, operator.A(x)).shape == size
+
+
+def test_operators_from_configs_are_not_kept_from_fake_mode():
+    cfg = dict(type='Masking', mask=[[1, 0], [1, 1]])
+    for _ in range(2):
+        with FakeTensorMode():
+            try:
+                resolve_operator(cfg, (2, 2), (2, 2))
+            except RuntimeError:  # it looks at the values of its mask
+                pass
+        operator = resolve_operator(cfg, (2, 2), (2, 2))
+        assert type(operator.mask) is torch.Tensor and type(operator) is Masking
+
+
+def test_the_numeric_pseudo_inverse_follows_what_the_operator_depends_on():
+    operator, x, y = Numeric(2.0), torch.rand(1, 1, 2, 6).double(), torch.rand(1, 1, 2, 2).double()
+    for change in (lambda: None, lambda: setattr(operator, 'gain', 5.0),
+                   lambda: operator.weights.mul_(-0.5),
+                   lambda: setattr(operator, '_A', lambda image: image[..., 2::3])):
+        change()
+        for _ in range(2):
+            torch.testing.assert_close(operator.A(operator.project(x, y)), y, rtol=0, atol=1e-12)
+
+
+def test_the_numeric_pseudo_inverse_is_kept(monkeypatch):
+    calls, operator, y = [], Numeric(2.0), torch.rand(1, 1, 2, 2)
+    original = torch.linalg.pinv
+    monkeypatch.setattr(torch.linalg, 'pinv', lambda *args: calls.append(1) or original(*args))
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        operator.A_dagger(y.to(dtype))
+    assert len(calls) == 1
+
+
+def test_a_numeric_operator_made_in_inference_mode():
+    with torch.inference_mode():
+        operator = Numeric(3.0)
+        operator.A_dagger(torch.rand(1, 1, 2, 2))
+    x, y = torch.rand(1, 1, 2, 6).double(), torch.rand(1, 1, 2, 2).double()
+    torch.testing.assert_close(operator.A(operator.project(x, y)), y, rtol=0, atol=1e-12)
+
+
+def test_the_fallback_adjoint_has_a_gradient_only_where_one_is_wanted():
+    operator, y = Numeric(2.0), torch.rand(1, 1, 2, 2, requires_grad=True)
+    assert operator.A_adjoint(y).requires_grad
+    assert not operator.A_adjoint(y.detach()).requires_grad
+    with torch.no_grad():
+        assert not operator.A_adjoint(y).requires_grad
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts what waits for a GPU: values that Python looks at."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.count += name in ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'item')
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('operator', [AveragePooling(4), SeparableResize(4)], ids=str)
+@pytest.mark.parametrize('size', (16, 256))
+def test_the_deferred_check_does_not_wait(operator, size):
+    x = torch.rand(1, 3, size, size, requires_grad=True)
+    y = torch.rand(1, 3, size // 4, size // 4)
+    counts = []
+    for check in (base.DeferredCheck(), False, True):
+        with Synchronisations() as mode:
+            operator.project(x, y, check=check).sum().backward()
+        counts.append(mode.count)
+    assert counts[:2] == [0, 0] and counts[2] >= 1
+
+
+@pytest.mark.parametrize('size', (16, 256))
+@pytest.mark.parametrize('value', (float('nan'), float('inf')))
+def test_the_deferred_check_tells_one_call_later(size, value):
+    check, operator = base.DeferredCheck(), AveragePooling(4)
+    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 4, size // 4)
+    bad = x.clone()
+    bad[0, 1, 2, 3] = value
+    operator.project(x, y, check=check)
+    operator.project(bad, y, check=check)
+    with pytest.raises(ValueError, match='earlier batch: expected finite values'):
+        operator.project(x, y, check=check)
+    operator.project(x, y, check=check)  # told once
 
 
 @new_switches

@@ -50,19 +50,73 @@ def test_cpu_images_take_the_plain_path():
     assert not triton_pooling.usable(x, y, 8)
 
 
-def test_a_kernel_that_cannot_be_built_is_given_up_with_a_line(monkeypatch, caplog):
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Images on the CPU take the kernel's way."""
+    monkeypatch.setattr(triton_pooling, '_failures', {})
+    monkeypatch.setattr(triton_pooling, '_verified', set())
+    monkeypatch.setattr(triton_pooling, 'usable',
+                        lambda x, *_: x.device not in triton_pooling._failures)
+
+
+def launched(change=None):
+    """A kernel's launcher in plain PyTorch, which counts its launches; ``change`` spoils it."""
+    def launch(x, y, scale, strength, out, want_error):
+        launch.count += 1
+        operator = AveragePooling(scale)
+        error = (0 if y is None else y.float()) - operator.A(x.float())
+        result = (x.float() + strength * replicate(error, scale)).to(x.dtype)
+        out.copy_(result if change is None else change(result))
+        return error if want_error else None
+    launch.count = 0
+    return launch
+
+
+IMAGE, LR = torch.rand(1, 3, 256, 256), torch.rand(1, 3, 32, 32)
+
+
+def test_a_kernel_that_cannot_be_built_is_given_up_with_a_line(monkeypatch, caplog, as_on_a_gpu):
     def kernel():
         raise RuntimeError('Failed to find C compiler')
 
     monkeypatch.setattr(triton_pooling, '_kernel', kernel)
-    monkeypatch.setattr(triton_pooling, '_failure', [])
-    # from here on everything is as on a GPU, but that the image lies on the CPU
-    monkeypatch.setattr(triton_pooling, 'usable', lambda *_: not triton_pooling._failure)
-    operator, x, y = AveragePooling(8), torch.rand(1, 3, 256, 256), torch.rand(1, 3, 32, 32)
+    operator = AveragePooling(8)
     for _ in range(2):
-        torch.testing.assert_close(operator.A(operator.project(x, y)), y, rtol=0, atol=1e-5)
+        torch.testing.assert_close(operator.A(operator.project(IMAGE, LR)), LR, rtol=0, atol=1e-5)
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 1 and 'Failed to find C compiler' in lines[0]
+    assert len(lines) == 1 and 'Failed to find C compiler' in lines[0] and 'on cpu' in lines[0]
+
+
+def test_a_kernel_that_computes_something_else_is_not_used(monkeypatch, caplog, as_on_a_gpu):
+    wrong = launched(lambda result: result * 1.0002)
+    monkeypatch.setattr(triton_pooling, '_launch', wrong)
+    operator = AveragePooling(8)
+    for _ in range(2):
+        torch.testing.assert_close(operator.A(operator.project(IMAGE, LR)), LR, rtol=0, atol=1e-5)
+    line, = [record.getMessage() for record in caplog.records]
+    assert 'not that of plain PyTorch for scale 8' in line and wrong.count == 1
+
+
+def test_a_kernel_is_compared_once_for_each_scale_and_dtype(monkeypatch, caplog, as_on_a_gpu):
+    right = launched()
+    monkeypatch.setattr(triton_pooling, '_launch', right)
+    counts = []
+    for scale, dtype in ((8, torch.float32), (8, torch.float32), (4, torch.float32),
+                         (4, torch.bfloat16), (4, torch.float16)):
+        operator, before = AveragePooling(scale), right.count
+        operator.project(IMAGE.to(dtype), torch.rand(1, 3, 256 // scale, 256 // scale))
+        counts.append(right.count - before)
+    assert counts == [3, 1, 3, 3, 3] and not caplog.records
+
+
+def test_too_little_memory_is_no_fault_of_the_kernel(monkeypatch, caplog, as_on_a_gpu):
+    def launch(*_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 96.00 MiB')
+
+    monkeypatch.setattr(triton_pooling, '_launch', launch)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        AveragePooling(8).project(IMAGE, LR)
+    assert not triton_pooling._failures and not caplog.records
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

@@ -82,6 +82,9 @@ def test_bad_arguments(tmp_path, capsys, arguments, message):
     (lambda path: bare(path, generator__w=torch.ones(1)), ['--ema'], 'no generator_ema'),
     (lambda path: bare(path, generator__w=torch.ones(1), generator_ema__v=torch.ones(1)),
      ['--ema'], 'differ, e.g. in "generator.v"'),
+    (lambda path: bare(path, generator__w=torch.tensor([1., torch.nan])), [],
+     '1 of 2 values of "generator.w" are NaN'),
+    (lambda path: bare(path, generator__w=torch.tensor([1., torch.inf])), [], 'are infinite'),
     (checkpoint, ['--drop', 'generatr'], 'no key begins with "generatr."'),
 ])
 def test_bad_input_ends_with_one_line_and_no_file(tmp_path, capsys, make, options, message):

@@ -151,7 +151,7 @@ def make_list(path):
 
 
 @pytest.mark.parametrize('make, message', [
-    (make_nothing, 'no such file'), (make_text, 'cannot be read'),
+    (make_nothing, 'no file'), (make_text, 'cannot be read'),
     (make_other, 'no keys of a generator; it has: backbone'), (make_list, 'no state dict')])
 def test_bad_files_end_with_one_line_and_code_2(make, message, tmp_path, capsys):
     make(tmp_path / 'source.pth')

@@ -209,9 +209,9 @@ def changed(name, change):
 
 
 BAD = {
-    'truncated': (truncated, 'cannot be read as a checkpoint'),
-    'code inside': (with_code, 'cannot be read as a checkpoint'),
-    'text': (lambda path: path.write_text('hello'), 'cannot be read as a checkpoint'),
+    'truncated': (truncated, 'cannot be read'),
+    'code inside': (with_code, 'cannot be read'),
+    'text': (lambda path: path.write_text('hello'), 'cannot be read'),
     'a list': (lambda path: torch.save([1], path), 'holds no state dict'),
     'numbers': (lambda path: torch.save(dict(a=1), path), 'holds no state dict'),
     'another network': (lambda path: torch.save(dict(w=torch.ones(2)), path), 'of none of GPEN'),

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
+from safetensors.torch import save_file
 
 from mmpd.cli.test import test as run_test
 from mmpd.cli.train import train as run_train
@@ -99,7 +100,7 @@ def test_train_then_test_with_exact_files(data, tmp_path):
             f"data: 5 images of {data}, LR by LRSynthesis(scale=8, kernel='bicubic', ",
             "MAE: MMagic's", "PSNR: MMagic's, 0 border pixels cropped, all channels",
             "SSIM: MMagic's, 0 border pixels cropped, all channels",
-            'LRConsistency: A = AveragePooling(scale=8), float64'), strict=False):
+            "LRConsistency: A = AveragePooling(scale=8), float64"), strict=False):
         assert line.startswith(f'  {expected}'), (line, expected)
 
 
@@ -214,27 +215,103 @@ def test_wrong_input_is_one_line_and_code_2(case, data, capsys):
     assert re.search(message, said), said
 
 
+@pytest.fixture(scope='module')
+def weights():
+    """What the tiny demo model consists of."""
+    cfg = Config.fromfile(CONFIGS / DEMO)
+    cfg.merge_from_dict(numbers(TINY))
+    return MODELS.build(cfg.model).state_dict()
+
+
+def numbers(pairs):
+    return {key: int(value) for key, value in (pair.split('=') for pair in pairs)
+            if key.startswith('model.')}
+
+
+def without(state, *starts):
+    return {key: value for key, value in state.items() if not key.startswith(starts)}
+
+
+def partly(state):
+    """Without the decoder, one tensor of another shape, one more."""
+    state = without(state, 'generator.decoder.')
+    key = 'generator.encoder.0.1.weight'
+    return {**state, key: state[key][:1], 'generator.more': torch.ones(1)}
+
+
+def test_half_a_checkpoint_is_none(data, tmp_path, capsys, weights):
+    """The tools end; test_checkpoint_matching.py has what else is no whole checkpoint."""
+    path = tmp_path / 'half.pth'
+    torch.save(dict(state_dict=partly(dict(weights))), path)
+    config, work_dir = str(CONFIGS / DEMO), str(tmp_path / 'w')
+    for function, argv in (
+            (run_test, [config, str(path), '--work-dir', work_dir, *options(data, name='half1')]),
+            (run_train, [config, '--work-dir', work_dir,
+                         *options(data, f'load_from={path}', name='half0')])):
+        said = run_and_read(function, argv, capsys).splitlines()[-1]
+        assert 'is not one of this config' in said and '--allow-partial' in said, said
+    assert not list(tmp_path.glob('w/**/*.pth'))
+
+
+def test_allow_partial_says_what_stays_random(data, tmp_path, weights):
+    torch.save(dict(state_dict=partly(dict(weights))), tmp_path / 'half.pth')
+    config = str(CONFIGS / DEMO)
+    run_train([config, '--allow-partial', '--work-dir', str(tmp_path / 'w'), *options(
+        data, f'load_from={tmp_path}/half.pth', 'train_cfg.max_iters=1', name='partial')])
+    log = next((tmp_path / 'w').glob('*/*.log')).read_text()
+    said, = (line for line in log.splitlines() if '--allow-partial:' in line)
+    assert re.search(r'stay as initialised: .*generator.decoder \(\d+\)', said)
+    assert 'generator.encoder (1)' in said and 'of the file 1 are not used' in said
+    run_test([config, str(tmp_path / 'half.pth'), '--allow-partial', '--work-dir',
+              str(tmp_path / 't'), *options(data, name='partial2')])
+
+
+def test_a_published_generator_in_safetensors(data, tmp_path, weights):
+    path = tmp_path / 'generator.safetensors'
+    save_file(without(weights, 'discriminator', 'step_counter'), path)
+    config = str(CONFIGS / DEMO)
+    run_test([config, str(path), '--work-dir', str(tmp_path / 't'), *options(data, name='st1')])
+    run_train([config, '--work-dir', str(tmp_path / 'w'), *options(
+        data, f'load_from={path}', 'train_cfg.max_iters=1', name='st2')])
+    log = next((tmp_path / 'w').glob('*/*.log')).read_text()
+    assert 'has no discriminator: it stays as initialised' in log
+
+
+def test_a_run_is_not_resumed_from_half_of_it(data, tmp_path, capsys, weights):
+    rest = dict(meta=dict(epoch=0, iter=1), message_hub={}, optimizer={})
+    config = str(CONFIGS / DEMO)
+    torch.save(dict(state_dict=without(weights, 'discriminator.'), **rest), tmp_path / 'half.pth')
+    said = run_and_read(run_train, [
+        config, '--resume', str(tmp_path / 'half.pth'), '--work-dir', str(tmp_path / 'w'),
+        *options(data, name='half')], capsys).splitlines()[-1]
+    assert re.search('"discriminator.*is not in the file', said)
+    (tmp_path / 'w/last_checkpoint').write_text(str(tmp_path / 'half.pth'))  # config: resume=True
+    said = run_and_read(run_train, [
+        config, '--work-dir', str(tmp_path / 'w'), *options(data, 'resume=True', name='half2')],
+        capsys).splitlines()[-1]
+    assert re.search('"discriminator.*is not in the file', said)
+
+
+def test_an_address_is_checked_before_anything_is_built(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    for function, more in ((run_test, ['http://127.0.0.1:9/x.pth']), (run_train, [])):
+        said = run_and_read(function, [
+            str(CONFIGS / DEMO), *more, '--work-dir', str(tmp_path / 'w'),
+            *options(data, 'load_from=http://127.0.0.1:9/x.pth', name='address')], capsys)
+        assert '\n' not in said
+        assert 'cannot download http://127.0.0.1:9/x.pth' in said and 'put the file at' in said
+    assert not list((tmp_path / 'w').glob('*'))  # that the folder can be made was tried
+
+
 def test_wrong_checkpoints(data, tmp_path, capsys):
     config = str(CONFIGS / DEMO)
-    broken, alien = tmp_path / 'broken.pth', tmp_path / 'alien.pth'
+    broken, evil = tmp_path / 'broken.pth', tmp_path / 'evil.pth'
     broken.write_bytes(b'not a checkpoint')
-    torch.save(dict(state_dict=dict(weight=torch.ones(1))), alien)
-    # most weights fit: mmengine would leave the others random, and say so in the log alone
-    other, short = tmp_path / 'other.pth', tmp_path / 'short.pth'
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict({key: int(value) for key, value in (
-        option.split('=') for option in TINY)})
-    state = MODELS.build(cfg.model.generator).state_dict()
-    state = {f'generator.{key}': value for key, value in state.items()}
-    last = list(state)[-1]
-    torch.save(dict(state_dict={**state, last: torch.ones(1, 2, 3)}), other)
-    torch.save(dict(state_dict={key: state[key] for key in state if key != last}), short)
+    torch.save(dict(state_dict={}, meta=Path('x')), evil)
     for path, message in ((tmp_path / 'none.pth', 'no checkpoint'), (broken, 'cannot be read'),
-                          (alien, 'has none of the weights of this config'),
-                          (other, 'is of another network than that of this config: "generator.'),
-                          (short, 'is not in it')):
+                          (evil, 'asks for pathlib')):
         said = run_and_read(run_test, [
             config, str(path), '--work-dir', str(tmp_path / 'w'),
             *options(data, name=path.stem)], capsys)
         assert message in said.splitlines()[-1] and path.name in said
-        assert 'Traceback' not in said
+        assert 'Traceback' not in said and 'weights_only' not in said

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmpd.models.generators import GLEANNet, StyleGAN2Prior
 from mmpd.utils import checkpoint as room
-from mmpd.utils.checkpoint import load_completely
+from mmpd.utils.checkpoint import compare, load_completely, sizes_of
 
 TINY = dict(style_channels=12, num_mlps=1, channels={4: 6, 8: 4, 16: 4})
 
@@ -113,7 +113,7 @@ def test_missing_file_and_unreachable_address(tmp_path, monkeypatch):
     for variable in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(FileNotFoundError, match='cannot download http://127.0.0.1:9/prior.pth'
-                                                '.*Without network put the file into .*hub'):
+                                                '.*Without a network put the file at .*hub'):
         load_completely(network(), 'http://127.0.0.1:9/prior.pth')
 
 
@@ -176,5 +176,46 @@ def test_constructing_needs_no_file_but_initialising_does(tmp_path):
 
 def test_a_prior_for_another_size_is_named(tmp_path):
     path = bare_checkpoint(tmp_path / 'a.pth', StyleGAN2Prior(8, **TINY))
-    with pytest.raises(RuntimeError, match='another out_size'):
+    with pytest.raises(RuntimeError, match='prior: the checkpoint has out_size 8, the model '
+                                           'out_size 16; .* of .* tensors match'):
         load_completely(StyleGAN2Prior(16, **TINY), path)
+    with pytest.raises(RuntimeError, match='out_size 8, num_mlps 1, style_channels 12, the model '
+                                           'out_size 32, num_mlps 2, style_channels 8; '):
+        load_completely(StyleGAN2Prior(32, style_channels=8, num_mlps=2, channels={
+            4: 6, 8: 4, 16: 4, 32: 4}), path)
+
+
+def test_a_discriminator_for_another_size_is_named(tmp_path):
+    from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator
+    with torch.device('meta'):
+        nets = {size: StyleGAN2Discriminator(size) for size in (8, 32)}
+    assert {size: sizes_of(net.state_dict()) for size, net in nets.items()} == {
+        8: dict(in_size=8), 32: dict(in_size=32)}
+
+
+@pytest.mark.parametrize('size', [8, 16, 64])
+def test_sizes_of_priors(size):
+    with torch.device('meta'):
+        prior = StyleGAN2Prior(size, style_channels=12, num_mlps=3)
+    assert sizes_of(prior.state_dict()) == {
+        'out_size': size, 'num_mlps': 3, 'style_channels': 12, 'width at 4 px': 512}
+
+
+def test_infinite_weights_are_named(tmp_path):
+    source = network(1)
+    source[0].bias.data[1] = torch.inf
+    path = bare_checkpoint(tmp_path / 'a.pth', source)
+    with pytest.raises(RuntimeError, match='prior: .*1 of 3 values of "0.bias" are infinite'):
+        load_completely(network(), path)
+
+
+def test_what_differs_and_what_stays_random():
+    own = {'a.b.w': torch.ones(2), 'a.b.v': torch.ones(1), 'a.c.w': torch.ones(1),
+           'a.n.num_batches_tracked': torch.tensor(0), 'd': torch.ones(1)}
+    found = {'a.b.w': torch.ones(3), 'd': torch.zeros(1), 'e': torch.ones(1)}
+    differences = compare(own, found)
+    assert differences == (['a.b.v', 'a.c.w'], ['e'], {'a.b.w': ((3,), (2,))})
+    assert differences.count == 4 and differences.unloaded == 'a.b (2), a.c (1)'
+    assert differences.first == ('"a.b.w" is (3,) in the file and (2,) in the model; "a.b.v" is '
+                                 'not in the file; "e" of the file is not in the model')
+    assert not compare(own, own).count

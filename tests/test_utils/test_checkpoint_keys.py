@@ -59,7 +59,27 @@ def test_type_order_and_metadata_are_kept():
 
 def test_two_keys_never_become_one_in_silence():
     with pytest.raises(ValueError, match="'g.w' both with and without"):
-        strip_wrapper_prefix({'g.w': 1, 'g.module.w': 2})
+        strip_wrapper_prefix({'g.w': 1, 'g.module.w': 2}, own=['g.w'])
+
+
+@pytest.mark.parametrize('key, own, expected', [
+    ('g.module.w', ['g.module.w'], 'g.module.w'),
+    ('g.module.module.w', ['g.module.w'], 'g.module.w'),
+    ('module.g.module.module.w', ['g.module.w'], 'g.module.w'),
+    ('g.w', ['g.module.w'], 'g.module.w'),  # published without the model at hand
+    ('g.module.w', ['g.w'], 'g.w'),
+    ('other.module.w', ['g.w'], 'other.w')])
+def test_the_models_keys_tell_a_wrapper_from_a_child_of_that_name(key, own, expected):
+    assert list(strip_wrapper_prefix({key: 1}, own)) == [expected]
+
+
+def test_a_child_named_module_has_siblings():
+    """Without the model's keys: all of a wrapper is in its ``module``."""
+    state = {'g.module.w': 1, 'g.head.w': 2, 'd.module.w': 3, 'e.module.w': 4, 'e.steps': 5}
+    assert list(strip_wrapper_prefix(state)) == [
+        'g.module.w', 'g.head.w', 'd.w', 'e.w', 'e.steps']
+    assert list(strip_wrapper_prefix({'g.module.module.w': 1, 'g.module.head.w': 2})) == [
+        'g.module.w', 'g.head.w']
 
 
 def test_the_fault_and_the_cure(tmp_path):

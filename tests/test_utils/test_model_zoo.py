@@ -33,7 +33,8 @@ def test_every_entry_states_its_operator_and_it_is_the_configs(entry):
         scale = operator.get('scale') or generator.out_size // generator.in_size
         expected = f'average pooling {scale}x'
     assert entry.metadata['Operator'] == expected
-    synthesis = [step for step in cfg.train_dataloader.dataset.pipeline
+    training = cfg.train_dataloader  # None where the weights are others'
+    synthesis = [step for step in (training.dataset.pipeline if training else ())
                  if step.type == 'LRSynthesis']
     for step in synthesis:
         assert entry.metadata['LR'] == f'{step.kernel}({"anti" * step.antialias}alias)'

@@ -16,6 +16,8 @@ from mmagic.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import mmpd
+from mmpd.errors import InputError
+from mmpd.utils.checkpoint import read_state_dict
 
 # official name -> ours, inside the generator
 RENAMED = (
@@ -136,23 +138,9 @@ def convert(state, **cfgs):
     return converted, cfg
 
 
-def read(path):
-    """The state dict in a checkpoint file."""
-    if not path.is_file():
-        raise ConversionError('no such file')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes provoke
-        raise ConversionError(f'cannot be read as a checkpoint: {error}') from error
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ConversionError('holds no state dict')
-    return state
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', type=Path, help='official checkpoint')
+    parser.add_argument('source', type=Path, help='official checkpoint, .pth or .safetensors')
     parser.add_argument('target', type=Path, help='file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
     args = parser.parse_args(argv)
@@ -160,8 +148,8 @@ def main(argv=None):
         if args.target.exists() and not args.overwrite:
             raise ConversionError(f'{args.target} exists, use --overwrite to replace it')
         init_default_scope('mmagic')
-        state, cfg = convert(read(args.source))
-    except ConversionError as error:
+        state, cfg = convert(read_state_dict(args.source))
+    except (ConversionError, InputError) as error:
         print(f'{args.source}: {" ".join(str(error).split())}', file=sys.stderr)
         raise SystemExit(2) from None
     args.target.parent.mkdir(parents=True, exist_ok=True)

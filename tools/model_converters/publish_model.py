@@ -20,8 +20,8 @@ def parse_args(argv=None):
         description='Strip optimizer, schedulers, log history and run configuration from a '
                     'checkpoint, and write it as STEM_YYYYMMDD-XXXXXXXX.pth, where the last eight '
                     'digits begin its sha256 hash, which torch.hub can check on download.')
-    parser.add_argument('checkpoint', type=Path, help='the checkpoint, of mmengine or a bare '
-                                                      'state dict')
+    parser.add_argument('checkpoint', type=Path, help='the checkpoint, of mmengine, a bare '
+                                                      'state dict, or .safetensors')
     parser.add_argument('out', type=Path, help='path to write to; ".pth" may be left out')
     parser.add_argument('--ema', action='store_true',
                         help='publish generator_ema as the generator')
@@ -34,7 +34,7 @@ def parse_args(argv=None):
     except ValueError:
         parser.error(f'--date: expected YYYYMMDD, got {args.date!r}')
     if args.out.suffix == '.safetensors':
-        parser.error(f'{args.out}: mmengine loads .pth files, not .safetensors')
+        parser.error(f'{args.out}: expected a name for a .pth file, which mmengine alone loads too')
     return args
 
 
@@ -80,7 +80,7 @@ def main(argv=None):
     args = parse_args(argv)
     target = args.out.with_suffix('') if args.out.suffix == '.pth' else args.out
     try:
-        state = strip_wrapper_prefix(read_state_dict(str(args.checkpoint)))
+        state = strip_wrapper_prefix(read_state_dict(args.checkpoint))
         if args.ema:
             state = merge_ema(state)
         if args.drop:

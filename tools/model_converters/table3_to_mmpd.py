@@ -24,6 +24,7 @@ from mmpd.cli import run_tool
 from mmpd.errors import InputError
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
 from mmpd.utils.files import write_atomically
+from mmpd.utils.reader import read_checkpoint
 
 # StyleGAN2 in PyTorch as rosinality wrote it -> MMagic's names
 STYLEGAN2 = (
@@ -336,14 +337,11 @@ def convert_pulse(state, statistics):
 
 def read(path):
     """The content of a checkpoint file, tensors and plain values only."""
-    if not path.is_file():
-        raise ConversionError(f'no file {path}')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes provoke
-        raise ConversionError(f'{path.name} cannot be read as a checkpoint: '
-                              f'{str(error).strip().splitlines()[0]}') from error
-    if not isinstance(content, dict) or not content:
+        content = read_checkpoint(path)
+    except InputError as error:
+        raise ConversionError(str(error)) from error
+    if not content:
         raise ConversionError(f'{path.name} holds no state dict')
     return content
 

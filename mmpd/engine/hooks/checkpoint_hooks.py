@@ -1,7 +1,7 @@
 """Checkpoints whose keys do not depend on how a run was distributed."""
 from mmagic.registry import HOOKS
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 
 from ...utils.checkpoint import strip_wrapper_prefix
 
@@ -23,24 +23,23 @@ class CleanCheckpointHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Clean what is about to be written."""
-        self._clean(checkpoint)
+        self._clean(checkpoint, runner.model)
 
     def after_load_checkpoint(self, runner, checkpoint):
         """Clean what was read, before it goes into the model."""
-        averaged = self._clean(checkpoint)
+        averaged = self._clean(checkpoint, runner.model)
         if averaged and getattr(runner, '_resume', False):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # mmengine's loader looks into wrappers, EMAHook not
                     load_state_dict(hook.ema_model, averaged, strict=hook.strict_load)
 
     @staticmethod
-    def _clean(checkpoint):
+    def _clean(checkpoint, model):
+        own = get_state_dict(model)
         if 'state_dict' in checkpoint:
-            checkpoint['state_dict'] = strip_wrapper_prefix(checkpoint['state_dict'])
+            checkpoint['state_dict'] = strip_wrapper_prefix(checkpoint['state_dict'], own)
         averaged = checkpoint.get('ema_state_dict')
         if averaged:
-            inside = {key.removeprefix(AVERAGED): value for key, value in averaged.items()}
-            checkpoint['ema_state_dict'] = type(averaged)(
-                (key if key in averaged else AVERAGED + key, value)
-                for key, value in strip_wrapper_prefix(inside).items())
+            own = ['steps', *(AVERAGED + key for key in own)]
+            checkpoint['ema_state_dict'] = strip_wrapper_prefix(averaged, own)
         return checkpoint.get('ema_state_dict')

@@ -48,6 +48,9 @@ class LRConsistency(BaseSampleWiseMetric):
         - MaxErr_LR_8bit: the largest |A x̂ - y| of all saved images, in grey levels.
         - PSNR_LR_8bit_rounded, MaxErr_LR_8bit_rounded: on the saved image with A x̂ clipped and
           rounded half up, the LR file which one would make from the saved image.
+        - Unmatched_LR_8bit: how many LR values of all images the saved image does not give back,
+          where the model counts them (mmpd's, with ``test_cfg.quantize='consistent'``), by the
+          arithmetic of its ``test_cfg.made_by``.
     """
 
     metric = 'PSNR_LR'
@@ -118,12 +121,20 @@ class LRConsistency(BaseSampleWiseMetric):
                 if 'pred_float' in output else image
             lr = as_tensor(sample[self.input_key], self.input_key)
             images = [prediction, to_saved(image), lr]
-            if sample.get('img_output_channel_order') == 'RGB':
+            order = output.get('network_channel_order', sample.get('img_output_channel_order'))
+            if order == 'RGB':
                 # MMagic turns what it hands to metrics into BGR; A may mix channels
                 images = [x.flip(0) if len(x) == 3 else x for x in images]
-            self.results.append(self.measure(*images))
+            result = self.measure(*images)
+            if 'lr_unmatched' in output:
+                result['Unmatched_LR_8bit'] = int(output['lr_unmatched'])
+            self.results.append(result)
 
     def compute_metrics(self, results):
-        """Means, and maxima of the largest errors, over all images."""
-        return {key: float((np.max if key in self._MAXIMA else np.mean)(
-            [result[key] for result in results])) for key in results[0]}
+        """Means over all images, maxima of the largest errors, sums of counts."""
+        found = {}
+        for key in dict.fromkeys(key for result in results for key in result):
+            over_images = np.sum if key == 'Unmatched_LR_8bit' else \
+                np.max if key in self._MAXIMA else np.mean
+            found[key] = float(over_images([result[key] for result in results if key in result]))
+        return found

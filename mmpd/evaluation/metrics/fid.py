@@ -11,7 +11,8 @@ from mmagic.registry import METRICS, MODELS
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
-from ...errors import WeightsNotFound
+from ...errors import WeightsMismatch, WeightsNotFound
+from ...utils.download import fetch, sha256_of
 from ...utils.files import write_atomically
 from ...utils.model import check_part
 from ...utils.validation import check_path, check_positive_int, optional
@@ -20,37 +21,48 @@ from ..functional import as_tensor, check_keys_of, frechet_distance, resolve_dev
 INCEPTION_URL = ('https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/'
                  'inception-2015-12-05.pt')
 INCEPTION_FILE = INCEPTION_URL.rsplit('/', 1)[1]
+INCEPTION_SHA256 = 'f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4'
 
 
 class Inception(torch.nn.Module):
     """NVIDIA's TorchScript of the FID Inception: uint8 RGB images of any size to 2048 features.
 
+    A TorchScript file is a program. This one file is run, known by its SHA-256, and no other; a
+    network of one's own goes to :class:`SRFID` as ``network``.
+
     Args:
         path (str, optional): The file ``inception-2015-12-05.pt``. Defaults to None: download it
-            into MMagic's cache folder.
+            into torch's hub folder, or take it from MMagic's cache folder.
 
     Raises:
         WeightsNotFound: If it is neither there nor can be downloaded, naming what to put where.
+        WeightsMismatch: If the file is not that one.
     """
 
     def __init__(self, path=None):
         super().__init__()
-        self.network = torch.jit.load(self._locate(path), map_location='cpu').eval()
+        path = self._locate(path)
+        digest = sha256_of(path)
+        if digest != INCEPTION_SHA256:
+            raise WeightsMismatch(f'FID: {path} is not {INCEPTION_FILE}: its SHA-256 is {digest}, '
+                                  f'expected {INCEPTION_SHA256}')
+        self.network = torch.jit.load(str(path), map_location='cpu').eval()
 
     @staticmethod
     def _locate(path):
         if path is not None:
             if not Path(path).is_file():
                 raise WeightsNotFound(f'inception: no file {path}')
-            return str(path)
-        from mmagic.utils import MMAGIC_CACHE_DIR, download_from_url
+            return path
+        from mmagic.utils import MMAGIC_CACHE_DIR
+        cached = Path(MMAGIC_CACHE_DIR) / INCEPTION_FILE
+        if cached.is_file():
+            return cached
         try:
-            return download_from_url(INCEPTION_URL, dest_dir=MMAGIC_CACHE_DIR)
-        except Exception as error:
-            raise WeightsNotFound(
-                f'FID needs {INCEPTION_FILE} and could not download it ({error}). Get '
-                f'{INCEPTION_URL} and put it at {Path(MMAGIC_CACHE_DIR) / INCEPTION_FILE}, or '
-                "give its path: dict(type='SRFID', inception=...)") from error
+            return fetch(INCEPTION_URL)
+        except WeightsNotFound as error:
+            raise WeightsNotFound(f"FID needs {INCEPTION_FILE}: {error} (dict(type='SRFID', "
+                                  'inception=FILE))') from error
 
     def forward(self, images):
         """(N, 3, H, W) uint8 RGB -> (N, 2048)."""
@@ -117,8 +129,8 @@ class SRFID(BaseSampleWiseMetric):
     figures from other numbers do not compare.
 
     Args:
-        inception (str, optional): Local ``inception-2015-12-05.pt``. Defaults to None: normal
-            download into MMagic's cache folder on first use.
+        inception (str, optional): Local ``inception-2015-12-05.pt``. Defaults to None: it is
+            downloaded on first use, and its hash verified.
         reference (str, optional): ``.npz`` of reference statistics; made from the GT of this run
             if it does not exist, and refused if it was made from other GT images. Defaults to None:
             GT of this run, nothing is kept.

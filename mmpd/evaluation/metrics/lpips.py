@@ -1,16 +1,17 @@
 """LPIPS between output and GT."""
 import warnings
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import METRICS
 
-from ...errors import WeightsNotFound
+from ...errors import WeightsMismatch, WeightsNotFound
+from ...utils.checkpoint import read_state_dict
 from ...utils.validation import check_choice, check_path, optional
 from ..functional import as_tensor, check_keys_of, require, resolve_device, to_saved
 
+TORCHVISION = 'https://download.pytorch.org/models/'
 BACKBONES = dict(alex='alexnet-owt-7be5be79.pth', vgg='vgg16-397923af.pth',
                  squeeze='squeezenet1_1-b8a52dc0.pth')
 
@@ -20,8 +21,8 @@ def build_lpips(net='alex', backbone=None):
 
     Args:
         net (str): 'alex', 'vgg' or 'squeeze'.
-        backbone (str, optional): torchvision's checkpoint of that network. Defaults to None:
-            torchvision downloads it into torch's hub folder.
+        backbone (str, optional): torchvision's checkpoint of that network, a file or an address.
+            Defaults to None: downloaded into torch's hub folder, its hash verified.
 
     Returns:
         nn.Module: In evaluation mode, without gradients.
@@ -34,30 +35,30 @@ def build_lpips(net='alex', backbone=None):
     check_choice(net, 'net', tuple(BACKBONES))
     optional(check_path, backbone, 'backbone')
     lpips = require('lpips', 'lpips')
-    cache = Path(torch.hub.get_dir()) / 'checkpoints' / BACKBONES[net]
-    if backbone is not None and not Path(backbone).is_file():
-        raise WeightsNotFound(f'backbone: no file {backbone}')
+    source = f'{TORCHVISION}{BACKBONES[net]}' if backbone is None else str(backbone)
     try:
-        with warnings.catch_warnings():  # lpips 0.1.4 uses what torchvision deprecated
-            warnings.filterwarnings('ignore', ".*'pretrained'|Arguments other than a weight enum")
-            model = lpips.LPIPS(net=net, verbose=False, pnet_rand=backbone is not None)
-    except (URLError, OSError) as error:
-        raise WeightsNotFound(
-            f'LPIPS needs {BACKBONES[net]} and could not download it ({error}). Get '
-            f'https://download.pytorch.org/models/{BACKBONES[net]} and put it at {cache}, or give '
-            "its path: dict(type='LPIPS', backbone=...)") from error
-    if backbone is not None:
-        states = torch.load(backbone, map_location='cpu', weights_only=True)
-        wanted = model.net.state_dict()
-        # slice2.3.weight of the lpips package is features.3.weight of torchvision
-        found = {key: states.get('features.' + key.split('.', 1)[1]) for key in wanted}
-        for key, value in found.items():
-            if value is None or value.shape != wanted[key].shape:
-                raise ValueError(f"LPIPS: {backbone} is no torchvision checkpoint of '{net}': "
-                                 f'features.{key.split(".", 1)[1]} is '
-                                 f'{"missing" if value is None else tuple(value.shape)}, expected '
-                                 f'{tuple(wanted[key].shape)}')
-        model.net.load_state_dict(found)
+        states = read_state_dict(source)
+    except WeightsNotFound as error:
+        raise WeightsNotFound(f"LPIPS needs {BACKBONES[net]}: {error} (dict(type='LPIPS', "
+                              'backbone=FILE))') from error
+    with warnings.catch_warnings():  # lpips 0.1.4 uses what torchvision deprecated
+        warnings.filterwarnings('ignore', ".*'pretrained'|Arguments other than a weight enum")
+        # without weights: the package would unpickle its own file and torchvision's download
+        model = lpips.LPIPS(net=net, verbose=False, pretrained=False, pnet_rand=True)
+    heads = Path(lpips.__file__).parent / 'weights' / 'v0.1' / f'{net}.pth'
+    unknown = model.load_state_dict(read_state_dict(heads), strict=False).unexpected_keys
+    if unknown:
+        raise WeightsMismatch(f'LPIPS: {heads} is not that of lpips 0.1: it has "{unknown[0]}"')
+    wanted = model.net.state_dict()
+    # slice2.3.weight of the lpips package is features.3.weight of torchvision
+    found = {key: states.get('features.' + key.split('.', 1)[1]) for key in wanted}
+    for key, value in found.items():
+        if value is None or value.shape != wanted[key].shape:
+            raise ValueError(f"LPIPS: {source} is no torchvision checkpoint of '{net}': "
+                             f'features.{key.split(".", 1)[1]} is '
+                             f'{"missing" if value is None else tuple(value.shape)}, expected '
+                             f'{tuple(wanted[key].shape)}')
+    model.net.load_state_dict(found)
     return model.eval().requires_grad_(False)
 
 

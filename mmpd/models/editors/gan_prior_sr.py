@@ -1,9 +1,12 @@
 """SRGAN as GAN-prior super-resolution needs it: the prior really loads."""
+import logging
 from copy import deepcopy
 
 from mmagic.models.editors.srgan import SRGAN
 from mmagic.models.losses.gan_loss import r1_gradient_penalty_loss
 from mmagic.registry import MODELS
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import get_state_dict
 
 from ...utils.checkpoint import load_completely, pretrained_cfg, strip_wrapper_prefix
 from ...utils.model import unwrap
@@ -61,6 +64,7 @@ class GANPriorSR(SRGAN):
             # as trainable as the generator, so that distributed wrappers treat both alike; no
             # optimiser has it
             self.generator_ema = deepcopy(self.generator)
+        self._prior_is_random = False
         self._register_load_state_dict_pre_hook(self._clean_keys)
 
     @staticmethod
@@ -84,6 +88,9 @@ class GANPriorSR(SRGAN):
         """Initialise, then load prior and discriminator, each completely or not at all."""
         if self._is_init:
             return
+        prior = getattr(unwrap(self.generator), 'generator', None)
+        self._prior_is_random = prior is not None and not self._prior_cfg and not pretrained_cfg(
+            getattr(prior, 'init_cfg', None))
         super().init_weights()
         if self._prior_cfg:
             load_completely(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
@@ -117,6 +124,18 @@ class GANPriorSR(SRGAN):
             return self.generator_ema(inputs)
         return super().forward_tensor(inputs, data_samples, training=training)
 
+    def train_step(self, data, optim_wrapper):
+        """SRGAN's training step; the first one says if a random prior is frozen."""
+        if self._prior_is_random:
+            self._prior_is_random = False
+            prior = unwrap(self.generator).generator
+            if not any(parameter.requires_grad for parameter in prior.parameters()):
+                print_log('The prior is frozen and random, and will stay so: '
+                          'model.generator.init_cfg names no checkpoint, and none was loaded. Name '
+                          'one, or train the prior (model.generator.freeze_prior=False).',
+                          logger='current', level=logging.WARNING)
+        return super().train_step(data, optim_wrapper)
+
     def d_step_real(self, batch_outputs, batch_gt_data):
         """GAN loss on real images, with the R1 penalty if ``train_cfg.r1_weight`` is set."""
         loss = super().d_step_real(batch_outputs, batch_gt_data)
@@ -125,18 +144,45 @@ class GANPriorSR(SRGAN):
                 self.discriminator, batch_gt_data, norm_mode='HWC')
         return loss
 
-    def state_dict(self, *args, **kwargs):
+    def state_dict(self, *args, destination=None, prefix='', keep_vars=False):
         """As always, without the ``module.`` that separate DDP wrappers put into keys."""
-        return strip_wrapper_prefix(super().state_dict(*args, **kwargs))
+        if args:  # as torch took them once
+            destination, prefix, keep_vars = (*args, destination, prefix, keep_vars)[:3]
+        state = super().state_dict(prefix=prefix, keep_vars=keep_vars)
+        state = strip_wrapper_prefix(state, get_state_dict(self, prefix=prefix))
+        if destination is None:
+            return state
+        destination.update(state)  # of a module that holds this one
+        if hasattr(destination, '_metadata'):
+            destination._metadata.update(state._metadata)
+        return destination
+
+    def adapt_state_dict(self, state_dict, prefix=''):
+        """A state dict in the keys of this model, of which ``prefix`` goes before all.
+
+        Without the ``module.`` of wrappers; a plain or published checkpoint gives its
+        generator to ``generator_ema`` too.
+
+        Args:
+            state_dict (dict): Keys to tensors.
+            prefix (str): What the modules around this one put before the keys.
+
+        Returns:
+            dict: ``state_dict`` itself if there is nothing to change.
+        """
+        adapted = strip_wrapper_prefix(state_dict, get_state_dict(self, prefix=prefix))
+        averaged, trained = f'{prefix}generator_ema.', f'{prefix}generator.'
+        if self.use_ema and not any(key.startswith(averaged) for key in adapted):
+            copies = {averaged + key[len(trained):]: value for key, value in adapted.items()
+                      if key.startswith(trained)}
+            if copies:
+                adapted = type(adapted)({**adapted, **copies})
+        return adapted
 
     def _clean_keys(self, state_dict, prefix, *_):
-        cleaned = strip_wrapper_prefix(state_dict)
-        if self.use_ema and not any(key.startswith('generator_ema.') for key in cleaned):
-            # a plain or published checkpoint: its generator is the one to use
-            cleaned = type(cleaned)(cleaned)
-            cleaned.update((f'generator_ema.{key.removeprefix("generator.")}', value)
-                           for key, value in list(cleaned.items())
-                           if key.startswith('generator.'))
-        if cleaned is not state_dict:
+        adapted = self.adapt_state_dict(state_dict, prefix)
+        if any(key.startswith(f'{prefix}generator.generator.') for key in adapted):
+            self._prior_is_random = False
+        if adapted is not state_dict:
             state_dict.clear()
-            state_dict.update(cleaned)
+            state_dict.update(adapted)

@@ -5,7 +5,8 @@ import torch
 from mmagic.structures import DataSample
 from mmengine.logging import print_log
 
-from ...operators import LinearOperator, clip_uint8, consistent_uint8
+from ...operators import LinearOperator, build_operator, clip_uint8, consistent_uint8
+from ...operators.library_resize import LibraryResize
 from ...operators.resolve import infer_scale
 from ...utils.validation import (
     ArgumentError,
@@ -44,9 +45,9 @@ class PDMixin:
             is the LR exactly, ``'clip'`` (default with less strength) clips and
             rounds (the paper's evaluation), ``'none'`` keeps the clipped float
             image, as MMagic does. An LR that is not 8-bit is clipped and rounded
-            too, with a warning.
-            ``made_by`` names the library whose roundings the image is to be consistent with,
-            see :func:`mmpd.operators.consistent_uint8`.
+            too, with a warning. ``made_by``: the library whose 8-bit resize made
+            the LR and has to give it back, see :func:`consistent_uint8`; by
+            default A x is rounded once, as :class:`LRSynthesis` does.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
 
@@ -68,7 +69,7 @@ class PDMixin:
         check_model_parts(**kwargs)
         optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)
-        self.quantize = quantize
+        self.quantize, self.made_by = quantize, (test_cfg or {}).get('made_by')
         scale = check_suitable(self.generator, self._generator_scale())
         check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
         operator = head.get('operator')
@@ -80,6 +81,18 @@ class PDMixin:
             self.generator.check_normalisation(**self._normalised)
         self.pd_head = PDHead(**{**self._normalised, **head})
         self._check_scale(scale)
+        self._check_library()
+
+    def _check_library(self):
+        if self.made_by in (None, 'float'):
+            return
+        if self.quantize != 'consistent':
+            raise ArgumentError(f'test_cfg.made_by={self.made_by!r} is for '
+                                f"test_cfg.quantize='consistent', not {self.quantize!r}.")
+        operator = self.pd_head.operator
+        if operator is None:  # any scale will do
+            operator = build_operator(dict(self.pd_head.operator_cfg, scale=2))
+        LibraryResize(operator, self.made_by)
 
     @staticmethod
     def _check_head(pd_head):
@@ -149,7 +162,9 @@ class PDMixin:
         Returns:
             DataSample: ``pred_img``, the image to save, (N, C, sh, sw) in
             0..255; ``pred_float``, the same before clipping and rounding;
-            ``raw_pred``, x_r, with ``test_cfg.keep_raw``.
+            ``raw_pred``, x_r, with ``test_cfg.keep_raw``; with
+            ``quantize='consistent'`` and an 8-bit LR ``lr_unmatched``, (N),
+            how many LR values the downsampled ``pred_img`` does not give back.
         """
         return self.finish(self.forward_raw(inputs, data_samples, **kwargs), inputs, data_samples)
 
@@ -170,12 +185,19 @@ class PDMixin:
         """
         pred = self._to_pixels(self.pd_head(raw, inputs))
         # in the network's order of channels, as the head: A may treat them differently
-        image = self._to_saved(self.round_pixels(pred, self._to_pixels(inputs)), data_samples)
+        image, unmatched = self._round(pred, self._to_pixels(inputs))
+        image = self._to_saved(image, data_samples)
         image = image if self.quantize == 'none' else image.round()
         fields = dict(pred_img=image.cpu(), pred_float=self._to_saved(pred, data_samples).cpu())
+        if unmatched is not None:
+            fields['lr_unmatched'] = unmatched
         if (self.test_cfg or {}).get('keep_raw'):
             fields['raw_pred'] = self._to_saved(self._to_pixels(raw), data_samples).cpu()
-        return DataSample(**fields)
+        result = DataSample(**fields)
+        if inputs.shape[1] == 1 < pred.shape[1]:
+            order = self._order_of_colours(data_samples)
+            result.set_metainfo(dict(network_channel_order=[order] * len(pred)))
+        return result
 
     def round_pixels(self, pred, lr):
         """Round as ``test_cfg.quantize`` says.
@@ -187,21 +209,27 @@ class PDMixin:
         Returns:
             Tensor: like ``pred``, clipped, of integers unless ``quantize`` is 'none'.
         """
+        return self._round(pred, lr)[0]
+
+    def _round(self, pred, lr):
+        """:meth:`round_pixels`, and how many LR values differ for each image, if counted."""
         if self.quantize == 'none':
-            return pred.clamp(0, 255)
+            return pred.clamp(0, 255), None
         pred = pred.clamp(*RANGE)
         if self.quantize == 'clip':
-            return clip_uint8(pred).float()
+            return clip_uint8(pred).float(), None
         rounded = lr.round().clamp(0, 255)
         if (lr - rounded).abs().max() > 0.01:  # more than normalising and back leaves
             print_log('The LR is not an 8-bit image, so no 8-bit output can match it exactly: '
                       'predictions are clipped and rounded.', logger='current',
                       level=logging.WARNING)
-            return clip_uint8(pred).float()
+            return clip_uint8(pred).float(), None
         operator = self.pd_head.operator_for(pred, rounded)
-        made_by = (self.test_cfg or {}).get('made_by')
-        return consistent_uint8(
-            pred, rounded, operator, **(dict(made_by=made_by) if made_by else {})).float()
+        images, unmatched = zip(*(
+            consistent_uint8(image[None], y[None], operator, return_unmatched=True,
+                             made_by=self.made_by)
+            for image, y in zip(pred, rounded, strict=True)), strict=True)
+        return torch.cat(images).float(), torch.tensor(unmatched)
 
     def convert_to_datasample(self, predictions, data_samples, inputs):
         """As MMagic does, but an LR that leaves 0..255 (of an operator that adds up) stays whole.
@@ -234,4 +262,20 @@ class PDMixin:
         mean, std = self._mean_and_std(reach)
         shrunk = (pixels.double() - 127.5) / reach + 127.5
         saved = self.data_preprocessor.destruct((shrunk - mean) / std, data_samples, 'img')
+        if pixels.shape[1] == 3 and self._is_grey(data_samples) \
+                and self._order_of_colours(data_samples) == 'RGB':
+            saved = saved.flip(1)  # destruct thinks that the output has the input's channels
         return ((saved - 127.5) * reach + 127.5).float()
+
+    def _metainfo(self, data_samples, key):
+        value = None if data_samples is None else data_samples.metainfo.get(key)
+        return value[0] if isinstance(value, (list, tuple)) else value
+
+    def _is_grey(self, data_samples):
+        return self._metainfo(data_samples, 'img_output_channel_order') == 'single'
+
+    def _order_of_colours(self, data_samples):
+        """The order in which the network learns colours from grey: that of its targets."""
+        order = (self.data_preprocessor.output_channel_order
+                 or self._metainfo(data_samples, 'gt_channel_order') or 'BGR')
+        return order.upper()

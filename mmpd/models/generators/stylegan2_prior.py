@@ -69,7 +69,8 @@ class StyleGAN2Prior(BaseModule):
 
     The state-dict keys are those of MMagic's ``StyleGANv2Generator``, so official
     OpenMMLab checkpoints load strictly (prefix ``generator_ema``). Given the same
-    weights, latents and noise the images are the same.
+    weights, latents and noise the images are the same. Under autocast the synthesis runs in
+    the precision of its weights: MMagic's style layers switch autocast off themselves.
 
     Args:
         out_size (int): Power of two, at least 8.
@@ -195,13 +196,16 @@ class StyleGAN2Prior(BaseModule):
             and the image.
         """
         noises = self.noises() if noises is None else noises
+        dtype = self.constant_input.input.dtype  # latents and fused features may be autocast's
+        latents = latents.to(dtype)
         out = self.conv1(self.constant_input(latents), latents[:, 0], noise=noises[0])
         rgb = self.to_rgb1(out, latents[:, 1]) if return_rgb else None
         features = {4: out}
         for index, to_rgb in enumerate(self.to_rgbs):
             layer = 2 * index + 1
             if fuse is not None:
-                out, rgb = fuse(out.shape[-1], out, rgb)
+                out, rgb = (image if image is None else image.to(dtype)
+                            for image in fuse(out.shape[-1], out, rgb))
             out = self.convs[layer - 1](out, latents[:, layer], noise=noises[layer])
             if modulate is not None:
                 out = modulate(out.shape[-1], out)

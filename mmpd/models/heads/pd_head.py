@@ -6,7 +6,14 @@ from mmagic.registry import MODELS
 from torch import nn
 
 from mmpd.operators import LinearOperator, replace_range
-from mmpd.operators.base import HALF, check_batch, compute_dtype
+from mmpd.operators.base import (
+    HALF,
+    autocasts,
+    check_batch,
+    compute_dtype,
+    deferred_check,
+    reading_waits,
+)
 from mmpd.operators.decomposition import apply
 from mmpd.operators.resolve import prepare_operator, resolve_operator
 from mmpd.utils.validation import check_number, check_sequence, check_strength, refuse
@@ -60,7 +67,7 @@ class PDHead(nn.Module):
         if name == 'operator':
             # no child: the buffers of a foreign operator would enter the checkpoints
             object.__setattr__(self, name, value)
-            self._unit_range = {}  # of a foreign operator: sizes -> whether A 1 ≠ 1
+            self._unit_range = {}  # of a foreign operator: (sizes, dtype) -> whether A 1 ≠ 1
         else:
             super().__setattr__(name, value)
 
@@ -98,7 +105,9 @@ class PDHead(nn.Module):
             raise ValueError('lr: expected a floating point tensor, got '
                              f'{getattr(lr, "dtype", type(lr).__name__)}')
         # the first steps of mixed precision training may overflow: the gradient scaler's matter
-        check = not (self.training and (raw.dtype in HALF or torch.is_autocast_enabled()))
+        check = not (self.training and (raw.dtype in HALF or autocasts(raw.device.type)))
+        if check and self.training and reading_waits(raw):
+            check = deferred_check  # a step that waits for its GPU cannot queue the next one
         wide = compute_dtype(raw, lr)
         raw, lr = raw.to(wide), lr.to(wide)
         operator = self.operator_for(raw, lr)
@@ -121,9 +130,11 @@ class PDHead(nn.Module):
             return getattr(operator, 'unit_range', False)
         if image.is_meta:  # shapes only: they are the same in either range
             return False
-        sizes = image.shape[1:], lr.shape[1:]
+        sizes = image.shape[1:], lr.shape[1:], image.dtype
         if sizes not in self._unit_range:
             with torch.no_grad():
                 measured = apply(operator, 'A', torch.ones_like(image[:1]))
-            self._unit_range[sizes] = bool((measured - 1).abs().max() > 1e-4)
+            # A 1 of an operator that means to keep constants has some rounding errors
+            limit = 64 * torch.finfo(image.dtype).eps
+            self._unit_range[sizes] = bool((measured - 1).abs().max() > limit)
         return self._unit_range[sizes]

@@ -201,7 +201,7 @@ class Malicious:
 
 def test_files_are_not_unpickled(tmp_path):
     torch.save(dict(params=make(compact).state_dict(), extra=Malicious()), tmp_path / 'net.pth')
-    with pytest.raises(WeightsMismatch, match='net.pth cannot be read: it holds more than weights'):
+    with pytest.raises(WeightsMismatch, match='net.pth cannot be read: its pickle asks for'):
         generator(str(tmp_path / 'net.pth'))
 
 
@@ -214,7 +214,8 @@ def test_bad_files(tmp_path):
     state = make(compact).state_dict()
     state['body.2.weight'] = state['body.2.weight'][:4]
     torch.save(state, tmp_path / 'cut.pth')
-    for name, message in (('text.pth', 'cannot be read'), ('list.pth', 'holds no weights but a l'),
+    for name, message in (('text.pth', 'cannot be read'),
+                          ('list.pth', 'holds no state dict: it is a list'),
                           ('empty.pth', 'holds no weights; it has: epoch'),
                           ('cut.pth', 'cannot build its network')):
         with pytest.raises(WeightsMismatch, match=message) as error:

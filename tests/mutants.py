@@ -1,0 +1,137 @@
+"""Faults put into a copy of the package one at a time: the tests named have to find each one.
+
+    python tests/mutants.py             # all; "make mutants"
+    python tests/mutants.py --list
+    python tests/mutants.py backward ema
+
+Each mutant is (name, file, old text, new text, test file, -k expression).  The unchanged copy has
+to pass all of these tests first.  Tests of the operators run without conftest.py, whose import of
+MMagic they do not need.  tests/test_mutants.py holds the list to the code.
+"""
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OPS, TESTS = 'mmpd/operators/', 'tests/test_operators/'
+MUTANTS = [
+    # of the pass that training uses
+    ('backward', OPS + 'pooling_function.py',
+     'grad_x = PoolingProjection.apply(grad, None, ctx.scale, ctx.strength, False)',
+     'grad_x = grad', TESTS + 'test_operator_suite.py', 'Fused and gradcheck'),
+    ('gradient_of_y', OPS + 'pooling_function.py', '(ctx.strength * ctx.scale**2)', '0',
+     TESTS + 'test_operator_suite.py', 'Fused and gradcheck'),
+    ('strength', OPS + 'pooling_pass.py', 'if strength != 1:', 'if False:',
+     TESTS + 'test_operator_suite.py', 'Fused and test_strength'),
+    ('nan_check', OPS + 'pooling_pass.py', '''        run_check(check, error, x, y)
+        if strength''', '        if strength', TESTS + 'test_operator_suite.py', 'Fused and nan'),
+    ('jvp', OPS + 'pooling_function.py', 'apply(x, y, ctx.scale, ctx.strength, False)',
+     'apply(x, None, ctx.scale, ctx.strength, False)', TESTS + 'test_transforms.py', 'jvp'),
+    ('vmap', OPS + 'pooling_function.py', 'tensor.movedim(dim, 0)', 'tensor',
+     TESTS + 'test_transforms.py', 'vmap'),
+    ('triton_compared', OPS + 'triton_pooling.py', 'if not apart <= tolerance:', 'if False:',
+     TESTS + 'test_triton_pooling.py', 'something_else'),
+    ('triton_memory', OPS + 'triton_pooling.py', "if 'out of memory' in str(reason).lower():",
+     'if False:', TESTS + 'test_triton_pooling.py', 'memory'),
+    # of operators
+    ('pseudo_inverse', OPS + 'resize.py', 'torch.linalg.pinv(_matrix(', '(lambda a: a.T)(_matrix(',
+     TESTS + 'test_operator_suite.py', 'TestBicubicAntialias and pseudo_inverse'),
+    ('reduced_precision', OPS + 'base.py', '        return dtype\n    return torch.float64',
+     '        return dtype\n    return dtype', TESTS + 'test_precision_and_modes.py', 'reduced'),
+    ('cache', OPS + 'base.py', 'return pool.submit(arrays_of, args).result()',
+     'return arrays_of(args)', TESTS + 'test_precision_and_modes.py', 'spoil'),
+    ('stale', OPS + 'base.py', 'not torch.allclose(echo, before, 1e-12, 0, equal_nan=True)',
+     'False', TESTS + 'test_precision_and_modes.py', 'follows'),
+    ('adjoint', OPS + 'base.py', 'wanted = torch.is_grad_enabled() and y.requires_grad',
+     'wanted = y.requires_grad', TESTS + 'test_precision_and_modes.py', 'adjoint'),
+    ('deferred', OPS + 'base.py', '        self.tell()\n', '',
+     TESTS + 'test_precision_and_modes.py', 'one_call_later'),
+    # of 8-bit images
+    ('library', OPS + 'row_refinement.py', 'library(pixels.to(torch.uint8)).float()',
+     'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
+    ('best', OPS + 'row_refinement.py', 'return best, fewest',
+     'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),
+    ('boost', OPS + 'quantize.py', 'boost * 1.3', 'boost', TESTS + 'test_quantize.py',
+     'black_and_white'),
+    # of models, data and hooks
+    ('unit_range', 'mmpd/models/heads/pd_head.py', 'limit = 64 * torch.finfo(image.dtype).eps',
+     'limit = 1e-4', 'tests/test_models/test_pd_head.py', 'precision_of_the_dtype'),
+    ('check_waits', 'mmpd/models/heads/pd_head.py', 'check = deferred_check', 'check = True',
+     'tests/test_models/test_pd_head.py', 'does_not_wait'),
+    ('ema', 'mmpd/models/editors/gan_prior_sr.py',
+     'unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())', 'pass',
+     'tests/test_models/test_pd_models.py', 'averaged_generator_begins'),
+    ('made_by', 'mmpd/models/editors/pd_mixin.py', 'made_by=self.made_by)', 'made_by=None)',
+     'tests/test_models/test_pd_models.py', 'library_that_made'),
+    ('grey', 'mmpd/models/editors/pd_mixin.py', 'saved = saved.flip(1)', 'saved = saved',
+     'tests/test_models/test_pd_models.py', 'grey_is_coloured'),
+    ('amp', 'mmpd/models/generators/stylegan2_prior.py', 'latents = latents.to(dtype)', '',
+     'tests/test_models/test_generators/test_amp.py', 'generators_under'),
+    ('border', 'mmpd/datasets/transforms/lr_synthesis.py', '''self.quantize,
+                              self.border)''', 'self.quantize)',
+     'tests/test_datasets/test_lr_synthesis.py', 'every_option'),
+    ('panel_operator', 'mmpd/engine/hooks/panel_hook.py', 'if self.operator is not None:',
+     'if False:', 'tests/test_engine/test_panel_hook.py', 'given_operator'),
+]
+
+
+def copy_of_the_package(folder):
+    """What the tests need, so that a mutant never touches the working tree."""
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in ('mmpd', 'tests', 'configs', 'tools', 'docs'):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ('pyproject.toml', 'README.md', 'setup.py', 'Makefile'):
+        shutil.copy(ROOT / name, folder)
+
+
+def run_tests(folder, path, expression):
+    """Exit code of pytest: 0 passed, 1 a test failed, 5 none was selected."""
+    light = ['--noconftest'] if path.startswith(TESTS) else []
+    command = [sys.executable, '-B', '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *light,
+               path, '-k', expression]
+    return subprocess.run(command, cwd=folder, env={**os.environ, 'PYTHONPATH': str(folder)},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='NAME', help='of mutants, default all')
+    parser.add_argument('--list', action='store_true', help='show the names')
+    args = parser.parse_args(argv)
+    known = [name for name, *_ in MUTANTS]
+    unknown = set(args.names) - set(known)
+    if unknown:
+        parser.error(f'unknown {", ".join(sorted(unknown))}; there are {", ".join(known)}')
+    if args.list:
+        print('\n'.join(known))
+        return 0
+    chosen = [mutant for mutant in MUTANTS if not args.names or mutant[0] in args.names]
+    survived = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        copy_of_the_package(folder)
+        for path in dict.fromkeys(mutant[4] for mutant in chosen):
+            expression = ' or '.join(f'({mutant[5]})' for mutant in chosen if mutant[4] == path)
+            run = run_tests(folder, path, expression)
+            if run.returncode:
+                print(run.stdout[-3000:])
+                print(f'error: {path} -k {expression!r} fails without a mutant')
+                return 2
+        for name, file, old, new, path, expression in chosen:
+            source = (folder / file).read_text()
+            (folder / file).write_text(source.replace(old, new))
+            code = run_tests(folder, path, expression).returncode
+            (folder / file).write_text(source)
+            print(f'{name}: {"killed" if code == 1 else f"SURVIVED (pytest exits with {code})"}',
+                  flush=True)
+            survived += [name] * (code != 1)
+    print(f'{len(chosen) - len(survived)} of {len(chosen)} mutants killed')
+    return 1 if survived else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
