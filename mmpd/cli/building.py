@@ -3,7 +3,7 @@ import re
 import traceback
 from contextlib import contextmanager
 
-from ..errors import InputError
+from ..errors import ArgumentError, InputError
 from ..utils.validation import did_you_mean, parameters_of
 
 __all__ = ['config_errors']
@@ -30,10 +30,10 @@ def config_errors(config):
     """
     try:
         yield
-    except InputError:
-        raise
     except Exception as error:
-        message = _describe(error)
+        message = None
+        if not isinstance(error, InputError) or isinstance(error, ArgumentError):
+            message = _describe(error)
         if message is None:
             raise
         raise InputError(f'config {config}: {message}') from error

@@ -234,17 +234,20 @@ def add_consistency(cfg, split):
     """Have LRConsistency measured for a PD model, in every evaluator that lacks it.
 
     It shows what PD is for; inherited configs know nothing of it.
+
+    Returns:
+        str | None: What to tell the user once there is a log.
     """
     from mmagic.registry import MODELS
 
     from ..models.editors import PDMixin, PDModel
-    kind, key = cfg.model.get('type'), f'{split}_evaluator'
+    kind, key, added = cfg.model.get('type'), f'{split}_evaluator', None
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
     if kind is not PDModel and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
-        return
+        return None
     given = cfg.get(key)
     if not given:
-        return
+        return None
     several = isinstance(given, (list, tuple)) and any('metrics' in item for item in given)
     evaluators = [item if 'metrics' in item else dict(metrics=item) for item in given] if several \
         else [given if isinstance(given, dict) and 'metrics' in given else dict(metrics=given)]
@@ -257,11 +260,12 @@ def add_consistency(cfg, split):
         metrics.append(dict(type='LRConsistency',
                             prefix=prefixes.pop() if len(prefixes) == 1 else None))
         evaluator['metrics'] = metrics
-        print_log(f'{key}: LRConsistency is measured too, with the A of the model', 'current')
+        added = f'{key}: LRConsistency is measured too, with the A of the model'
     if several or 'metrics' in given:
         cfg[key] = evaluators if several else evaluators[0]
     else:
         cfg[key] = evaluators[0]['metrics']
+    return added
 
 
 def check_checkpoint(path, option, resume=False):

@@ -91,12 +91,14 @@ def test(argv=None):
     if args.panels:
         cfg.setdefault('custom_hooks', []).append(dict(type='PanelHook', max_images=args.panels))
     settings.prepare_distributed(cfg)
-    settings.add_consistency(cfg, 'test')
+    added = settings.add_consistency(cfg, 'test')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
     settings.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
+    if added:
+        print_log(added, logger='current')
     hook = MetricsHook()
     runner.register_hook(hook, 'LOWEST')
     runner.test()

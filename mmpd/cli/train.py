@@ -81,10 +81,12 @@ def train(argv=None):
     if cfg.get('load_from') and state is None:
         state = settings.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
     settings.prepare_distributed(cfg)
-    settings.add_consistency(cfg, 'val')
+    added = settings.add_consistency(cfg, 'val')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        if added:
+            print_log(added, logger='current')
         if state is not None:
             settings.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
                                    training=True)

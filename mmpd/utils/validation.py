@@ -65,8 +65,8 @@ def check_number(value, name, least=-math.inf, most=math.inf, above=None, below=
         left = '(' if above is not None or low == -math.inf else '['
         right = ')' if below is not None or high == math.inf else ']'
         bounded = low > -math.inf or high < math.inf
-        refuse(name, f'a number in {left}{low:g}, {high:g}{right}' if bounded else
-               'a finite number', value)
+        expected = f'a number in {left}{low:g}, {high:g}{right}' if bounded else 'a finite number'
+        refuse(name, 'a positive number' if (above, high) == (0, math.inf) else expected, value)
     return float(value)
 
 

@@ -70,7 +70,8 @@ def test_another_operator_is_told_about_once(lines):
     assert text.startswith(f'train_dataloader: the LR is made by files in {BICUBIC}, the PD head '
                            'has A = AveragePooling(scale=4); on the first image they differ by ')
     assert level == logging.INFO  # the paper's own setting
-    assert other == logging.WARNING  # of noise, one pixel and the mean of many have little in common
+    # of noise one pixel and the mean of many have little in common
+    assert other == logging.WARNING
 
 
 def test_models_without_pd_and_data_without_gt_are_left_alone(lines):

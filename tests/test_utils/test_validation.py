@@ -15,7 +15,7 @@ from mmpd.utils import validation as check
      'n: expected an integer of at most 8, got 9'),
     (lambda: check.check_number(math.nan, 'x'), 'x: expected a finite number, got nan'),
     (lambda: check.check_number(math.inf, 'x', above=0),
-     'x: expected a number in (0, inf), got inf'),
+     'x: expected a positive number, got inf'),
     (lambda: check.check_number(0, 'x', above=0, most=1), 'x: expected a number in (0, 1], got 0'),
     (lambda: check.check_number(1, 'x', least=0, below=1), 'x: expected a number in [0, 1), got 1'),
     (lambda: check.check_bool('False', 'on'), "on: expected True or False, got 'False'"),
