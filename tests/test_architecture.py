@@ -17,9 +17,9 @@ LIGHT = ('operators', 'errors', 'version', 'registry')
 OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 # mmengine has no public way to add a registry's locations
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
-           # torch counts the changes of a tensor, numpy moved its core: neither has another name
-           ('mmpd/operators/base.py', '_version'), ('mmpd/compat/checkpoints.py', '_core'),
-           ('mmpd/compat/checkpoints.py', '_reconstruct'),
+           # numpy moved its core, and mmengine keeps its loaders' prefixes: neither has another name
+           ('mmpd/utils/safe_pickle.py', '_core'), ('mmpd/utils/safe_pickle.py', '_reconstruct'),
+           ('mmpd/compat/checkpoints.py', '_schemes'),
            ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook'),
            # spandrel's public call clips the image and cuts its gradient
            ('mmpd/models/generators/spandrel_generator.py', '_call_fn')}
