@@ -1,4 +1,4 @@
-"""docs/architecture.md holds: who imports whom, what needs MMagic, what is public, what is private."""
+"""docs/architecture.md holds: who imports whom, what needs MMagic, what is public or private."""
 import ast
 import json
 import re
@@ -17,9 +17,10 @@ LIGHT = ('operators', 'errors', 'version', 'registry')
 OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 # mmengine has no public way to add a registry's locations
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
-           # numpy moved its core, and mmengine keeps its loaders' prefixes: neither has another name
-           ('mmpd/utils/safe_pickle.py', '_core'), ('mmpd/utils/safe_pickle.py', '_reconstruct'),
+           # nor does it list its loaders of checkpoints, all of which have to be safe
            ('mmpd/compat/checkpoints.py', '_schemes'),
+           # numpy moved its core, and pickles name it
+           ('mmpd/utils/safe_pickle.py', '_core'), ('mmpd/utils/safe_pickle.py', '_reconstruct'),
            ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook'),
            # spandrel's public call clips the image and cuts its gradient
            ('mmpd/models/generators/spandrel_generator.py', '_call_fn')}

@@ -245,7 +245,10 @@ def parts():
     }
 
 
-EXTRA = {'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'}}  # arguments with a test of their own
+EXTRA = {  # arguments with a test of their own
+    'LRSynthesis': {'operator'}, 'PDInferencer': {'made_by'},
+    'PerceptualLoss': {'criterion', 'layer_weights_style', 'norm_img', 'perceptual_weight',
+                       'style_weight', 'use_input_norm'}}
 
 
 def stopped(*_):

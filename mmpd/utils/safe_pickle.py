@@ -53,8 +53,9 @@ def load_pickled(path, map_location):
     ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` says: it does not count where ``weights_only`` is given.
     """
     if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
-        with _only_allowed():
-            return torch.load(path, map_location=map_location, weights_only=True)
+        # a file, not its name, by which torch 2.15 would tell safetensors
+        with _only_allowed(), open(path, 'rb') as file:
+            return torch.load(file, map_location=map_location, weights_only=True)
     try:  # torch < 2.6 cannot be told what else to allow
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError:

@@ -137,7 +137,7 @@ def test_real_esrgan():
 
 @pytest.mark.parametrize('arguments, message', [
     (['none.py', 'x.pth', '--out', 'net'], 'no config none.py'),
-    (['none.pth', '--out', 'net'], 'no checkpoint none.pth'),
+    (['none.pth', '--out', 'net'], 'no file none.pth'),
     (['net.py', '--out', 'net'], 'is a config: name a checkpoint'),
     (['none.pth', 'x.pth', '--out', 'net'], 'is no config'),
     (['none.pth', '--out', 'none/net'], 'no folder none'),

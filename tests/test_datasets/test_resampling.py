@@ -120,8 +120,8 @@ def test_overshoot_is_clipped_only_when_quantised():
 
 @pytest.mark.parametrize('args, message', [
     ((np.zeros((30, 32, 3), np.uint8), 8), '30 x 32.*scale 8'),
-    ((np.zeros((32, 32), np.uint8), 0), 'positive integer'),
-    ((np.zeros((32, 32), np.uint8), 2.5), 'positive integer'),
+    ((np.zeros((32, 32), np.uint8), 0), 'scale: expected an integer of at least 1, got 0'),
+    ((np.zeros((32, 32), np.uint8), 2.5), 'scale: expected an integer of at least 1, got 2.5'),
     ((np.zeros((32, 32), np.uint8), 2, 'cubic'), 'bicubic.*cubic'),
     ((np.zeros((32, 32), np.uint8), 2, 'average_pooling', False), 'antialiasing'),
     ((np.zeros((4, 32, 32, 3), np.uint8), 2), r'\(4, 32, 32, 3\)'),

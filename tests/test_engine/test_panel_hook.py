@@ -184,7 +184,7 @@ def test_the_given_operator_goes_before_the_models(tmp_path):
 
 def test_bad_input_is_named(tmp_path):
     for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0)):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+        with pytest.raises(ValueError, match=f'{next(iter(wrong))}: expected'):
             HOOKS.build(dict(type='PanelHook', **wrong))
     with pytest.raises(ValueError, match="unknown type 'Nothing'"):
         HOOKS.build(dict(type='PanelHook', operator=dict(type='Nothing')))

@@ -121,9 +121,9 @@ def test_best_or_last(keep, wanted, lr):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(optimizer='lion'), 'optimizer: expected adam.*lion'),
+    (dict(optimizer='lion'), 'optimizer: expected one of adam.*lion'),
     (dict(lr_schedule='cosine'), 'lr_schedule'), (dict(noise_type='none'), 'noise_type'),
-    (dict(keep='first'), 'keep'), (dict(losses=dict(LPIPS=1)), "losses: .*'LPIPS'"),
+    (dict(keep='first'), 'keep'), (dict(losses=dict(LPIPS=1)), "losses.LPIPS: .*'LPIPS'"),
     (dict(losses={}), 'losses'), (dict(steps=0), 'steps'), (dict(seed=None), 'seed'),
     (dict(in_size=1), 'in_size'), (dict(in_size=3), 'multiple'), (dict(out_size=24), 'out_size'),
     (dict(out_size=2048), '2048 px')])

@@ -105,7 +105,7 @@ def test_options_change_the_network():
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(in_size=32), 'in_size must be smaller than out_size, got 32 and 32'),
+    (dict(in_size=32), 'in_size: expected a smaller number than out_size=32, got 32'),
     (dict(in_size=12), 'in_size: expected a power of two of at least 4, got 12'),
     (dict(in_size=2), 'in_size: expected a power of two of at least 4, got 2'),
     (dict(out_size=48), 'out_size: expected a power of two of at least 4, got 48'),

@@ -128,7 +128,7 @@ def test_large_images_are_pooled_before_the_degradation_encoder():
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(in_size=32), 'in_size must be smaller than out_size, got 32 and 32'),
+    (dict(in_size=32), 'in_size: expected a smaller number than out_size=32, got 32'),
     (dict(in_size=12), 'in_size: expected a power of two.*12'),
     (dict(out_size=48), 'out_size: expected a power of two.*48'),
     (dict(fuse_size=32), 'fuse_size: expected at most in_size=16, got 32'),
