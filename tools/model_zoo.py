@@ -35,9 +35,9 @@ installs the first wheel, and the others by their names.
 
 ## To be converted
 
-Others publish these in formats of their own: `python tools/model_converters/table3_to_mmpd.py` makes
-a checkpoint of their file, to be given as CHECKPOINT. No hashes are published; licences are those
-of their authors.
+Others publish these in formats of their own: `python tools/model_converters/table3_to_mmpd.py`
+makes a checkpoint of their file, to be given as CHECKPOINT. No hashes are published; licences are
+those of their authors.
 
 | model | LR → SR | A | LR made by | file |
 | :-- | --: | :-- | :-- | :-- |
