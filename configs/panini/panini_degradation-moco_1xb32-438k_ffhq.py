@@ -2,7 +2,7 @@
 # contrast. Optimiser, queue and length (200 epochs of FFHQ's 70,000 images) are those of the
 # official code. Its degradations are not published: these are GFP-GAN's, which it compares with.
 # In the second stage the encoder sees images of 512 px pooled to 256, where blur, noise and JPEG
-# blocks are half as large. Here it sees the same: crops of 256 px, pooled by the same factor to 128.
+# blocks are half as large. Here it sees the same: crops of 256 px, pooled likewise to 128.
 _base_ = ['../_base_/datasets/degradation.py', '../_base_/default_runtime.py']
 
 model = dict(

@@ -2,7 +2,8 @@
 
     mmpd-export MODEL [CHECKPOINT] --out OUT [--size 128] [--format onnx torch]
 
-MODEL is a config (then CHECKPOINT is needed) or a checkpoint whose network is recognised.
+MODEL is a config (then CHECKPOINT is needed), a name of the model zoo, or a checkpoint whose
+network is recognised, as for mmpd-infer; a model without PD is given it.
 Writes OUT.onnx and OUT.pt2, which take an LR (1, 3, h, w), RGB in [0, 1], and give the
 consistent image (1, 3, s·h, s·w), not clipped. Each file is compared with PyTorch before it is
 written: they must agree to 1e-4.
@@ -23,7 +24,7 @@ SUFFIXES = dict(onnx='.onnx', torch='.pt2')
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('model', help='config, or a checkpoint whose network is recognised')
+    parser.add_argument('model', help='config, name of the zoo, or checkpoint')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint, if MODEL is a config')
     parser.add_argument('--out', type=Path, required=True, help='path without suffix')
     parser.add_argument('--size', type=int, nargs='+', metavar='N',
@@ -53,19 +54,8 @@ def load_model(args):
     elif args.operator:
         settings = dict(pd_head=dict(operator=dict(type='SeparableResize', scale=None,
                                                    kernel=args.operator)))
-    if args.model.endswith('.py'):
-        if not args.checkpoint:
-            raise InputError(f'{args.model} is a config: name a checkpoint after it')
-        if not Path(args.model).is_file():
-            raise InputError(f'no config {args.model}')
-        from ..apis.inferencer import PDInferencer
-        options = {f'model.{key}': value for key, value in settings.items()}
-        return PDInferencer(args.model, args.checkpoint, 'cpu', options).model
-    if args.checkpoint:
-        raise InputError(f'{args.model} is no config (*.py), so there can be no checkpoint after '
-                         f'it, got {args.checkpoint}')
-    from ..apis.recognition import recognise
-    return recognise(args.model).build(**settings)
+    from ..apis import loading
+    return loading.load_model(args.model, args.checkpoint, **settings).model
 
 
 def check_targets(args):
@@ -90,9 +80,6 @@ def export(argv=None):
     model = load_model(args)
     size = args.size or [getattr(model.generator, 'in_size', None) or 64]
     size = (size[0], size[-1])
-    if not hasattr(model, 'pd_head'):
-        raise InputError(f'{args.model}: {type(model).__name__} has no PD; its config needs a '
-                         'model type with PD, such as PDGLEAN or PDModel')
     network = engine.ConsistentNetwork(model, size).eval()
     program = engine.export_program(network, size, args.dynamic)
     sizes = [size, (size[0] + 4, 2 * size[1])] if args.dynamic else [size]

@@ -2,21 +2,17 @@
 import argparse
 import difflib
 import inspect
-import logging
 import os
 import tempfile
 from pathlib import Path
 
 import torch
-from mmagic.registry import MODELS
+from mmagic.registry import MODELS, OPTIMIZERS
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
-from ..errors import InputError, WeightsMismatch, WeightsNotFound
-from ..utils.checkpoint import compare, match_model, sizes_of, strip_wrapper_prefix
-from ..utils.model import unwrap
-from ..utils.reader import check_finite, read_checkpoint
+from ..errors import InputError
 from ..utils.validation import did_you_mean, parameters_of
 
 
@@ -207,8 +203,6 @@ def check_pairs(loop, split):
 
 def check_optimizers(cfg):
     """Raise InputError for an optimizer that does not exist; mmengine would not name it."""
-    from mmagic.registry import OPTIMIZERS
-
     wrappers = cfg.optim_wrapper
     parts = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
     for part in parts:
@@ -238,8 +232,6 @@ def add_consistency(cfg, split):
     Returns:
         str | None: What to tell the user once there is a log.
     """
-    from mmagic.registry import MODELS
-
     from ..models.editors import PDMixin, PDModel
     kind, key, added = cfg.model.get('type'), f'{split}_evaluator', None
     kind = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -266,110 +258,6 @@ def add_consistency(cfg, split):
     else:
         cfg[key] = evaluators[0]['metrics']
     return added
-
-
-def check_checkpoint(path, option, resume=False):
-    """Read a checkpoint, file or URL, before anything is built.
-
-    Args:
-        path (str): Where it is; a URL is downloaded.
-        option (str): Where it was named.
-        resume (bool): Whether it must also hold what resuming needs besides the weights.
-
-    Returns:
-        dict: Its state dict, without the data: tensors on the device 'meta'.
-
-    Raises:
-        InputError: if it cannot be had or read, or holds no state dict.
-    """
-    try:
-        content = read_checkpoint(path)
-    except WeightsNotFound as error:
-        raise InputError(f'no checkpoint {path} ({option}): {error}') from error
-    except WeightsMismatch as error:
-        raise InputError(f'checkpoint ({option}): {error}') from error
-    missing = [key for key in ('meta', 'message_hub', 'optimizer') if key not in content]
-    if resume and missing:
-        raise InputError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
-                         'weights to start from (--cfg-options load_from=FILE), not a run')
-    state = content.get('state_dict', content)
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f'checkpoint {path} ({option}) holds no state dict')
-    try:
-        check_finite(state, f'checkpoint {path} ({option})')
-    except WeightsMismatch as error:
-        raise InputError(str(error)) from error
-    return {key: value.to('meta') for key, value in state.items()}
-
-
-def check_matches(model, state, path, cfg, partial=False, training=False):
-    """Raise InputError unless a checkpoint has all of the model's weights and no others.
-
-    mmengine would load what fits, and go on with random weights for the rest.
-
-    Args:
-        model (nn.Module): The model as built.
-        state (dict): What :func:`check_checkpoint` returned.
-        path (str): The checkpoint, for messages.
-        cfg (Config): The config of the model, which says whether a run is resumed.
-        partial (bool): Only log what stays as it was initialised.
-        training (bool): Whether the model is to be trained from it.
-    """
-    differences, own = match_model(model, state, training, bool(training and cfg.get('resume')))
-    parts = {key.split('.')[0] for key in strip_wrapper_prefix(state)}
-    if training and getattr(unwrap(model), 'discriminator', None) is not None and (
-            'discriminator' not in parts):
-        print_log(f'{path} has no discriminator: it stays as initialised', logger='current')
-    if 'generator_ema' in parts and not hasattr(unwrap(model), 'generator_ema'):
-        print_log(f'generator_ema of {path} is not used: that would need model.use_ema=True',
-                  logger='current')
-    if not differences.count:
-        return
-    loaded = len(own) - len(differences.missing) - len(differences.reshaped)
-    if partial and loaded:
-        print_log(f'--allow-partial: {loaded} of {len(own)} tensors are loaded from {path}; these '
-                  f'stay as initialised: {differences.unloaded or "none"}; of the file '
-                  f'{len(differences.unexpected)} are not used', logger='current',
-                  level=logging.WARNING)
-        return
-    fitting = fitting_config(state, cfg)
-    advice = f'It fits {fitting}.' if fitting else 'It fits none of the configs of mmpd.'
-    if loaded:
-        advice += ' --allow-partial loads what fits'
-    raise InputError(f'checkpoint {path} is not one of this config: {loaded} of {len(own)} '
-                     f'tensors fit, {differences.count} not: {differences.first}. {advice}')
-
-
-def fitting_config(state, cfg):
-    """The config whose generator has exactly the weights in ``state``, None if there is none.
-
-    Of several the one whose name is nearest to that of ``cfg``.
-    """
-    name, seen = Path(cfg.filename or '').name, {}
-    paths = sorted(known_configs().values(), reverse=True, key=lambda path: difflib.SequenceMatcher(
-        None, path.name, name).ratio())
-    found = {key: value for key, value in strip_wrapper_prefix(state).items()
-             if key.startswith('generator.')}
-    prior = 'generator.generator.'
-    out_size = sizes_of({key.removeprefix(prior): value for key, value in found.items()
-                         if key.startswith(prior)}).get('out_size')
-    for path in paths if found else ():
-        try:
-            generator = Config.fromfile(path).model.generator
-            generator.pop('init_cfg', None)
-            if out_size not in (None, generator.get('out_size')):
-                continue
-            if repr(generator) not in seen:
-                with torch.device('meta'):
-                    own = MODELS.build(generator).state_dict()
-                own = {f'generator.{key}': value for key, value in own.items()}
-                seen[repr(generator)] = not compare(own, found).count
-        except Exception:  # a config of another kind, or one whose base is not installed
-            continue
-        if seen[repr(generator)]:
-            return path
-    return None
 
 
 def prepare_distributed(cfg):

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from ..errors import InputError
 from ..utils.images import find_pictures, read_8bit
-from . import run_tool, settings
+from . import run_tool, settings, weights
 from .building import config_errors
 
 
@@ -81,7 +81,7 @@ def test(argv=None):
     settings.check_parts(cfg, args.config, 'test_dataloader', 'test_cfg', 'test_evaluator')
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
-    state = settings.check_checkpoint(args.checkpoint, 'checkpoint')
+    state = weights.check_checkpoint(args.checkpoint, 'checkpoint')
     if args.out:
         check_out(args.out)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -95,7 +95,7 @@ def test(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
-    settings.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
+    weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     if added:
         print_log(added, logger='current')

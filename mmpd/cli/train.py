@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 
 from ..errors import InputError
 from ..evaluation.degradation import tell_difference
-from . import run_tool, settings
+from . import run_tool, settings, weights
 from .building import config_errors
 
 
@@ -60,7 +60,7 @@ def resume(cfg, checkpoint):
                       logger='current')
             return None
         checkpoint, option = note.read_text().strip(), str(note)
-    state = settings.check_checkpoint(checkpoint, option, resume=True)
+    state = weights.check_checkpoint(checkpoint, option, resume=True)
     cfg.resume, cfg.load_from = True, checkpoint
     return state
 
@@ -79,7 +79,7 @@ def train(argv=None):
     if args.resume or cfg.get('resume') and not cfg.get('load_from'):
         state = resume(cfg, args.resume or 'auto')
     if cfg.get('load_from') and state is None:
-        state = settings.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
+        state = weights.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
     settings.prepare_distributed(cfg)
     added = settings.add_consistency(cfg, 'val')
     with config_errors(args.config):
@@ -88,7 +88,7 @@ def train(argv=None):
         if added:
             print_log(added, logger='current')
         if state is not None:
-            settings.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
+            weights.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
                                    training=True)
         settings.check_hooks(runner)
         settings.check_optimizers(cfg)

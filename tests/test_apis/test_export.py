@@ -136,10 +136,10 @@ def test_real_esrgan():
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['none.py', 'x.pth', '--out', 'net'], 'no config none.py'),
-    (['none.pth', '--out', 'net'], 'no file none.pth'),
-    (['net.py', '--out', 'net'], 'is a config: name a checkpoint'),
-    (['none.pth', 'x.pth', '--out', 'net'], 'is no config'),
+    (['none.py', 'x.pth', '--out', 'net'], 'no checkpoint x.pth'),
+    (['none.pth', '--out', 'net'], 'no checkpoint none.pth'),
+    (['net.py', '--out', 'net'], 'no config, checkpoint or model of the zoo is called net.py'),
+    ([str(GLEAN), '--out', 'net'], 'a config needs a checkpoint as well'),
     (['none.pth', '--out', 'none/net'], 'no folder none'),
     (['x.pth', '--out', 'net', '--size', '1', '2', '3'], '--size: expected one or two'),
 ])

@@ -98,7 +98,7 @@ def test_quantize_option_changes_the_prediction(quantize):
 
 
 def test_unknown_quantize_is_refused():
-    with pytest.raises(ValueError, match="test_cfg.quantize: expected one of consistent, .*got 'floor'"):
+    with pytest.raises(ValueError, match="test_cfg.quantize: expected one of .*got 'floor'"):
         tiny_model(test_cfg=dict(quantize='floor'))
 
 

@@ -8,7 +8,7 @@ from conftest import ROOT, TINY, gan_parts, tiny_model
 from mmagic.registry import MODELS
 from mmengine.config import Config
 
-from mmpd.cli import settings
+from mmpd.cli import weights
 from mmpd.errors import InputError
 
 CFG = Config(dict(model=dict()))
@@ -23,8 +23,8 @@ def model():
 def said(monkeypatch):
     """What is logged."""
     lines = []
-    monkeypatch.setattr(settings, 'print_log', lambda text, **_: lines.append(text))
-    monkeypatch.setattr(settings, 'fitting_config', lambda state, cfg: None)
+    monkeypatch.setattr(weights, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.setattr(weights, 'fitting_config', lambda state, cfg: None)
     return lines
 
 
@@ -55,7 +55,7 @@ def test_half_a_checkpoint_is_none(model, said, case, training):
     change, message = WRONG[case]
     with pytest.raises(InputError, match=f'checkpoint x.pth is not one of this config: .*{message}'
                        ) as stop:
-        settings.check_matches(model, change(model.state_dict()), 'x.pth', CFG, training=training)
+        weights.check_matches(model, change(model.state_dict()), 'x.pth', CFG, training=training)
     assert '\n' not in str(stop.value)
 
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_of_pdglean_is_not_one_of_pdn_nor_the_reverse(said):
     glean = tiny_model()
     for one, other in ((pdn, glean), (glean, pdn)):
         with pytest.raises(InputError, match='is not one of this config'):
-            settings.check_matches(one, other.state_dict(), 'x.pth', CFG)
+            weights.check_matches(one, other.state_dict(), 'x.pth', CFG)
 
 
 MAY = {
@@ -83,7 +83,7 @@ MAY = {
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('case', MAY)
 def test_what_may_differ(model, said, case, training):
-    settings.check_matches(model, MAY[case](model.state_dict()), 'x.pth', CFG, training=training)
+    weights.check_matches(model, MAY[case](model.state_dict()), 'x.pth', CFG, training=training)
     assert any('stays as initialised' in line for line in said) == (
         training and case == 'the generator alone')
     assert any('generator_ema of x.pth is not used' in line for line in said) == (
@@ -94,33 +94,33 @@ def test_discriminators_count_in_training_only(model, said):
     state = model.state_dict()
     key = next(key for key in state if key.startswith('discriminator.'))
     other = {**state, key: torch.ones(1)}
-    settings.check_matches(model, other, 'x.pth', CFG)
+    weights.check_matches(model, other, 'x.pth', CFG)
     with pytest.raises(InputError, match=re.escape(f'"{key}" is (1,) in the file')):
-        settings.check_matches(model, other, 'x.pth', CFG, training=True)
+        weights.check_matches(model, other, 'x.pth', CFG, training=True)
     without = changed(state, ['discriminator'])
-    settings.check_matches(model, without, 'x.pth', CFG, training=True)
+    weights.check_matches(model, without, 'x.pth', CFG, training=True)
     with pytest.raises(InputError, match='"discriminator.*is not in the file'):
-        settings.check_matches(model, without, 'x.pth', Config(dict(resume=True)), training=True)
+        weights.check_matches(model, without, 'x.pth', Config(dict(resume=True)), training=True)
     plain = tiny_model()  # trained by a pixel loss
-    settings.check_matches(plain, state, 'x.pth', CFG, training=True)
+    weights.check_matches(plain, state, 'x.pth', CFG, training=True)
 
 
 def test_averages(said):
     """A model that keeps one takes it from a plain checkpoint, but not half of one."""
     averaged, plain = tiny_model(use_ema=True), tiny_model()
-    settings.check_matches(averaged, plain.state_dict(), 'x.pth', CFG)
+    weights.check_matches(averaged, plain.state_dict(), 'x.pth', CFG)
     half = changed(averaged.state_dict(), ['generator_ema.decoder.'])
     with pytest.raises(InputError, match='"generator_ema.decoder.*is not in the file'):
-        settings.check_matches(averaged, half, 'x.pth', CFG)
+        weights.check_matches(averaged, half, 'x.pth', CFG)
 
 
 def test_partial_on_purpose(model, said):
     state = changed(model.state_dict(), ['generator.decoder.'], generator__more=torch.ones(1))
-    settings.check_matches(model, state, 'x.pth', CFG, partial=True)
+    weights.check_matches(model, state, 'x.pth', CFG, partial=True)
     assert re.search(r'--allow-partial: \d+ of \d+ tensors are loaded from x.pth; these stay as '
                      r'initialised: generator.decoder \(\d+\); of the file 1 are not used', said[0])
     with pytest.raises(InputError, match='is not one of this config'):
-        settings.check_matches(model, {'w': torch.ones(1)}, 'x.pth', CFG, partial=True)
+        weights.check_matches(model, {'w': torch.ones(1)}, 'x.pth', CFG, partial=True)
 
 
 def test_the_config_that_fits_is_named():
@@ -131,10 +131,10 @@ def test_the_config_that_fits_is_named():
     with torch.device('meta'):
         state = MODELS.build(generator).state_dict()
     state = {f'generator.module.{key}': value for key, value in state.items()}
-    found = settings.fitting_config(state, Config.fromfile(ROOT / 'configs' / asked))
+    found = weights.fitting_config(state, Config.fromfile(ROOT / 'configs' / asked))
     assert Path(found).name == Path(name).name
     state.popitem()
-    assert settings.fitting_config(state, Config.fromfile(ROOT / 'configs' / asked)) is None
+    assert weights.fitting_config(state, Config.fromfile(ROOT / 'configs' / asked)) is None
 
 
 @pytest.mark.parametrize('value, said', [(torch.nan, 'NaN'), (torch.inf, 'infinite')])
@@ -143,4 +143,4 @@ def test_weights_that_are_no_numbers(model, tmp_path, value, said):
     torch.save(dict(state_dict=state), tmp_path / 'a.pth')
     with pytest.raises(InputError, match=f'3 of 3 values of "generator.fusion_skip.0.bias" are '
                                          f'{said}'):
-        settings.check_checkpoint(str(tmp_path / 'a.pth'), 'load_from')
+        weights.check_checkpoint(str(tmp_path / 'a.pth'), 'load_from')

@@ -11,11 +11,10 @@ import re
 import sys
 from pathlib import Path
 
-import torch
-from mmagic.registry import MODELS
 from mmengine.registry import init_default_scope
 
-import mmpd
+from mmpd.cli import run_tool
+from mmpd.cli.model_converter import ConversionError, check, rename, write
 from mmpd.errors import InputError
 from mmpd.utils.checkpoint import read_state_dict
 
@@ -41,34 +40,6 @@ SR = dict(type='PaniniNet', in_size=64, out_size=1024)
 MFR = dict(type='PaniniNet', in_size=512, out_size=1024, fuse_size=64, rrdb_channels=8,
            num_rrdbs=2, reduction=2, degradation_encoder=dict(type='DegradationEncoder'))
 MOCO = dict(type='DegradationMoCo', encoder=dict(type='DegradationEncoder'))
-
-
-class ConversionError(Exception):
-    """The checkpoint cannot be converted; the message is one line."""
-
-
-def rename(state, table):
-    """The state dict with its keys renamed by a table of patterns."""
-    renamed = {}
-    for key, value in state.items():
-        for pattern, ours in table:
-            key = re.sub(pattern, ours, key)
-        renamed[key] = value
-    return renamed
-
-
-def check(state, cfg):
-    """Raise ConversionError unless ``state`` is a state dict of the module ``cfg`` describes."""
-    with torch.device('meta'):
-        wanted = MODELS.build(cfg).state_dict()
-    problems = [f'"{key}" is missing' for key in wanted if key not in state]
-    problems += [f'"{key}" is unknown' for key in state if key not in wanted]
-    problems += [f'"{key}" is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
-                 for key, value in wanted.items() if key in state
-                 and state[key].shape != value.shape]
-    if problems:
-        raise ConversionError(f'{len(problems)} tensors do not fit {cfg["type"]}: '
-                              f'{"; ".join(problems[:3])}')
 
 
 def convert_generator(state, sr=None, mfr=None):
@@ -138,25 +109,27 @@ def convert(state, **cfgs):
     return converted, cfg
 
 
-def main(argv=None):
+def run(argv=None):
+    """Convert one file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', type=Path, help='official checkpoint, .pth or .safetensors')
     parser.add_argument('target', type=Path, help='file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
     args = parser.parse_args(argv)
+    if args.target.exists() and not args.overwrite:
+        raise InputError(f'{args.target} exists, use --overwrite to replace it')
+    init_default_scope('mmagic')
     try:
-        if args.target.exists() and not args.overwrite:
-            raise ConversionError(f'{args.target} exists, use --overwrite to replace it')
-        init_default_scope('mmagic')
         state, cfg = convert(read_state_dict(args.source))
-    except (ConversionError, InputError) as error:
-        print(f'{args.source}: {" ".join(str(error).split())}', file=sys.stderr)
-        raise SystemExit(2) from None
+    except ConversionError as error:
+        raise ConversionError(f'{args.source}: {error}') from error
     args.target.parent.mkdir(parents=True, exist_ok=True)
-    meta = dict(mmpd_version=mmpd.__version__, converted_from=args.source.name)
-    torch.save(dict(state_dict=state, meta=meta), args.target)
-    print(f'{args.target}: {len(state)} tensors for {cfg}')
+    write(state, cfg, args.source, args.target)
+
+
+def main(argv=None):
+    return run_tool(run, argv)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -10,20 +10,17 @@ Finds out which system it is from the names in the file: GPEN (yangxy/GPEN), GFP
 Nothing but tensors is unpickled, and every tensor must find its place, with its shape.
 """
 import argparse
-import io
 import re
 import sys
 from pathlib import Path
 
 import torch
-from mmagic.registry import MODELS
 from mmengine.registry import init_default_scope
 
-import mmpd
 from mmpd.cli import run_tool
+from mmpd.cli.model_converter import ConversionError, check, rename, write
 from mmpd.errors import InputError
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
-from mmpd.utils.files import write_atomically
 from mmpd.utils.reader import read_checkpoint
 
 # StyleGAN2 in PyTorch as rosinality wrote it -> MMagic's names
@@ -69,20 +66,6 @@ GFPGAN = (
 FUSED_FROM = 128
 
 
-class ConversionError(InputError):
-    """The checkpoint cannot be converted; the message is one line."""
-
-
-def rename(state, table):
-    """The state dict with its keys renamed by a table of patterns."""
-    renamed = {}
-    for key, value in state.items():
-        for pattern, ours in table:
-            key = re.sub(pattern, ours, key)
-        renamed[key] = value
-    return renamed
-
-
 def below(state, prefix):
     """The part of a state dict below ``prefix``, without it."""
     return {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
@@ -98,23 +81,6 @@ def size_of(state, key, dimension):
     if key not in state or state[key].ndim <= dimension:
         raise ConversionError(f'"{key}" is missing or has another shape')
     return state[key].shape[dimension]
-
-
-def check(state, cfg):
-    """Raise ConversionError unless ``state`` is a state dict of the module ``cfg`` describes."""
-    try:
-        with torch.device('meta'):
-            wanted = MODELS.build(cfg).state_dict()
-    except (ValueError, RuntimeError) as error:
-        raise ConversionError(f'no such {cfg["type"]}: {error}') from error
-    problems = [f'"{key}" is missing' for key in wanted if key not in state]
-    problems += [f'"{key}" is unknown' for key in state if key not in wanted]
-    problems += [f'"{key}" is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
-                 for key, value in wanted.items() if key in state
-                 and state[key].shape != value.shape]
-    if problems:
-        raise ConversionError(f'{len(problems)} tensors do not fit {cfg["type"]}: '
-                              f'{"; ".join(problems[:3])}')
 
 
 def prior_cfg(state):
@@ -424,10 +390,7 @@ def run(argv=None):
         state, cfg = convert(read(args.source), args.mapping, args.samples, args.seed)
     except ConversionError as error:
         raise ConversionError(f'{args.source}: {error}') from error
-    meta, file = dict(mmpd_version=mmpd.__version__, converted_from=args.source.name), io.BytesIO()
-    torch.save(dict(state_dict=state, meta=meta), file)
-    write_atomically(args.target, file.getbuffer())
-    print(f'{args.target}: {len(state)} tensors for {cfg}')
+    write(state, cfg, args.source, args.target)
 
 
 def main(argv=None):

@@ -120,7 +120,7 @@ def test_network_sizes_are_checked(name, kwargs, message):
 def test_psps_encoder_is_checked():
     with pytest.raises(ValueError, match='at least 32'):
         build('psp', encoder_size=16)
-    with pytest.raises(ValueError, match='prior_size: expected a power of two of at least 32, got 16'):
+    with pytest.raises(ValueError, match='prior_size: expected .* at least 32, got 16'):
         build('psp', prior_size=16)
     with pytest.raises(ValueError, match='encoder_depths: expected a sequence of 4 values'):
         build('psp', encoder_depths=(1, 1))
