@@ -29,15 +29,12 @@ def parse_args(argv=None):
 
 
 def share_the_machine():
-    """As many threads as there are idle cores, which sleep while they wait.
+    """Threads that wait for each other sleep.
 
-    Threads that wait for each other by spinning lose time to other programs on a busy machine.
-    Must be called before torch is imported; the tools inherit it.
+    Spinning, as they do by default, they lose time to other programs on a busy machine. Must be
+    called before torch is imported; the tools inherit it.
     """
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    idle = round(cores - os.getloadavg()[0])
-    os.environ.setdefault('OMP_NUM_THREADS', str(min(max(idle, 1), cores)))
 
 
 def write_report(real, twins, elapsed):
@@ -54,7 +51,7 @@ def write_report(real, twins, elapsed):
     (DEMO / 'report.md').write_text(
         '# mmpd demo\n\n'
         f'{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} CPU cores, '
-        f'{os.environ["OMP_NUM_THREADS"]} threads, {elapsed:.0f} s in all. Made by `make demo` '
+        f'{elapsed:.0f} s in all. Made by `make demo` '
         '(tools/demo).\n\n' + ''.join(parts))
     (DEMO / 'metrics.json').write_text(json.dumps(metrics, indent=2) + '\n')
 
