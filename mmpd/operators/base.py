@@ -19,11 +19,21 @@ HALF = (torch.float16, torch.bfloat16)
 DENSE_LIMIT = 4096  # a matrix of at most 128 MiB, decomposed in seconds
 
 
+def constant_when_compiled(function):
+    """Have torch.compile call a function of constants, not look into it.
+
+    What torch.compiler.assume_constant_result does, without the 6 s of import that it takes.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
 def compute_dtype(*tensors):
     """The dtype that operators compute in: float64 if any tensor has it, else float32."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+@constant_when_compiled  # compiled code is guarded by these switches
 def _is_reduced(device_type, kind):
     """Whether torch may compute float32 'matmul' or 'conv' in less (TF32, bf16) on a device."""
     if device_type not in ('cpu', 'cuda'):
@@ -104,6 +114,7 @@ def cached(maxsize):
         kept = lru_cache(maxsize)(convert)
 
         @wraps(function)
+        @constant_when_compiled
         def make(*args, dtype=torch.float64, device='cpu'):
             return (kept if is_plain() else convert)(args, dtype, torch.device(device))
 
