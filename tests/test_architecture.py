@@ -13,7 +13,7 @@ TREES = {path.relative_to(ROOT): ast.parse(path.read_text())
 PACKAGES = ['.'.join(path.parent.parts) for path in TREES if path.name == '__init__.py']
 SURFACE = ROOT / 'tests' / 'data' / 'public_surface.json'
 # rooms that work with torch and numpy (and PIL, OpenCV for files) alone
-LIGHT = ('operators', 'errors', 'version', 'registry')
+LIGHT = ('operators', 'postprocess', 'errors', 'version', 'registry')
 OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 # mmengine has no public way to add a registry's locations
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
