@@ -214,7 +214,7 @@ def test_constraint_layers_give_the_mean(function, seed):
     sr, lr = pair(seed=seed)
     sr[0, 0, :8] = 0
     sr[0, 1, :8] = 255
-    lr[1, 0, 0] = 0
+    sr[1, 0, :4] = lr[1, 0, 0] = 0
     lr[1, 1, 0] = 255
     result = function(sr, lr, AveragePooling(4))
     torch.testing.assert_close(F.avg_pool2d(result, 4), lr, rtol=0, atol=1e-9)
@@ -280,6 +280,8 @@ def test_constraint_layers_refuse_values(function, change, message):
 def test_constraint_layers_are_for_average_pooling(function):
     with pytest.raises(ValueError, match='made for AveragePooling, got SeparableResize'):
         function(*pair(), SeparableResize(4))
+    with pytest.raises(ValueError, match=r'measurement: expected shape \(2, 3, 16, 12\)'):
+        function(*pair(), AveragePooling(2))
     with pytest.raises(ValueError, match='bounds'):
         scaled_additive_constraint(*pair(), AveragePooling(4), bounds=(1, 0))
 
