@@ -16,7 +16,6 @@ downloaded.
 import argparse
 import datetime
 import importlib.util
-import inspect
 import os
 import platform
 import random
@@ -155,10 +154,8 @@ def methods(operator, made_by):
         found |= {name: lambda sr, lr, layer=layer: layer(sr, lr, operator)
                   for name, layer in PATCH_MEAN.items()}
     found[PLAIN] = operator.project
-    # replace_range has bounds in another line of work: the guard goes with the merge
-    if 'bounds' in inspect.signature(replace_range).parameters:
-        found['PD within 0..255, round'] = lambda sr, lr: replace_range(
-            sr, lr, operator, bounds=(0, 255))
+    found['PD within 0..255, round'] = lambda sr, lr: replace_range(
+        sr, lr, operator, bounds=(0, 255))
 
     def rounded(function):
         return lambda sr, lr: clip_uint8(function(sr, lr))
