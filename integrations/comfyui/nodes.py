@@ -127,9 +127,11 @@ class MMPDConsistent:
             {'type': 'SeparableResize', 'kernel': chosen} if isinstance(chosen, str) else chosen
         A = resolve_operator(config, image.shape, lr.shape).A
         before, after = (psnr(A(part.double()) - lr) for part in (image, result))
-        report = (f'{len(image)} images, A = {name}, scale {image.shape[2] // lr.shape[2]}\n'
-                  f'PSNR(LR) {before} -> {after}\n'
-                  f'{unmatched} of {lr.numel()} LR values are not given back')
+        number = '1 image' if len(image) == 1 else f'{len(image)} images'
+        missed = f'{unmatched} of {lr.numel()} LR values are not given back' if unmatched else \
+            f'all {lr.numel()} LR values are given back'
+        report = (f'{number}, A = {name}, scale {image.shape[2] // lr.shape[2]}\n'
+                  f'PSNR(LR) {before} -> {after}\n{missed}')
         if not noise_std and strength == 1 and unmatched:
             report += ' (try another operator: average pooling gives all of them back)'
         return to_images(result), report

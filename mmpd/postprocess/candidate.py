@@ -93,7 +93,8 @@ class Candidate:
     def usual(self):
         """Sorts by how often such an LR is met, the most frequent first."""
         first = self.made_by != likeliest_library(self.operator_cfg)
-        return self.border == 'mirror', first, USUAL.index(self.made_by)
+        kernel = self.kernel != 'average_pooling'  # bilinear (alias) of scale 2 is it, too
+        return self.border == 'mirror', first, kernel, USUAL.index(self.made_by)
 
 
 @dataclass

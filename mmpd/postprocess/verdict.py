@@ -12,6 +12,7 @@ __all__ = ['Verdict', 'give_verdict']
 FITS = 50.  # dB: less than a grey level, as between two libraries or versions of one
 ROUNDED = 47.  # dB that a free kernel reaches where nothing but rounding was added
 SHIFTED = 0.1  # HR pixels
+CLEAR = 0.5  # dB by which the first kernel has to lead where there is no GT
 BETTER = 1.  # dB by which a free kernel has to beat the named ones
 
 
@@ -92,6 +93,11 @@ def give_verdict(results, fitted=None, jpeg=False, with_gt=True, error=None):
             lines.append('JPEG drops fine detail, as a softer kernel does: of kernels that come '
                          'close, the sharper one may be the right one.')
     lines += _rival_lines(results)
+    if not with_gt:
+        rival = rivals(results)['kernel']
+        clear = rival.margin >= CLEAR and rival.wins >= 0.9 * len(best.squares)
+        lines.append(f'So the kernel is {"clear" if clear else "not clear"} (clear: {CLEAR:g} dB, '
+                     'and in nine of ten pairs).')
     if fitted is not None:
         lines += _kernel_lines(fitted, best, with_gt)
     return Verdict(kind, noise, lines)
