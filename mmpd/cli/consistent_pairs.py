@@ -153,8 +153,8 @@ def check_pair(stem, paths, args):
         return None, problems, warnings
     lr, sr, gt = rasters['lr'], rasters['sr'], rasters.get('gt')
     if all(a > b for a, b in zip(lr.size, sr.size, strict=True)):
-        problems.append('{}: the LR ({}x{}) is larger than the SR ({}x{}): are they swapped?'.format(
-            stem, *lr.size, *sr.size))
+        problems.append('{}: the LR ({}x{}) is larger than the SR ({}x{}): are they swapped?'
+                        .format(stem, *lr.size, *sr.size))
         return 'swapped', problems, warnings
     target = args.out / f'{stem}{output_suffix(paths["sr"])}'
     scale, resize = check_sizes(stem, lr, sr, args.resize_sr, problems)
