@@ -79,7 +79,7 @@ if __name__ == '__main__':
         package_dir={'': '.'},
         package_data={'mmpd': ['.mim/*', '.mim/**/*']},
         entry_points={
-            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'
+            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.commands:{name}'
                                 for name in ('export', 'infer', 'make_consistent', 'test',
                                              'train')],
         },

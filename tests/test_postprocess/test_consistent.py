@@ -214,11 +214,17 @@ def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     sr, lr = picture((16, 16, 3)), picture((4, 4, 3), seed=1) // 2 + 60
     result = mmpd.consistent(sr, lr)
-    np.testing.assert_array_equal(seen[0][0], sr)
-    np.testing.assert_array_equal(seen[0][1], lr)
+    np.testing.assert_array_equal(seen[0][0], lr)
+    np.testing.assert_array_equal(seen[0][1], sr)
     np.testing.assert_array_equal(result, mmpd.consistent(sr, lr, 'bicubic', made_by='pil'))
     mmpd.consistent(torch.from_numpy(sr)[..., 0][None], torch.from_numpy(lr)[..., 0][None])
-    np.testing.assert_array_equal(seen[1][0], sr[..., 0])
+    np.testing.assert_array_equal(seen[1][1], sr[..., 0])
+    deep = [array.astype(np.uint16) * 257 for array in (sr, lr)]  # in 8 bits, but not their library
+    result = mmpd.consistent(*deep)
+    np.testing.assert_array_equal(seen[2][1], sr)
+    np.testing.assert_array_equal(result, mmpd.consistent(*deep, 'bicubic', made_by='float'))
+    with pytest.raises(ValueError, match="'auto' expected uint8 or uint16, got float32"):
+        mmpd.consistent(*(array.astype(np.float32) for array in (sr, lr)))
 
 
 U8, U16 = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint16)

@@ -136,8 +136,8 @@ def test_suffix_is_proposed_then_used(tool, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('lr, sr, expected', [
-    ('a b', 'a_out b_out', ('_out', 2)), ('a', 'b_out', None), ('a ab', 'a_out ab_out', ('_out', 2)),
-    ('x x_1', 'x_out x_1_out', ('_out', 2)), ('a b', 'a-1 b-2 ', ('-1', 1))])
+    ('a b', 'a_out b_out', ('_out', 2)), ('a', 'b_out', None), ('a b', 'a-1 b-2 ', ('-1', 1)),
+    ('a ab', 'a_out ab_out', ('_out', 2)), ('x x_1', 'x_out x_1_out', ('_out', 2))])
 def test_propose_suffix(lr, sr, expected):
     assert propose_suffix(lr.split(), sr.split()) == expected
 
@@ -167,7 +167,8 @@ def test_swapped_folders(tool, tmp_path, capsys):
     assert '(1 problems)' in error and not (tmp_path / 'out').exists()
     write(tmp_path / 'sr', 'x.png', values((3, 4, 3)))
     assert run(tool, tmp_path) == 2
-    assert 'x: the LR (8x6) is larger than the SR (4x3): are they swapped?' in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert 'x: the LR (8x6) is larger than the SR (4x3): are they swapped?' in error
 
 
 def profile(kind):
@@ -244,8 +245,8 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     extra = ['--gt', str(gt)] if with_gt else []
     assert run(tool, tmp_path, '--operator', 'auto', *extra) == 0
     assert len(seen) == 7
-    np.testing.assert_array_equal(seen[0][0], read_raster(gt / '0.png').pixels)
-    np.testing.assert_array_equal(seen[0][1], read_raster(tmp_path / 'lr' / '0.png').pixels)
+    np.testing.assert_array_equal(seen[0][1], read_raster(gt / '0.png').pixels)
+    np.testing.assert_array_equal(seen[0][0], read_raster(tmp_path / 'lr' / '0.png').pixels)
     assert "'kernel': 'lanczos'" in capsys.readouterr().out
     auto = outputs(tmp_path)
     assert run(tool, tmp_path, '--operator', 'lanczos', '--overwrite', *extra) == 0
