@@ -1,6 +1,6 @@
 """What MMagic 1.x needs to run on today's PyTorch; nothing else in mmpd knows of it."""
 from .checkpoints import allow_history_buffers, load_safely, write_checkpoints_atomically
-from .ext_ops import install_ext_ops
+from .ext_ops import install_ext_ops, silence_rolling_back
 from .mmagic_import import install_mmagic_finder
 from .onedl import block_unsafe_reload, tell_tensors_from_musa
 from .package_utils import replace_pkg_resources
@@ -13,6 +13,7 @@ def apply():
     """Install every workaround; safe to call more than once."""
     install_mmagic_finder()
     install_ext_ops()
+    silence_rolling_back()
     replace_pkg_resources()
     allow_history_buffers()
     load_safely()

@@ -6,6 +6,7 @@ installed it is used, untouched.
 """
 import importlib.util
 import sys
+import warnings
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -105,3 +106,11 @@ def install_ext_ops():
     module.upfirdn2d = upfirdn2d
     module.fused_bias_leakyrelu = fused_bias_leakyrelu
     sys.modules[NAME] = module
+
+
+def silence_rolling_back():
+    """Drop mmcv's warning that StyleGAN2's convolutions are torch's own: they are the right ones.
+
+    It comes since torch 1.10, for every user, whatever is installed.
+    """
+    warnings.filterwarnings('ignore', 'Since aten:cudnn_convolution_backward_weight')

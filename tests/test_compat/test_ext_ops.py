@@ -6,6 +6,7 @@ what a GPU runs.
 """
 import importlib
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -208,3 +209,16 @@ def test_without_mmcv_nothing_is_pretended(monkeypatch):
 def test_mmcvs_own_check_still_says_that_compiled_ops_are_missing():
     from mmcv.utils.ext_loader import check_ops_exist
     assert ext_ops.NAME in sys.modules and not check_ops_exist()
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+def test_the_warning_of_every_stylegan2_convolution_is_dropped():
+    from mmcv.ops.conv2d_gradfix import conv2d
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1))
+        assert 'rolling back' in str(seen.pop().message)
+        ext_ops.silence_rolling_back()
+        conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1))
+        warnings.warn('another', stacklevel=1)
+        assert [str(one.message) for one in seen] == ['another']

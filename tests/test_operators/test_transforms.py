@@ -3,7 +3,16 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from mmpd.operators import CEM, AveragePooling, Grayscale, SeparableResize, average_pool, replicate
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    BlockCompressedSensing,
+    Grayscale,
+    Masking,
+    SeparableResize,
+    average_pool,
+    replicate,
+)
 
 SIZES = (16, 320)  # three simple operations; the fused pass
 STRENGTH = 0.75
@@ -82,6 +91,23 @@ def test_compile_without_a_graph_break(size, dtype):
         results.append((value.detach(), a.grad, b.grad))
     tolerance = 1e-11 if dtype == torch.float64 else 1e-3
     torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('operator', (SeparableResize(4), CEM(4), Grayscale(), Masking(torch.eye(16)),
+                                      BlockCompressedSensing(0.25, block=8)), ids=str)
+def test_other_operators_compile_without_a_graph_break(operator):
+    torch._dynamo.reset()
+    (x, _), (z, _) = case(16, channels=3), case(16, seed=1, channels=3)
+    x, z = x.float(), z.float()
+    y = operator.A(z)
+    compiled = torch.compile(operator.project, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(x, y), operator.project(x, y))
+    before = torch.get_float32_matmul_precision()
+    try:  # code compiled before a switch is not used after it
+        torch.set_float32_matmul_precision('medium')
+        torch.testing.assert_close(compiled(x, y), operator.project(x, y), rtol=0, atol=0)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize('size', SIZES)
