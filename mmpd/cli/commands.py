@@ -1,8 +1,7 @@
 """Where the installed commands begin: what needs MMagic says so in one line where it is not."""
 import sys
 from importlib import import_module
-
-from ..registry import has_mmagic
+from importlib.util import find_spec
 
 __all__ = ['export', 'infer', 'make_consistent', 'test', 'train']
 
@@ -11,7 +10,7 @@ def _start(name):
     try:
         return import_module(f'.{name}', __package__).main()
     except ModuleNotFoundError as error:
-        if has_mmagic() or (error.name or '').partition('.')[0] in ('', 'mmpd'):
+        if find_spec('mmagic') or (error.name or '').partition('.')[0] in ('', 'mmpd'):
             raise
         print(f'mmpd-{name.replace("_", "-")} needs {error.name}, which is not installed: pip '
               'install "mmpd[mmagic]", then pip install --no-deps mmagic==1.2.0 mmcv-lite==2.1.0',

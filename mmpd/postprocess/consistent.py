@@ -7,7 +7,7 @@ from ..operators import resolve_operator
 from ..operators.resolve import infer_scale
 from ..utils.rasters import DTYPES, Raster, raster_from_pil, raster_to_pil
 from ..utils.validation import ArgumentError, refuse
-from .correction import Correction, named_operator, row_strips
+from .correction import Correction, named_operator
 
 __all__ = ['check_sizes', 'consistent', 'identified', 'work_dtype']
 
@@ -181,13 +181,14 @@ def _arrays(image, lr, operator, correction):
         return torch.from_numpy(array[:, rows].astype(str(wide)[6:])).permute(0, 3, 1, 2)
 
     shapes = [(len(a), a.shape[3], *a.shape[1:3]) for a in (x, y)]
-    operator, correction = _resolve(operator, correction, *shapes, 'cpu',
-                                    lambda: tuple(a[0, ..., 0] if a.shape[3] == 1 else a[0] for a in (y, x)))
+    operator, correction = _resolve(
+        operator, correction, *shapes, 'cpu',
+        lambda: tuple(a[0, ..., 0] if a.shape[3] == 1 else a[0] for a in (y, x)))
     result, unmatched = np.empty_like(flat(image)), 0
     if alpha:
         result[..., -1] = flat(image)[..., -1]
     target = result[..., :x.shape[3]]
-    for rows, lr_rows in row_strips(operator, x.shape[1], x[0, 0].size * len(x)):
+    for rows, lr_rows in correction.strips(operator, x.shape[1], x[0, 0].size * len(x)):
         made, missed = correction(part(x, rows), part(y, lr_rows), operator, most,
                                   getattr(torch, image.dtype.name, None))
         target[:, rows] = made.permute(0, 2, 3, 1).numpy()

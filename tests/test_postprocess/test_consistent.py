@@ -11,7 +11,7 @@ from PIL import Image
 
 import mmpd
 from mmpd import postprocess
-from mmpd.operators import AveragePooling, SeparableResize
+from mmpd.operators import AveragePooling, SeparableResize, replace_range
 from mmpd.postprocess.correction import Correction, likeliest_library, row_strips
 
 
@@ -147,6 +147,29 @@ def test_strength_blends_and_rounds():
     assert (pooled(results[2], 4) == lr.astype(int) * 16).all()
     _, unmatched = mmpd.consistent(sr, lr, 'average_pooling', strength=0.5, return_unmatched=True)
     assert unmatched == (np.abs(pooled(results[1], 4) / 16 - lr) > 0.5).sum() > 0
+
+
+def test_noise_std_is_that_of_replace_range(monkeypatch):
+    sr, lr = picture((64, 32, 3)), picture((16, 8, 3), seed=1)
+    x, y = (torch.from_numpy(a.astype(float)).permute(2, 0, 1)[None] for a in (sr, lr))
+    monkeypatch.setattr(postprocess.correction, 'VALUES', 32 * 3 * 4)  # the weight needs it whole
+    for operator in (AveragePooling(4), SeparableResize(4)):
+        expected = replace_range(x, y, operator, noise_std=12.)
+        result = mmpd.consistent(sr, lr, operator, noise_std=12.)
+        np.testing.assert_array_equal(
+            result, expected.clamp(0, 255).round()[0].permute(1, 2, 0).numpy())
+        floats = mmpd.consistent(x, y, operator, noise_std=12.)
+        torch.testing.assert_close(floats, expected)
+        assert (result != mmpd.consistent(sr, lr, operator)).any()
+        np.testing.assert_array_equal(mmpd.consistent(sr, lr, operator, noise_std=0),
+                                      mmpd.consistent(sr, lr, operator))
+
+
+@pytest.mark.parametrize('operator', ['average_pooling', 'bicubic'])
+def test_bounds_of_floats(operator):
+    sr, lr = picture((16, 16, 3), np.float32), picture((4, 4, 3), np.float32, 1).clip(0.3, 0.7)
+    result = mmpd.consistent(sr, lr, operator, bounds=(0.2, 0.8))
+    assert result.min() >= 0.2 - 1e-6 and result.max() <= 0.8 + 1e-6 and (sr > 0.8).any()
 
 
 def test_bounds_hold_and_the_lr_is_still_given_back():

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, load_script
 from PIL import Image, ImageCms
 
-from mmpd import postprocess
+from mmpd import consistent, postprocess
 from mmpd.cli.consistent_pairs import propose_suffix
 from mmpd.utils.rasters import Raster, encode_raster, read_raster
 
@@ -217,7 +217,13 @@ def test_strength_and_bounds_change_the_files(tool, tmp_path, capsys):
     assert run(tool, tmp_path, '--strength', '0') == 0
     np.testing.assert_array_equal(read_raster(tmp_path / 'out' / 'x.npy').pixels, sr)
     assert int(rows(tmp_path)['x']['lr_values_unmatched']) > 0
+    assert run(tool, tmp_path, '--noise-std', '30', '--overwrite') == 0
+    noisy = read_raster(tmp_path / 'out' / 'x.npy').pixels
+    np.testing.assert_array_equal(noisy, consistent(
+        sr, read_raster(tmp_path / 'lr' / 'x.npy').pixels, 'average_pooling', noise_std=30))
+    assert (noisy != sr).any()
     assert run(tool, tmp_path, '--bounds', '40', '200', '--overwrite') == 0
+    assert (read_raster(tmp_path / 'out' / 'x.npy').pixels != noisy).any()
     out = read_raster(tmp_path / 'out' / 'x.npy').pixels
     assert (out.min(), out.max()) == (40, 200) and rows(tmp_path)['x']['psnr_lr_after'] == 'inf'
     assert run(tool, tmp_path, '--bounds', '50', '200', '--overwrite') == 2
