@@ -2,7 +2,10 @@
 import math
 from dataclasses import dataclass, field
 
-__all__ = ['TIE', 'Candidate', 'Rival', 'likeliest_library', 'psnr', 'rivals']
+from ..operators import build_operator
+from .correction import likeliest_library
+
+__all__ = ['TIE', 'Candidate', 'Rival', 'psnr', 'rivals']
 
 TIE = 0.1  # dB: what differs by less is as good
 # in this order where one is as good as the other, after the likeliest one of that A
@@ -12,22 +15,6 @@ USUAL = ('pil', 'opencv', 'torch', 'torch_uint8', 'matlab', 'float')
 def psnr(mse):
     """PSNR in dB of a mean squared error in grey levels of 0..255."""
     return 10 * math.log10(255**2 / mse) if mse else math.inf
-
-
-def likeliest_library(cfg):
-    """What most LR files of an A were made by.
-
-    Args:
-        cfg (dict): Of :class:`AveragePooling` or :class:`SeparableResize`.
-
-    Returns:
-        str: One of LIBRARIES.
-    """
-    if cfg['type'] == 'AveragePooling' or (cfg['kernel'], cfg['antialias']) == ('box', False):
-        return 'float'
-    if cfg['border'] == 'mirror':
-        return 'matlab' if cfg['antialias'] else 'float'
-    return 'pil' if cfg['antialias'] else 'opencv'
 
 
 @dataclass
@@ -92,7 +79,7 @@ class Candidate:
     @property
     def usual(self):
         """Sorts by how often such an LR is met, the most frequent first."""
-        first = self.made_by != likeliest_library(self.operator_cfg)
+        first = self.made_by != likeliest_library(build_operator(self.operator_cfg))
         kernel = self.kernel != 'average_pooling'  # bilinear (alias) of scale 2 is it, too
         return self.border == 'mirror', first, kernel, USUAL.index(self.made_by)
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 import mmpd
 
-pytestmark = pytest.mark.skipif(not hasattr(mmpd, 'consistent'), reason='needs mmpd.consistent')
 FOLDER = ROOT / 'integrations' / 'comfyui'
 
 
