@@ -1,4 +1,4 @@
-"""PD inside the image range: optimality, consistency, derivatives, saturated LR, other operators."""
+"""PD inside the image range: optimality, consistency, derivatives, saturated LR, any operator."""
 import warnings
 
 import numpy as np

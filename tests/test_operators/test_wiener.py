@@ -16,7 +16,8 @@ from mmpd.operators import (
 from mmpd.testing.operator_case import OperatorCase
 
 SHAPE = (3, 8, 12)
-OPERATORS = [AveragePooling(2), AveragePooling(4), SeparableResize(4), SeparableResize(2, 'lanczos'),
+OPERATORS = [AveragePooling(2), AveragePooling(4), SeparableResize(4),
+             SeparableResize(2, 'lanczos'),
              SeparableResize(4, 'box'), SeparableResize(4, antialias=False), Grayscale(),
              Grayscale((0.3, 0.5, 0.9)), BlockCompressedSensing(0.25, 4),
              Compose([Grayscale(), AveragePooling(2)])]
