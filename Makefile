@@ -32,7 +32,7 @@ lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .
 
 lock: setup  ## resolve requirements/lock*.in anew (lock-mmagic.txt is frozen)
-	@$(COMPILE) requirements/lock.in -o requirements/lock.txt
+	@$(COMPILE) --override requirements/overrides-slim.txt requirements/lock.in -o requirements/lock.txt
 	@$(COMPILE) requirements/lock-tests.in -o requirements/lock-tests.txt
 
 clean:  ## remove .venv, caches and build products (work_dirs stays)

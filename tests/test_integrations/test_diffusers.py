@@ -8,7 +8,6 @@ import torch
 from conftest import load_script
 from PIL import Image
 
-
 SCALE = 4
 
 

@@ -6,9 +6,9 @@ The raw prediction stands for a network's: the LR, blurred and enlarged, with an
 noise.  Without, it has an error of its own in the range space, independent of the noise, as the
 model of noise_std has it; with, part of the noise is in both and that model does not hold.  The
 best strength is chosen by hand, from a scan, for each sigma (one for all pictures) and with the
-ground truth at hand.  noise_std is only told sigma.  Rows for JPEG and for the rounding to 8 bits take as sigma the root
-mean square of what they did to the LR.  The range of images is kept by clipping; nothing is
-rounded.
+ground truth at hand.  noise_std is only told sigma.  Rows for JPEG and for the rounding to 8 bits
+take as sigma the root mean square of what they did to the LR.  The range of images is kept by
+clipping; nothing is rounded.
 """
 import argparse
 import io
