@@ -118,7 +118,7 @@ class MMPDConsistent:
         chosen, made_by = OPERATORS[operator]
         name = operator
         if chosen == 'auto':  # from all of them, once
-            best = identify(list(zip(_arrays(lr), _arrays(image), strict=True)))[0]
+            best = identify(list(zip(_arrays(lr), _arrays(image), strict=True)), recolour=True)[0]
             chosen, made_by, name = best.operator_cfg, best.made_by, f'{best.name} (auto)'
         result, unmatched = mmpd.consistent(
             image, lr, operator=chosen, strength=strength, noise_std=noise_std or None,

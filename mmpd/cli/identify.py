@@ -235,7 +235,8 @@ def _main(argv=None):
           f'{hr} {hr_shape[1]}x{hr_shape[0]}', flush=True)
     for library, reason in absent_libraries().items():
         print(f'{library} is not installed ({reason}): its resizings were not tried')
-    results = identify(pairs, afterwards=pairs.compress if pairs.jpegs else None)
+    results = identify(pairs, afterwards=pairs.compress if pairs.jpegs else None,
+                       recolour=not args.gt)
     best = results[0]
     print(_table(results, f'JPEG(A({hr}))' if pairs.jpegs else f'A({hr})'))
     if len(results) > SHOWN:

@@ -113,10 +113,12 @@ def find_operator(args, pairs):
     with any_size():
         images = [tuple(read_raster(pair.paths[name]).pixels for name in ('lr', kind))
                   for pair in some]
-    cfg, made_by, psnr = identified(images)
+    cfg, made_by, psnr, doubt = identified(images, recolour=kind == 'sr')
     prepare_operator(cfg)
     print(f'--operator auto: A = {cfg}, made by {args.made_by or made_by or "the likeliest"}, '
           f'PSNR(A({kind.upper()}), LR) {psnr:.2f} dB over {len(images)} pairs')
+    if doubt:
+        print(f'warning: {doubt}', file=sys.stderr)
     return cfg, args.made_by or made_by
 
 

@@ -1,4 +1,7 @@
 """One call for whoever holds an image of any method and the LR image."""
+import math
+import warnings
+
 import numpy as np
 import torch
 from PIL import Image
@@ -7,6 +10,7 @@ from ..operators import resolve_operator
 from ..operators.resolve import infer_scale
 from ..utils.rasters import DTYPES, Raster, raster_from_pil, raster_to_pil
 from ..utils.validation import ArgumentError, refuse
+from .candidate import rivals
 from .correction import Correction, named_operator
 
 __all__ = ['check_sizes', 'consistent', 'identified', 'work_dtype']
@@ -27,7 +31,8 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
             tensor (..., C, H, W) of at least three axes; uint8 or uint16, or floating point in any
             unit.
         lr (same kind): The LR image or batch, in the same type and unit.
-        operator (str | dict | object): A: 'auto' finds out which one made the LR; 'average_pooling'
+        operator (str | dict | object): A: 'auto' finds out which one made the LR (and warns where
+            the images do not show it clearly); 'average_pooling'
             or a kernel, 'bicubic', 'bilinear', 'lanczos', 'box' (with antialias, as PIL has them);
             a config, whose ``scale`` may be left out, or an operator.
         strength (float): Weight of the correction, in [0, 1]; below 1, for noisy LR, the result
@@ -67,16 +72,18 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
     return (result, unmatched) if return_unmatched else result
 
 
-def identified(pairs):
+def identified(pairs, recolour=True):
     """The config of the A that made the LR of ``pairs``, and the library.
 
     Args:
         pairs (list[tuple[ndarray, ndarray]]): LR and images (GT, or SR), (h, w[, C]) and
             (H, W[, C]), uint8, or uint16, which is looked at in 8 bits.
+        recolour (bool): The images are SR, see :func:`identify`.
 
     Returns:
-        tuple[dict, str | None, float]: Config without scale, library (None for 16 bits: other
-        libraries make those) and PSNR(A(image), LR) in dB.
+        tuple[dict, str | None, float, str | None]: Config without scale, library (None for 16 bits:
+        other libraries make those), PSNR(A(image), LR) in dB, and what to warn of: without GT
+        another kernel may come too close.
 
     Raises:
         ValueError: Floating point.
@@ -89,9 +96,15 @@ def identified(pairs):
     if deep:
         pairs = [tuple((array / 257).round().astype(np.uint8) for array in pair)
                  for pair in pairs]
-    best = identify(pairs)[0]
+    results = identify(pairs, recolour=recolour)
+    best = results[0]
+    rival, doubt = rivals(results).get('kernel'), None
+    if recolour and rival and not rival.beaten and not math.isinf(best.psnr):
+        doubt = (f"operator 'auto' takes {best.operator_name}, but these images do not show it "
+                 f'clearly: {rival.candidate.operator_name} explains the LR all but as well '
+                 f'({rival.margin:.2f} dB less); name the operator if you know it')
     cfg = {key: value for key, value in best.operator_cfg.items() if key != 'scale'}
-    return cfg, None if deep else best.made_by, best.psnr
+    return cfg, None if deep else best.made_by, best.psnr, doubt
 
 
 def check_sizes(size, lr_size):
@@ -120,7 +133,9 @@ def _resolve(operator, correction, shape, lr_shape, device, pair):
     """Operator and correction for images (N, C, H, W); ``pair()`` gives LR and image to look at."""
     check_sizes(shape[:1:-1], lr_shape[:1:-1])
     if operator == 'auto':
-        operator, made_by, _ = identified([pair()])
+        operator, made_by, _, doubt = identified([pair()])
+        if doubt:
+            warnings.warn(doubt, stacklevel=2)
         if correction.made_by is None and made_by:
             correction = Correction(**{**vars(correction), 'made_by': made_by})
     elif isinstance(operator, str):

@@ -119,7 +119,7 @@ def _count(candidate, measured, lr):
     candidate.equal += int((error == 0).sum())
 
 
-def identify(pairs, libraries=LIBRARIES, afterwards=None):
+def identify(pairs, libraries=LIBRARIES, afterwards=None, recolour=False):
     """Rank every A that mmpd knows by how well it makes the LR from the HR.
 
     The 8-bit arithmetic of each library is that of the installed library, see
@@ -134,6 +134,9 @@ def identify(pairs, libraries=LIBRARIES, afterwards=None):
         libraries (Sequence[str]): Which to try.
         afterwards (Callable[[int, ndarray], ndarray], optional): What was done to the LR images
             after A, such as JPEG: number of the pair, uint8 image -> uint8 image.
+        recolour (bool): The HR are some method's results, whose colours may be off: each A(HR) is
+            compared after the contrast and the brightness, for each channel, that suit it best.
+            Else a kernel that sharpens would seem to explain a contrast that is too low.
 
     Returns:
         list[Candidate]: The best first, by ``psnr``. Those of the same kernel that do as well as
@@ -152,7 +155,7 @@ def identify(pairs, libraries=LIBRARIES, afterwards=None):
         elif found != scale:
             raise ArgumentError(f'pair {number}: expected the scale of the pairs before, {scale}, '
                                 f'got {found}')
-        _measure(lr, hr, tried, afterwards and partial(afterwards, number))
+        _measure(lr, hr, tried, afterwards and partial(afterwards, number), recolour)
     if not tried:
         raise ArgumentError('pairs: expected at least one pair of LR and HR, got none')
     results = [candidate for _, _, made in tried for _, candidate in made]
@@ -189,7 +192,17 @@ def _tried(scale, libraries):
     return tried
 
 
-def _measure(lr, hr, tried, afterwards=None):
+def _recoloured(measured, target):
+    """gain · measured + offset, per channel, nearest to the target (C, h, w)."""
+    mean = target.mean((1, 2), keepdim=True)
+    centred = measured - measured.mean((1, 2), keepdim=True)
+    power = centred.square().sum((1, 2), keepdim=True)
+    gain = (centred * (target - mean)).sum((1, 2), keepdim=True) / power.clamp(min=1e-9)
+    # a contrast that has to be turned round says nothing of A
+    return (gain.clamp(min=0) * centred + mean).clamp(0, 255)
+
+
+def _measure(lr, hr, tried, afterwards=None, recolour=False):
     shape, lr, pixels = lr.shape, _planes(lr), _planes(hr)
     planes, target = pixels.double(), lr.double()
     for arguments, in_double, made in tried:
@@ -207,6 +220,8 @@ def _measure(lr, hr, tried, afterwards=None):
             if afterwards is not None:
                 image = measured.to(torch.uint8).permute(1, 2, 0).numpy().reshape(shape)
                 measured = _planes(afterwards(np.ascontiguousarray(image)))
+            if recolour and not torch.equal(measured.double(), target):
+                measured = _recoloured(measured.double(), target)
             _count(candidate, measured, target)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .candidate import psnr, rivals
+from .candidate import CLEAR, psnr, rivals
 from .free_kernel import named_kernel
 
 __all__ = ['Verdict', 'give_verdict']
@@ -12,7 +12,6 @@ __all__ = ['Verdict', 'give_verdict']
 FITS = 50.  # dB: less than a grey level, as between two libraries or versions of one
 ROUNDED = 47.  # dB that a free kernel reaches where nothing but rounding was added
 SHIFTED = 0.1  # HR pixels
-CLEAR = 0.5  # dB by which the first kernel has to lead where there is no GT
 BETTER = 1.  # dB by which a free kernel has to beat the named ones
 
 
@@ -94,8 +93,7 @@ def give_verdict(results, fitted=None, jpeg=False, with_gt=True, error=None):
                          'close, the sharper one may be the right one.')
     lines += _rival_lines(results)
     if not with_gt:
-        rival = rivals(results)['kernel']
-        clear = rival.margin >= CLEAR and rival.wins >= 0.9 * len(best.squares)
+        clear = rivals(results)['kernel'].beaten
         lines.append(f'So the kernel is {"clear" if clear else "not clear"} (clear: {CLEAR:g} dB, '
                      'and in nine of ten pairs).')
     if fitted is not None:

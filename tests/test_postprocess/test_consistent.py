@@ -1,7 +1,6 @@
 """mmpd.consistent: every kind of image, exact integers, refusals; and what 'auto' does."""
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 import mmpd
 from mmpd import postprocess
 from mmpd.operators import AveragePooling, SeparableResize, replace_range
+from mmpd.postprocess.candidate import Candidate
 from mmpd.postprocess.correction import Correction, likeliest_library, row_strips
 
 
@@ -228,11 +228,11 @@ def test_the_colour_space_is_kept():
 def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     seen = []
 
-    def identify(pairs):
+    def identify(pairs, recolour):
+        assert recolour
         seen.extend(pairs)
-        return [SimpleNamespace(operator_cfg=dict(type='SeparableResize', kernel='bicubic'),
-                                made_by=made_by, psnr=40.),
-                SimpleNamespace(operator_cfg=dict(type='AveragePooling'), made_by='float', psnr=3)]
+        return [Candidate(dict(type='SeparableResize', kernel='bicubic'), made_by, [9], [9], [1]),
+                Candidate(dict(type='AveragePooling'), 'float', [99], [9], [1])]
 
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     sr, lr = picture((16, 16, 3)), picture((4, 4, 3), seed=1) // 2 + 60

@@ -103,6 +103,35 @@ def test_what_made_the_lr_comes_first(make, kernel, antialias, border, libraries
     assert unmatched <= 2 and result.shape[-2:] == image.shape[:2]
 
 
+@pytest.mark.parametrize('make, kernel', [(by_pil('BICUBIC'), 'bicubic'),
+                                          (by_pil('BILINEAR'), 'bilinear'),
+                                          (by_operator(type='AveragePooling'), 'average_pooling')])
+@pytest.mark.parametrize('gain, offset', [(0.9, 20), (1.1, -12), ((0.8, 1, 0.95), (9, -7, 20))])
+def test_colours_that_are_off_do_not_mislead(make, kernel, gain, offset):
+    pairs = []
+    for image in pictures():
+        shifted = 20 + image * 0.8  # not clipped
+        sr = shifted * np.array(gain) + np.array(offset)
+        sr = (sr + np.random.default_rng(0).normal(0, 2, image.shape)).clip(0, 255).round()
+        pairs.append((make(shifted.round().astype(np.uint8), SCALE), sr.astype(np.uint8)))
+    results = identify(pairs, recolour=True)
+    assert (results[0].kernel, results[0].antialias) == (kernel, True)
+    assert rivals(results)['kernel'].beaten
+
+
+def test_a_low_contrast_alone_looks_like_a_sharper_kernel():
+    image = pictures(1)[0]
+    pairs = [(by_pil('BICUBIC')(image, SCALE), (image * 0.9 + 13).round().astype(np.uint8))]
+    assert identify(pairs)[0].kernel == 'lanczos'
+    assert identify(pairs, recolour=True)[0].kernel == 'bicubic'
+
+
+def test_recolouring_does_not_turn_contrast_round():
+    image = pictures(1)[0]
+    results = identify([(255 - by_pil('BICUBIC')(image, SCALE), image)], recolour=True)
+    assert results[0].psnr == pytest.approx(results[-1].psnr, abs=0.1)
+
+
 def test_figures_are_those_of_an_independent_computation():
     pairs = [(by_pil('BICUBIC')(image, SCALE), image) for image in pictures()]
     found = {(one.kernel, one.antialias, one.border, one.made_by): one for one in identify(pairs)}

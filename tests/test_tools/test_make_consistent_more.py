@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image, ImageCms
 
 from mmpd import consistent, postprocess
 from mmpd.cli.consistent_pairs import propose_suffix
+from mmpd.postprocess.candidate import Candidate
 from mmpd.utils.rasters import Raster, encode_raster, read_raster
 
 
@@ -236,10 +236,13 @@ def test_strength_and_bounds_change_the_files(tool, tmp_path, capsys):
 def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     seen = []
 
-    def identify(pairs):
+    def identify(pairs, recolour):
+        assert recolour is not with_gt
         seen.extend(pairs)
-        return [SimpleNamespace(operator_cfg=dict(type='SeparableResize', kernel='lanczos',
-                                                  scale=4), made_by='pil', psnr=41.5)]
+        return [Candidate(dict(type='SeparableResize', kernel='lanczos', scale=4), 'pil', [9], [9],
+                          [1]),
+                Candidate(dict(type='SeparableResize', kernel='bicubic', scale=4), 'pil', [10],
+                          [9], [1])]
 
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     for index in range(20):
@@ -253,7 +256,9 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     assert len(seen) == 7
     np.testing.assert_array_equal(seen[0][1], read_raster(gt / '0.png').pixels)
     np.testing.assert_array_equal(seen[0][0], read_raster(tmp_path / 'lr' / '0.png').pixels)
-    assert "'kernel': 'lanczos'" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "'kernel': 'lanczos'" in printed.out
+    assert ('warning: ' in printed.err and 'bicubic (antialias)' in printed.err) is not with_gt
     auto = outputs(tmp_path)
     assert run(tool, tmp_path, '--operator', 'lanczos', '--overwrite', *extra) == 0
     by_name = outputs(tmp_path)
