@@ -17,16 +17,18 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphin
 exclude_patterns = ['_build', '_ext']
 
 html_theme = 'furo'
+html_static_path = ['_static']
+html_css_files = ['mmpd.css']
 html_title = f'mmpd {release}'
 html_theme_options = dict(navigation_with_keys=True)
 copybutton_exclude = '.linenos, .gp'
 
 myst_enable_extensions = ['deflist', 'fieldlist']
 myst_heading_anchors = 4
-# the blocks of the reference that are no Python (shell output, formulas) are not highlighted
-suppress_warnings = ['myst.header']
+suppress_warnings = ['myst.header']  # the methods' pages begin with what OpenMMLab's parser reads
 
-autodoc_default_options = {'members': True, 'show-inheritance': True}
+autodoc_default_options = {'members': True, 'show-inheritance': True,
+                           'exclude-members': 'extra_repr'}
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'
 napoleon_google_docstring = True

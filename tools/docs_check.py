@@ -11,7 +11,8 @@ comment directly above a block, which readers do not see, says what else is to b
     <!-- run by: tests/test_x.py -->  that test runs the block; its syntax is looked at here
 
 ``<!-- every block needs: ... -->`` and ``<!-- every block run by: ... -->`` are for a whole page.
-Words in capitals (LR_FOLDER, CHECKPOINT ...) are replaced by files that exist, see PLACEHOLDERS.
+Words in capitals (LR_FOLDER, CHECKPOINT ...) are replaced by files that exist, see PLACEHOLDERS;
+in Python lr, sr and gt are RGB arrays, unless the page makes its own.
 What ran and what did not is listed; the exit code is 1 if a block failed.
 """
 import argparse
@@ -31,15 +32,19 @@ from collections import namedtuple
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 'configs/pd_glean/pd_glean_in8out64-tiny_1xb8-400_demo.py'
 # what a reader puts there, and what is put there here
 PLACEHOLDERS = dict(
-    LR_FOLDER='lr', SR_FOLDER='sr_of_others', OUT_FOLDER='out', GT_FOLDER='gt', MY_DATA='my_data',
-    CONFIG=DEMO, CHECKPOINT='work_dirs/demo/pdglean/iter_300.pth', MODEL='realesrgan-x4plus')
+    LR_FOLDER='lr', SR_FOLDER='sr', OUT_FOLDER='out', GT_FOLDER='gt', LR='lr', SR='sr', GT='gt',
+    MY_DATA='my_data', CONFIG=DEMO, CHECKPOINT='work_dirs/demo/pdglean/iter_300.pth',
+    MODEL='realesrgan-x4plus')
+WORD = re.compile(r'(?<![\w/])(' + '|'.join(PLACEHOLDERS) + r')(?!\w)')
 MARK = re.compile(r'<!-- (every block )?(needs|file|options|run by|run): (.+?) -->')
 LANGUAGES = ('shell', 'bash', 'python')
-FAMILIES = ('train', 'test', 'infer', 'export', 'make_consistent')
 
 Block = namedtuple('Block', 'page line language text marks')
 Result = namedtuple('Result', 'block what state note')  # state: ran, dry-run or FAILED
@@ -82,11 +87,8 @@ def commands_of(text):
 
 def filled(words, number):
     """Placeholders replaced by what stands in the page's folder; what is written to is new."""
-    pattern = re.compile(r'\b(' + '|'.join(PLACEHOLDERS) + r')\b')
-    words = [f'{word}_{number}' if before in ('-o', '--out') and pattern.match(word) else word
-             for before, word in zip(['', *words], words, strict=False)]
-    return [word if before in ('-o', '--out') else
-            pattern.sub(lambda match: PLACEHOLDERS[match[0]], word)
+    return [f'{word}_{number}' if before in ('-o', '--out') and WORD.match(word) else
+            WORD.sub(lambda match: PLACEHOLDERS[match[0]], word)
             for before, word in zip(['', *words], words, strict=False)]
 
 
@@ -95,10 +97,9 @@ def filled(words, number):
 def make_samples(folder):
     """Small pictures and a checkpoint, as the pages name them."""
     import skimage.data
-    from PIL import Image
     picture = Image.fromarray(skimage.data.astronaut())
     places = ('gt', 'my_data/GT', 'work_dirs/demo/data/train/GT', 'work_dirs/demo/data/val/GT')
-    for name in ('lr', 'sr_of_others', 'my_data/LR', *places):
+    for name in ('lr', 'sr', 'my_data/LR', *places):
         (folder / name).mkdir(parents=True)
     for index, corner in enumerate(((180, 60), (210, 120))):
         gt = picture.crop((*corner, corner[0] + 64, corner[1] + 64))
@@ -108,7 +109,7 @@ def make_samples(folder):
         lr = gt.reduce(4)
         lr.save(folder / f'lr/{"ab"[index]}.png')
         sr = lr.resize(gt.size, Image.Resampling.BICUBIC)
-        sr.save(folder / f'sr_of_others/{"ab"[index]}.png')
+        sr.save(folder / f'sr/{"ab"[index]}.png')
     lr.save(folder / 'lr.png')
     gt.reduce(8).save(folder / 'my_8px_image.png')
     for name in ('configs', 'tools', 'requirements', 'README.md'):
@@ -168,11 +169,14 @@ def quiet(log):
 
 def tool_of(words):
     """(name of the command module or path of the script, arguments), None if it is neither."""
-    if words[0].startswith('mmpd-') and words[0][5:].replace('-', '_') in FAMILIES:
+    def is_command(name):
+        return (ROOT / 'mmpd' / 'cli' / f'{name}.py').is_file()
+
+    if words[0].startswith('mmpd-') and is_command(words[0][5:].replace('-', '_')):
         return words[0][5:].replace('-', '_'), words[1:]
     if words[0] == 'python' and len(words) > 1 and words[1].endswith('.py'):
         stem = Path(words[1]).stem
-        if Path(words[1]).parent == Path('tools') and stem in FAMILIES:
+        if Path(words[1]).parent == Path('tools') and is_command(stem):
             return stem, words[2:]
         return Path(words[1]), words[2:]
     return None
@@ -368,8 +372,8 @@ def check_arguments(cls, config, where):
 
 def quoted(text):
     """Placeholders that are strings of Python replaced by what stands in the page's folder."""
-    return re.sub(r"(?<=')(" + '|'.join(PLACEHOLDERS) + r")(?=')",
-                  lambda match: PLACEHOLDERS[match[0]], text)
+    names = '|'.join(set(PLACEHOLDERS) - {'LR', 'SR', 'GT'})  # these are folders of data sets
+    return re.sub(rf"(?<=')({names})(?=')", lambda match: PLACEHOLDERS[match[0]], text)
 
 
 def run_config(block, folder, dry):
@@ -446,6 +450,8 @@ def check_page(page, samples, folder):
     """Run all blocks of a page. Yields a :class:`Result` for each."""
     shutil.copytree(samples, folder, symlinks=True)
     names, log = {'__name__': '__main__'}, folder.parent / 'output.txt'
+    names.update({name: np.asarray(Image.open(folder / name / 'a.png'))
+                  for name in ('lr', 'sr', 'gt')})
     for block in blocks_of(page):
         what = next((line for line in block.text.splitlines() if line.strip()), '')
         begin = time.monotonic()

@@ -6,6 +6,7 @@ work in the repository as they are written and are turned for the site.
 """
 import inspect
 import json
+import logging
 import re
 import sys
 from collections import namedtuple
@@ -14,8 +15,6 @@ from os.path import relpath
 from pathlib import Path
 from textwrap import dedent, indent
 
-from sphinx.util import logging
-
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 PAGES = DOCS / '_pages'
@@ -23,7 +22,7 @@ LINK = re.compile(r'(\]\()([^)\s#]+)((?:#[^)\s]*)?\))')
 # names and types of an entry of Args, up to the colon that ends them
 HEADER = re.compile(r'[\w*][\w*, \n]*(?:\([^()]*(?:\([^()]*\)[^()]*)*\)[\w*, \n]*)*:(?:\s|$)')
 SECTION = re.compile(r'^[A-Z][\w ]*:$')
-log = logging.getLogger(__name__)
+log = logging.getLogger('sphinx.mmpd_docs')  # Sphinx counts the warnings below its name
 
 Room = namedtuple('Room', 'file title package text')
 ROOMS = (
@@ -109,6 +108,8 @@ def documented(cls):
 
 def class_of(name):
     """The class of that name, wherever in mmpd it is."""
+    for room in ROOMS:
+        import_module(room.package)
     return next(getattr(module, name) for key, module in sorted(sys.modules.items())
                 if key.startswith('mmpd.') and hasattr(module, name))
 
@@ -179,7 +180,8 @@ def public_types(package):
     if hasattr(module, 'OPERATORS'):
         registries.append(module.OPERATORS)
     known = {id(value) for one in registries for value in one.module_dict.values()}
-    return [getattr(module, name) for name in sorted(module.__all__)
+    pd_first = sorted(module.__all__, key=lambda name: (not name.startswith('PD'), name))
+    return [getattr(module, name) for name in pd_first
             if id(getattr(module, name, None)) in known]
 
 
@@ -244,7 +246,8 @@ def resolve_short_name(app, env, node, content):
 
 def mend(text):
     """A docstring as reStructuredText takes it: bars are no substitution, names in one line."""
-    text = re.sub(r'(?<!\|)\|(?=\S)([^|`\n]*[^|`\s])\|(?!\|)', r'\|\1\|', text)
+    text = re.sub(r'(``.*?``)|(?<!\|)\|(?=\S)([^|`\n]*[^|`\s])\|(?!\|)',
+                  lambda match: match[1] or rf'\|{match[2]}\|', text)
     return re.sub(r'^(    \w+(?:, \w+)+,)\n +(\w+(?:, \w+)*:)', r'\1 \2', text, flags=re.M)
 
 
