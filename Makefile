@@ -43,7 +43,8 @@ dist: setup  ## build sdist and wheel of the commit, check and try them (dist/)
 	@$(VENV_PYTHON) tools/dist.py
 
 lock: setup  ## resolve requirements/lock*.in anew (lock-mmagic.txt is frozen)
-	@$(COMPILE) --python-version 3.10 requirements/lock.in -o requirements/lock.txt
+	@$(COMPILE) --python-version 3.10 --override requirements/overrides-slim.txt \
+	  requirements/lock.in -o requirements/lock.txt
 	@$(COMPILE) --python-version 3.10 requirements/lock-tests.in -o requirements/lock-tests.txt
 	@$(COMPILE) --python-version 3.11 requirements/lock-docs.in -o requirements/lock-docs.txt
 

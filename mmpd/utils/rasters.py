@@ -18,8 +18,8 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from .images import SUFFIXES, Refused, is_wide, opened
 
-__all__ = ['RASTERS', 'Raster', 'any_size', 'encode_raster', 'output_suffix', 'profile_name', 'raster_from_pil',
-           'raster_to_pil', 'read_raster']
+__all__ = ['RASTERS', 'Raster', 'any_size', 'encode_raster', 'output_suffix', 'profile_name',
+           'raster_from_pil', 'raster_to_pil', 'read_raster']
 
 RASTERS = (*SUFFIXES, '.npy')
 TIFFS = ('.tif', '.tiff')
@@ -290,7 +290,9 @@ def encode_raster(raster, suffix):
     file, suffix = io.BytesIO(), suffix.lower()
     name, bands = raster.pixels.dtype.name, raster.bands
     if suffix == '.npy':
-        np.save(file, _with_alpha(raster), allow_pickle=False)
+        pixels = np.ascontiguousarray(_with_alpha(raster))
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
+        file.write(memoryview(pixels).cast('B'))  # np.save would make a copy first
     elif suffix == '.png':
         if raster.most is None or bands not in (1, 3):
             raise ValueError(f'a PNG cannot hold {raster.kind}: .npy and TIFF can')
