@@ -1,9 +1,9 @@
 # Needs Python 3.10 to 3.14 and pip, nothing else. "make help" lists the targets.
 VENV_PYTHON := .venv/bin/python
 COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
-  --python-version 3.10 --override requirements/overrides.txt
+  --override requirements/overrides.txt
 
-.PHONY: help setup demo test test-all test-matrix mutants lint lock clean
+.PHONY: help setup demo test test-all test-matrix mutants lint docs docs-check dist lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,10 +31,23 @@ mutants: setup  ## put faults into a copy, one at a time; the tests have to find
 lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .
 
+docs: setup  ## build the site in docs/_build/html, offline; any warning is an error
+	@python3 tools/setup_env.py docs
+	@$(VENV_PYTHON) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+docs-check: setup  ## run the command blocks of the README and the docs
+	@$(VENV_PYTHON) tools/docs_check.py
+
+dist: setup  ## build sdist and wheel of the commit, check and try them (dist/)
+	@$(VENV_PYTHON) tools/dist.py
+
 lock: setup  ## resolve requirements/lock*.in anew (lock-mmagic.txt is frozen)
-	@$(COMPILE) --override requirements/overrides-slim.txt requirements/lock.in -o requirements/lock.txt
-	@$(COMPILE) requirements/lock-tests.in -o requirements/lock-tests.txt
+	@$(COMPILE) --python-version 3.10 --override requirements/overrides-slim.txt \
+	  requirements/lock.in -o requirements/lock.txt
+	@$(COMPILE) --python-version 3.10 requirements/lock-tests.in -o requirements/lock-tests.txt
+	@$(COMPILE) --python-version 3.11 requirements/lock-docs.in -o requirements/lock-docs.txt
 
 clean:  ## remove .venv, caches and build products (work_dirs stays)
-	rm -rf .venv build dist *.egg-info mmpd/.mim .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/_pages *.egg-info mmpd/.mim .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

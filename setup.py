@@ -35,6 +35,8 @@ def add_mim_extension():
     else:
         return
     mim = ROOT / 'mmpd' / '.mim'
+    if not (ROOT / 'configs').exists():  # an unpacked sdist: they are in mmpd/.mim, and there alone
+        return
     shutil.rmtree(mim, ignore_errors=True)
     mim.mkdir()
     for name in MIM_PATHS:

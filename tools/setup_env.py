@@ -2,7 +2,8 @@
 
 ``make demo`` and ``make test`` call this first.  A stamp with the hash of the
 lock file is written last, so an interrupted install is recognised and redone,
-and a finished one is reused at once.
+and a finished one is reused at once.  ``setup_env.py docs`` also adds what
+``requirements/lock-docs.txt`` lists, when the site is built and not before.
 """
 import hashlib
 import os
@@ -16,6 +17,7 @@ VENV = ROOT / '.venv'
 LOCK = ROOT / 'requirements' / 'lock-tests.txt'
 STAMP = VENV / 'mmpd-lock.sha256'
 PYTHONS = tuple((3, minor) for minor in range(14, 9, -1))  # the newest first
+ADDED = {'docs': (3, 11)}  # more locks, and the oldest Python of each
 FREE_GB = 10  # torch with its CUDA libraries unpacks to about 6 GB, wheels on top
 
 
@@ -103,8 +105,28 @@ def main():
     print('setup: done', flush=True)
 
 
+def add(name):
+    """Install ``requirements/lock-NAME.txt`` into the finished .venv, once."""
+    lock, stamp = LOCK.with_name(f'lock-{name}.txt'), VENV / f'mmpd-lock-{name}.sha256'
+    least = ADDED[name]
+    inside = VENV / 'bin' / 'python'
+    fingerprint = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == fingerprint:
+        return
+    version = version_of(inside)
+    if version < least:
+        fail('{}: .venv has Python {}.{}, and requirements/{} needs {}.{} or newer; name one: '
+             'make PYTHON=/path/to/python3.13 setup after make clean'.format(
+                 name, *version, lock.name, *least))
+    run(inside, '-m', 'uv', 'pip', 'install', '--quiet', '--python', inside, '--no-deps',
+        '--require-hashes', '-r', lock)
+    stamp.write_text(fingerprint)
+
+
 if __name__ == '__main__':
     try:
         main()
+        for added in sys.argv[1:]:
+            add(added)
     except KeyboardInterrupt:
         fail('interrupted; the next run starts the set-up again.')

@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,20 @@ def test_wheel_carries_configs_and_tools_as_files(tree):
                    fields.get_all('Requires-Dist'))
 
 
+def test_a_wheel_made_of_the_sdist_is_that_of_the_clone(tree):
+    """What pip makes of the sdist: without configs, no name of the zoo would be known."""
+    run = partial(subprocess.run, check=True, capture_output=True, timeout=120)
+    run([sys.executable, '-c', 'from setuptools.build_meta import build_sdist; '
+         'build_sdist("out")'], cwd=tree)
+    archive, = (tree / 'out').glob('*.tar.gz')
+    with tarfile.open(archive) as sdist:
+        sdist.extractall(tree / 'unpacked', filter='data')
+    unpacked, = (tree / 'unpacked').iterdir()
+    assert not (unpacked / 'tests').exists()
+    with build(unpacked, 'build_wheel') as wheel, build(tree, 'build_wheel') as other:
+        assert set(wheel.namelist()) == set(other.namelist())
+
+
 @pytest.mark.parametrize('hook', ['build_wheel', 'build_editable'])
 def test_the_startup_file_is_where_python_reads_it(tree, hook):
     with build(tree, hook) as wheel:
@@ -143,6 +159,8 @@ def locked(name):
 def test_the_locks_agree_and_leave_out_what_super_resolution_never_uses():
     slim, tests, complete = map(locked, ('lock.txt', 'lock-tests.txt', 'lock-mmagic.txt'))
     assert slim.items() <= tests.items()
+    docs = locked('lock-docs.txt')  # added to the tests' environment, where it changes nothing
+    assert 'sphinx' in docs and all(docs[name] <= tests[name] for name in docs if name in tests)
     assert len(complete) > 130
     assert not set(tests) & EXCLUDED and EXCLUDED <= set(complete)
     assert 'huggingface-hub' not in slim and not slim['setuptools'] & {'80.9.0'}

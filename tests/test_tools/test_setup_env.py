@@ -80,6 +80,30 @@ def test_first_run_builds_with_hashes_and_the_second_does_nothing(machine):
     assert machine.commands == []
 
 
+def test_more_packages_are_added_once_and_never_by_the_set_up_itself(machine, capsys):
+    lock = machine.module.ROOT / 'requirements' / 'lock-docs.txt'
+    lock.write_text('sphinx==9.0.4\n')
+    machine.module.main()
+    assert machine.used(str(lock)) == 0
+    machine.fails_at = str(lock), subprocess.CalledProcessError(1, 'uv')
+    with pytest.raises(SystemExit):
+        machine.module.add('docs')
+    machine.fails_at = None
+    machine.module.add('docs')
+    machine.module.add('docs')
+    assert machine.used(str(lock)) == 2  # the one that failed, and one
+    lock.write_text('sphinx==9.1.0\n')
+    machine.module.add('docs')
+    assert machine.used(str(lock)) == 3
+    assert machine.commands[-1][-4:] == ['--no-deps', '--require-hashes', '-r', str(lock)]
+    lock.write_text('sphinx==9.2.0\n')
+    machine.pythons[str(machine.module.VENV / 'bin' / 'python')] = (3, 10)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        machine.module.add('docs')
+    assert 'has Python 3.10' in capsys.readouterr().err and machine.used(str(lock)) == 3
+
+
 @pytest.mark.parametrize('changed', ['requirements/lock-tests.txt', 'setup.py'])
 def test_a_changed_lock_or_setup_rebuilds(machine, changed):
     machine.module.main()
