@@ -84,6 +84,19 @@ class PDInferencer:
         InputError: no such model, or a setting that does not fit it.
         WeightsNotFound: no such checkpoint (a FileNotFoundError).
         WeightsMismatch: the checkpoint is not one of this model (a RuntimeError).
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.apis import PDInferencer
+        >>> network = MODELS.build(dict(
+        ...     type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1))
+        >>> torch.save(network.state_dict(), 'esrgan.pth')
+        >>> lr = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        >>> image = PDInferencer('esrgan.pth', device='cpu')(lr)
+        >>> np.array_equal(image.reshape(8, 4, 8, 4, 3).mean((1, 3)), lr)
+        True
     """
 
     def __init__(self, model, checkpoint=None, device=None, cfg_options=None, operator=None,

@@ -16,6 +16,19 @@ def run_tool(function, argv=None):
 
     Returns:
         int: What the tool returned, 0 for None.
+
+    Example:
+        >>> from mmpd.cli import run_tool
+        >>> from mmpd.errors import InputError
+        >>> def tool(argv):
+        ...     if not argv:
+        ...         raise InputError('expected a file')
+        >>> run_tool(tool, ['lr.png'])
+        0
+        >>> run_tool(tool, [])  # with one line on stderr
+        Traceback (most recent call last):
+            ...
+        SystemExit: 2
     """
     try:
         return function(argv) or 0

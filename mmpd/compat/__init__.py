@@ -10,7 +10,16 @@ __all__ = ['apply']
 
 
 def apply():
-    """Install every workaround; safe to call more than once."""
+    """Install every workaround; safe to call more than once.
+
+    Example:
+        >>> import torch
+        >>> from mmpd import compat
+        >>> compat.apply()  # import mmpd has done it already
+        >>> from mmcv.ops import upfirdn2d  # works without mmcv's compiled operations
+        >>> upfirdn2d(torch.ones(1, 1, 2, 3), torch.ones(2, 2)).tolist()
+        [[[[4.0, 4.0]]]]
+    """
     install_mmagic_finder()
     install_ext_ops()
     silence_rolling_back()

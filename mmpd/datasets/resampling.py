@@ -26,6 +26,14 @@ def check_kernel(scale, kernel, antialias=True, border='library'):
     Raises:
         ValueError: If the scale is no positive integer, the kernel or border is unknown, or average
             pooling is asked for without antialiasing.
+
+    Example:
+        >>> from mmpd.datasets.resampling import check_kernel
+        >>> check_kernel(4, 'bicubic', antialias=False)
+        >>> check_kernel(4, 'average_pooling', antialias=False)
+        Traceback (most recent call last):
+            ...
+        ValueError: average_pooling has no form without antialiasing; ...
     """
     kernels.check_kernel(kernel, border, KERNELS)
     check_positive_int(scale, 'scale', most=MOST_CHANNELS)
@@ -40,6 +48,14 @@ def check_divisible(shape, scale):
 
     Raises:
         ValueError: Naming both sizes and the scale.
+
+    Example:
+        >>> from mmpd.datasets.resampling import check_divisible
+        >>> check_divisible((32, 64, 3), 4)
+        >>> check_divisible((30, 64, 3), 4)
+        Traceback (most recent call last):
+            ...
+        ValueError: image of 30 x 64 (height x width) is not divisible by scale 4: ...
     """
     h, w = shape[:2]
     if h % scale or w % scale or not h or not w:
@@ -117,6 +133,13 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
     Raises:
         ValueError: For an unknown kernel, a scale that is not a positive integer or does not
             divide the sides, or an array that is no image.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.datasets.resampling import downsample
+        >>> image = np.array([[0, 10], [20, 34]], np.uint8)
+        >>> downsample(image, 2, 'average_pooling'), downsample(image, 2, 'box', quantize=False)
+        (array([[16]], dtype=uint8), array([[16.]], dtype=float32))
     """
     check_kernel(scale, kernel, antialias, border)
     scale, image = int(scale), np.asarray(image)

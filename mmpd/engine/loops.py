@@ -35,6 +35,11 @@ def parse_case(case):
 
     Raises:
         ValueError: If it is no such name or not defined.
+
+    Example:
+        >>> from mmpd.engine.loops import parse_case
+        >>> parse_case('bicubic(alias)'), parse_case('lanczos')
+        (('bicubic', False), ('lanczos', True))
     """
     match = re.fullmatch(r'(\w+?)(?:\((alias|antialias)\))?', str(case))
     if match is None or match[1] not in KERNELS:
@@ -64,6 +69,13 @@ def with_downsampling(pipeline, case, scale=None):
 
     Raises:
         ValueError: If the pipeline does not load the GT or the scale is not known.
+
+    Example:
+        >>> from mmpd.engine.loops import with_downsampling
+        >>> pipeline = [dict(type='LoadImageFromFile', key='gt'), dict(type='LRSynthesis', scale=8),
+        ...             dict(type='PackInputs')]
+        >>> with_downsampling(pipeline, 'bilinear(alias)')[1]
+        {'type': 'LRSynthesis', 'scale': 8, 'kernel': 'bilinear', 'antialias': False}
     """
     kernel, antialias = parse_case(case)
     pipeline = deepcopy(list(pipeline))
@@ -101,6 +113,11 @@ def with_prefix(evaluator, case, metrics=()):
 
     Raises:
         ValueError: If it is no config.
+
+    Example:
+        >>> from mmpd.engine.loops import with_prefix
+        >>> with_prefix([dict(type='PSNR')], 'box(antialias)')
+        {'type': 'Evaluator', 'metrics': [{'type': 'PSNR', 'prefix': 'box(antialias)'}]}
     """
     case, extra = None if case == OWN else case, metrics
     evaluator = deepcopy(evaluator)
@@ -204,6 +221,12 @@ class DownsamplingTestLoop(MultiTestLoop):
 
     Raises:
         ValueError: For unknown or repeated cases, several dataloaders, or a pipeline without GT.
+
+    Example:
+        >>> from mmagic.registry import LOOPS
+        >>> test_cfg = dict(type='DownsamplingTestLoop', cases=['own', 'bicubic(alias)'])
+        >>> LOOPS.get(test_cfg['type'])  # the Runner builds it out of test_cfg of the config
+        <class 'mmpd.engine.loops.DownsamplingTestLoop'>
     """
 
     def __init__(self, runner, dataloader, evaluator, cases=CASES, metrics=(), scale=None,

@@ -21,6 +21,11 @@ def psnr(mse, cap=PSNR_CAP):
     Identical images would give infinity, which JSON cannot hold and which would swallow every
     mean: the result is capped, by default at 200 dB (an MSE of 1e-20), far above what float32 can
     reach (the paper's Table 1 reports 145.7 dB). NaN stays NaN.
+
+    Example:
+        >>> from mmpd.evaluation.functional import psnr
+        >>> psnr(1e-4), psnr(0)
+        (40.0, 200.0)
     """
     if mse == 0:
         return cap
@@ -40,6 +45,13 @@ def errors(image, reference):
 
     Raises:
         ValueError: If the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.functional import errors
+        >>> found = errors(torch.tensor([100., 103.]), torch.tensor([100., 100.]))
+        >>> round(found['PSNR'], 2), found['MaxErr']
+        (41.6, 3.0)
     """
     if image.shape != reference.shape:
         raise ValueError(f'cannot compare shapes {tuple(image.shape)} and '
@@ -92,6 +104,14 @@ def correctness(sr, lr, gt, gamma=0.05, temperature=0.25, threshold=0.1):
 
     Raises:
         ValueError: For sizes that do not fit, or negative or infinite values.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.functional import correctness
+        >>> gt, lr = torch.rand(3, 16, 16) * 255, torch.rand(3, 4, 4) * 255
+        >>> shares = correctness(gt, lr, gt)  # a perfect result
+        >>> max(shares, key=shares.get)
+        'improvement'
     """
     check_number(gamma, 'gamma', above=0)
     check_number(temperature, 'temperature', above=0)
@@ -119,7 +139,14 @@ def correctness(sr, lr, gt, gamma=0.05, temperature=0.25, threshold=0.1):
 
 
 def to_saved(image):
-    """The 8-bit pixels that MMagic's visualizer writes: clip to 0..255, round half to even."""
+    """The 8-bit pixels that MMagic's visualizer writes: clip to 0..255, round half to even.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.functional import to_saved
+        >>> to_saved(torch.tensor([-3., 0.5, 1.5, 300.])).tolist()
+        [0.0, 0.0, 2.0, 255.0]
+    """
     return image.clamp(0, 255).round()
 
 
@@ -128,6 +155,13 @@ def require(module, package):
 
     Raises:
         ImportError: With the package to install.
+
+    Example:
+        >>> from mmpd.evaluation.functional import require
+        >>> require('no_such_module', 'its-package')
+        Traceback (most recent call last):
+            ...
+        ImportError: this metric needs its-package: pip install its-package
     """
     try:
         return import_module(module)
@@ -136,7 +170,13 @@ def require(module, package):
 
 
 def resolve_device(device):
-    """torch.device of 'auto' (CUDA if there is any) or of a device name."""
+    """torch.device of 'auto' (CUDA if there is any) or of a device name.
+
+    Example:
+        >>> from mmpd.evaluation.functional import resolve_device
+        >>> resolve_device('cpu')
+        device(type='cpu')
+    """
     if check_str(device, 'device') == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return check_device(device, 'device')
@@ -149,6 +189,14 @@ def check_keys_of(prefix, collect_device, **keys):
         prefix (str | None): Of the names of the results.
         collect_device (str): 'cpu' or 'gpu'.
         keys: Keys of data samples.
+
+    Example:
+        >>> from mmpd.evaluation.functional import check_keys_of
+        >>> check_keys_of(prefix=None, collect_device='cpu', gt_key='gt_img')
+        >>> check_keys_of(prefix=None, collect_device='disk')
+        Traceback (most recent call last):
+            ...
+        mmpd.errors.ArgumentError: collect_device: expected one of cpu, gpu, got 'disk'
     """
     for name, value in keys.items():
         check_str(value, name)
@@ -179,6 +227,12 @@ def frechet_distance(mean1, cov1, mean2, cov2):
 
     Raises:
         ValueError: If sizes disagree or a value is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.evaluation.functional import frechet_distance
+        >>> round(frechet_distance(np.zeros(2), np.eye(2), np.ones(2), np.eye(2)), 6)
+        2.0
     """
     mean1, cov1, mean2, cov2 = (np.asarray(x, np.float64) for x in (mean1, cov1, mean2, cov2))
     size = len(mean1)
@@ -199,6 +253,13 @@ def as_tensor(image, name):
 
     Raises:
         ValueError: If it is no single (C, H, W) image.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.evaluation.functional import as_tensor
+        >>> image = as_tensor(np.zeros((1, 3, 8, 8), np.uint8), 'pred_img')
+        >>> image.dtype, tuple(image.shape)
+        (torch.float64, (3, 8, 8))
     """
     if not torch.is_tensor(image):
         image = torch.from_numpy(np.require(image, requirements='W'))  # a copy if read-only

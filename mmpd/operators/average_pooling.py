@@ -48,6 +48,14 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True, 
 
     Raises:
         ValueError: Shapes that do not fit, integer or empty tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import average_pool, pooling_decomposition
+        >>> raw, lr = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 4, 4)
+        >>> result = pooling_decomposition(raw, lr, scale=4)
+        >>> torch.allclose(average_pool(result, 4), lr, atol=1e-6)
+        True
     """
     return AveragePooling(scale).project(x, y, strength, check, inplace, noise_std, bounds)
 
@@ -66,6 +74,15 @@ class AveragePooling(LinearOperator):
     Shape:
         Image (N, C, H, W) with H and W multiples of s; measurement
         (N, C, H/s, W/s).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import AveragePooling
+        >>> operator = AveragePooling(2)
+        >>> operator.A(torch.tensor([[[[1., 2.], [3., 6.]]]])).tolist()
+        [[[[3.0]]]]
+        >>> operator.A_dagger(torch.tensor([[[[3.]]]])).tolist()
+        [[[[3.0, 3.0], [3.0, 3.0]]]]
     """
     tight = True
     axes = frozenset(('space',))

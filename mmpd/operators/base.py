@@ -246,6 +246,20 @@ class LinearOperator(nn.Module):
             elementwise work and sums: 'matmul', 'conv'.  Where the user
             allows those to be less precise than float32 (TF32, bf16), they are
             computed in float64.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import LinearOperator
+        >>> class EvenColumns(LinearOperator):  # A† and Aᵀ are found from A
+        ...     def measurement_shape(self, shape):
+        ...         return *shape[:2], shape[2] // 2
+        ...     def image_shape(self, shape):
+        ...         return *shape[:2], shape[2] * 2
+        ...     def _A(self, x):
+        ...         return x[..., ::2]
+        >>> operator, raw, y = EvenColumns(), torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 2)
+        >>> torch.allclose(operator.A(operator.project(raw, y)), y, atol=1e-6)
+        True
     """
     products = ('matmul', 'conv')
     scale = None

@@ -5,7 +5,15 @@ __all__ = ['OPERATORS', 'OperatorRegistry', 'build_operator']
 
 
 class OperatorRegistry:
-    """Names to classes, used like mmengine's registries, which need mmengine."""
+    """Names to classes, used like mmengine's registries, which need mmengine.
+
+    Example:
+        >>> from mmpd.operators import OPERATORS
+        >>> 'AveragePooling' in OPERATORS
+        True
+        >>> OPERATORS.get('AveragePooling')(scale=4)
+        AveragePooling(scale=4)
+    """
 
     def __init__(self):
         self.module_dict = {}
@@ -86,6 +94,13 @@ def build_operator(cfg, **defaults):
 
     Raises:
         ValueError: Unknown name, wrong arguments, or not an operator.
+
+    Example:
+        >>> from mmpd.operators import build_operator
+        >>> build_operator(dict(type='SeparableResize', scale=4, kernel='lanczos'))
+        SeparableResize(scale=4, kernel='lanczos', antialias=True)
+        >>> build_operator(dict(type='AveragePooling'), scale=8)
+        AveragePooling(scale=8)
     """
     if not isinstance(cfg, dict):
         if callable(getattr(cfg, 'A', None)) and callable(getattr(cfg, 'A_dagger', None)) \

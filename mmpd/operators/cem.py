@@ -82,6 +82,15 @@ class CEM(LinearOperator):
     Shape:
         Image (N, C, H, W), H and W multiples of the scale; measurement
         (N, C, H/s, W/s).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import CEM
+        >>> operator = CEM(4)
+        >>> raw, lr = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 8, 8)
+        >>> result = operator.project(raw, lr)
+        >>> (operator.A(result) - lr).abs().max().item() < 0.05  # nearly: see is_exact
+        True
     """
     is_exact = False
     axes = frozenset(('space',))

@@ -37,6 +37,15 @@ class Compose(LinearOperator):
 
     Args:
         operators (Sequence[dict | LinearOperator]): In the order of application.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import Compose
+        >>> operator = Compose([dict(type='Grayscale'), dict(type='AveragePooling', scale=4)])
+        >>> tuple(operator.A(torch.rand(1, 3, 16, 16)).shape)
+        (1, 1, 4, 4)
+        >>> operator.is_exact
+        True
     """
 
     def __init__(self, operators):

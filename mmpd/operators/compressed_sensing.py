@@ -33,6 +33,16 @@ class BlockCompressedSensing(LinearOperator):
     Shape:
         Image (N, C, H, W), H and W multiples of the block; measurement
         (N, C·q, H/block, W/block), the q values of a channel side by side.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import BlockCompressedSensing
+        >>> operator = BlockCompressedSensing(ratio=0.25, block=8)
+        >>> y = operator.A(torch.rand(1, 1, 16, 16))  # 16 numbers for each block of 64 pixels
+        >>> tuple(y.shape)
+        (1, 16, 2, 2)
+        >>> torch.allclose(operator.A(operator.A_dagger(y)), y, atol=1e-5)
+        True
     """
     unit_range = True
     tight = True

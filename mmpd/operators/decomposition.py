@@ -42,7 +42,15 @@ def apply_to_any(operator, name, tensor):
 
 
 def decompose(x, operator):
-    """Split x into its range-space and null-space parts: A†A x and (I - A†A) x (Eq. 2)."""
+    """Split x into its range-space and null-space parts: A†A x and (I - A†A) x (Eq. 2).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import AveragePooling, decompose
+        >>> x = torch.tensor([[[[1., 2.], [3., 6.]]]])
+        >>> [part.flatten().tolist() for part in decompose(x, AveragePooling(2))]
+        [[3.0, 3.0, 3.0, 3.0], [-2.0, -1.0, 0.0, 3.0]]
+    """
     ranged = apply(operator, 'A_dagger', apply(operator, 'A', x))
     return ranged, x - ranged
 
@@ -71,6 +79,15 @@ def replace_range(raw, y, operator, strength=1.0, check=True, noise_std=None, bo
         ValueError: Shapes that do not fit, integer tensors, NaN or inf; an operator whose
             singular values are not known, with ``noise_std``; an LR outside ``bounds``, or
             gradients through alternating projections.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import SeparableResize, replace_range
+        >>> operator = SeparableResize(4, 'bicubic')
+        >>> raw, lr = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 4, 4)
+        >>> result = replace_range(raw, lr, operator)
+        >>> torch.allclose(operator.A(result), lr, atol=1e-5)
+        True
     """
     if isinstance(operator, LinearOperator):
         options = dict(noise_std=noise_std, bounds=bounds)

@@ -23,6 +23,14 @@ class Grayscale(LinearOperator):
 
     Shape:
         Image (N, C, H, W), C the number of weights; measurement (N, 1, H, W).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import Grayscale
+        >>> operator = Grayscale()
+        >>> red, grey = torch.tensor([0.9, 0, 0]).view(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.5)
+        >>> operator.project(red, grey).flatten()  # of mean 0.5, and as red
+        tensor([1.1000, 0.2000, 0.2000])
     """
     scale = 1
     tight = True

@@ -21,6 +21,13 @@ class Masking(LinearOperator):
 
     Shape:
         Image and measurement (N, C, H, W) with the mask's H and W.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import Masking
+        >>> known, raw = Masking([[1, 0], [0, 1]]), torch.zeros(1, 1, 2, 2)
+        >>> known.project(raw, torch.tensor([[[[5., 0.], [0., 7.]]]])).tolist()
+        [[[[5.0, 0.0], [0.0, 7.0]]]]
     """
     scale = 1
     unit_range = True

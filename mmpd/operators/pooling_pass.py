@@ -13,7 +13,14 @@ TEMPORARY_BYTES = 4 << 20
 
 
 def average_pool(x, scale):
-    """Mean of each ``scale`` x ``scale`` patch: (N, C, H, W) -> (N, C, H/s, W/s)."""
+    """Mean of each ``scale`` x ``scale`` patch: (N, C, H, W) -> (N, C, H/s, W/s).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import average_pool
+        >>> average_pool(torch.arange(16.).view(1, 1, 4, 4), 2).tolist()
+        [[[[2.5, 4.5], [10.5, 12.5]]]]
+    """
     n, c, height, width = x.shape
     h, w = height // scale, width // scale
     # columns first: that sum runs over contiguous memory and is vectorised
@@ -21,7 +28,14 @@ def average_pool(x, scale):
 
 
 def replicate(y, scale):
-    """Copy each pixel into a ``scale`` x ``scale`` patch: (N, C, h, w) -> (N, C, h·s, w·s)."""
+    """Copy each pixel into a ``scale`` x ``scale`` patch: (N, C, h, w) -> (N, C, h·s, w·s).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import replicate
+        >>> replicate(torch.tensor([[[[1., 2.]]]]), 2).tolist()
+        [[[[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]]]
+    """
     n, c, h, w = y.shape
     patches = y[:, :, :, None, :, None].expand(n, c, h, scale, w, scale)
     return patches.reshape(n, c, h * scale, w * scale)

@@ -25,6 +25,12 @@ def clip_uint8(image):
 
     Returns:
         Tensor: uint8, same shape.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import clip_uint8
+        >>> clip_uint8(torch.tensor([[[[-3., 0.4], [254.7, 300.]]]])).tolist()
+        [[[[0, 0], [255, 255]]]]
     """
     _check_image(image)
     return image.float().clamp(0, 255).round().to(torch.uint8)
@@ -64,6 +70,17 @@ def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=F
         ValueError: Integer or non-finite image, values beyond the range, an
             LR that is not 8-bit, sizes that do not fit, or a library that
             has no such resizing.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import average_pool, consistent_uint8
+        >>> image = torch.rand(1, 3, 16, 16) * 255
+        >>> lr = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
+        >>> result = consistent_uint8(image, lr, dict(type='AveragePooling'))
+        >>> result.dtype
+        torch.uint8
+        >>> torch.equal(average_pool(result.float(), 4), lr.float())
+        True
     """
     return consistent_integers(image, lr, operator, 255, None, max_iterations, return_unmatched,
                                made_by)

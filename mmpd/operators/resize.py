@@ -27,6 +27,13 @@ def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library
 
     Raises:
         ValueError: Unknown kernel or border, or a size that is no multiple of the scale.
+
+    Example:
+        >>> from mmpd.operators import resize_matrix
+        >>> resize_matrix(4, 2, 'box').tolist()
+        [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+        >>> tuple(resize_matrix(32, 4, 'lanczos').shape)
+        (8, 32)
     """
     check_kernel(kernel, border)
     check_positive_int(scale, 'scale')
@@ -85,6 +92,16 @@ class SeparableResize(LinearOperator):
     Shape:
         Image (N, C, H, W), H and W multiples of the scale; measurement
         (N, C, H/s, W/s).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import SeparableResize
+        >>> operator, x = SeparableResize(4, 'bicubic'), torch.rand(1, 3, 16, 16)
+        >>> lr = torch.nn.functional.interpolate(x, (4, 4), mode='bicubic', antialias=True)
+        >>> torch.allclose(operator.A(x), lr, atol=1e-5)
+        True
+        >>> torch.allclose(operator.A(operator.A_dagger(lr)), lr, atol=1e-5)
+        True
     """
     axes = frozenset(('space',))
     products = ('matmul',)

@@ -28,6 +28,11 @@ def infer_scale(image_shape, lr_shape):
 
     Raises:
         ValueError: If they are not one integer of at least 1.
+
+    Example:
+        >>> from mmpd.operators import infer_scale
+        >>> infer_scale((3, 64, 96), (3, 16, 24))
+        4
     """
     (height, width), (h, w) = image_shape[-2:], lr_shape[-2:]
     if not height or not width or not h or not w or height % h or width % w \
@@ -90,6 +95,11 @@ def resolve_operator(operator, image_shape, lr_shape, device='cpu'):
 
     Raises:
         ValueError: If the config is wrong or its scale cannot be inferred.
+
+    Example:
+        >>> from mmpd.operators import resolve_operator
+        >>> resolve_operator(dict(type='AveragePooling'), (1, 3, 32, 32), (1, 3, 8, 8))
+        AveragePooling(scale=4)
     """
     if not isinstance(operator, dict):
         return build_operator(operator)  # checks it

@@ -26,6 +26,13 @@ def adain(sr, lr, operator=None, eps=1e-5):
 
     Raises:
         ValueError: Sizes that do not fit, integer tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import adain
+        >>> sr, lr = torch.rand(1, 3, 16, 16) * 255, torch.full((1, 3, 4, 4), 100.)
+        >>> adain(sr, lr).mean((2, 3)).round().tolist()
+        [[100.0, 100.0, 100.0]]
     """
     check_number(eps, 'eps', above=0)
     x, y = as_pair(sr, lr)

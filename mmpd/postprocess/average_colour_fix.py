@@ -49,6 +49,13 @@ def average_colour_fix(sr, lr, operator=None, percent=12.5):
 
     Raises:
         ValueError: Sizes that do not fit, integer tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import average_colour_fix
+        >>> sr, lr = torch.full((1, 3, 16, 16), 120.), torch.full((1, 3, 4, 4), 100.)
+        >>> average_colour_fix(sr, lr).round().unique().tolist()  # 20 too bright
+        [100.0]
     """
     check_number(percent, 'percent', above=0, most=100)
     x, y = as_pair(sr, lr)

@@ -30,6 +30,15 @@ class Candidate:
         rims (list[float]): Sum of the squared errors in the outermost LR pixels of each pair, where
             border rules differ.
         equal (int): How many LR values are given back.
+
+    Example:
+        >>> from mmpd.postprocess import Candidate
+        >>> cfg = dict(type='SeparableResize', scale=4, kernel='lanczos')
+        >>> found = Candidate(cfg, 'pil', squares=[650.25], values=[1000])
+        >>> found.name
+        'lanczos (antialias), pil'
+        >>> round(found.psnr, 2)
+        50.0
     """
     operator_cfg: dict
     made_by: str

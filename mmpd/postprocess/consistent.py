@@ -54,6 +54,15 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
 
     Raises:
         ValueError: for types, sizes, units or values that do not fit, naming what was given.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd import consistent
+        >>> random = np.random.default_rng(0)
+        >>> sr, lr = (random.integers(0, 256, (side, side, 3), np.uint8) for side in (16, 4))
+        >>> result = consistent(sr, lr, 'average_pooling')
+        >>> np.array_equal(result.reshape(4, 4, 4, 4, 3).mean((1, 3)), lr)
+        True
     """
     correction = Correction(strength, noise_std, bounds, made_by, max_iterations)
     if type(image) is not type(lr) and not (

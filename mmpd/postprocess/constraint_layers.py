@@ -47,6 +47,13 @@ def additive_constraint(sr, lr, operator):
 
     Raises:
         ValueError: Another operator, sizes that do not fit, integer tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import additive_constraint
+        >>> sr, lr = torch.tensor([[[[10., 30.], [10., 30.]]]]), torch.full((1, 1, 1, 1), 40.)
+        >>> additive_constraint(sr, lr, dict(type='AveragePooling')).tolist()
+        [[[[30.0, 50.0], [30.0, 50.0]]]]
     """
     x, y, scale = _prepare(sr, lr, operator)
     return (x + replicate(y - average_pool(x, scale), scale)).to(sr.dtype)
@@ -68,6 +75,13 @@ def multiplicative_constraint(sr, lr, operator):
     Raises:
         ValueError: Negative values, another operator, sizes that do not fit, integer tensors,
             NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import multiplicative_constraint
+        >>> sr, lr = torch.tensor([[[[10., 30.], [10., 30.]]]]), torch.full((1, 1, 1, 1), 40.)
+        >>> multiplicative_constraint(sr, lr, dict(type='AveragePooling')).tolist()
+        [[[[20.0, 60.0], [20.0, 60.0]]]]
     """
     x, y, scale = _prepare(sr, lr, operator)
     _check_range(x, 'sr', 0, torch.inf)
@@ -99,6 +113,13 @@ def scaled_additive_constraint(sr, lr, operator, bounds=(0, 255)):
     Raises:
         ValueError: Values beyond the bounds, another operator, sizes that do not fit, integer
             tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import scaled_additive_constraint
+        >>> sr, lr = torch.tensor([[[[10., 30.], [10., 30.]]]]), torch.full((1, 1, 1, 1), 10.)
+        >>> scaled_additive_constraint(sr, lr, dict(type='AveragePooling')).tolist()
+        [[[[5.0, 15.0], [5.0, 15.0]]]]
     """
     low, high = (check_number(bound, 'bounds') for bound in bounds)
     if low >= high:
@@ -133,6 +154,15 @@ def softmax_constraint(sr, lr, operator, factor=1.0):
     Raises:
         ValueError: A negative LR, another operator, sizes that do not fit, integer tensors, NaN
             or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import average_pool
+        >>> from mmpd.postprocess import softmax_constraint
+        >>> sr, lr = torch.rand(1, 3, 16, 16) * 255, torch.rand(1, 3, 4, 4) * 255
+        >>> result = softmax_constraint(sr, lr, dict(type='AveragePooling'))
+        >>> torch.allclose(average_pool(result, 4), lr, atol=1e-3)
+        True
     """
     check_number(factor, 'factor', above=0)
     x, y, scale = _prepare(sr, lr, operator)

@@ -35,6 +35,14 @@ class FittedKernel:
         brightness (float): b, grey levels that are added.
         noise_std (float): Standard deviation of LR minus fit, on LR values that were not fitted.
         values (int): How many LR values were fitted.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.postprocess import FittedKernel
+        >>> fitted = FittedKernel(np.full((2, 2), 0.25), start=0, scale=2, brightness=3.,
+        ...                       noise_std=2.55, values=1000)
+        >>> fitted.shift, round(fitted.psnr, 2)
+        ((0.0, 0.0), 40.0)
     """
     kernel: np.ndarray
     start: int
@@ -179,6 +187,16 @@ def fit_kernel(pairs, seed=0):
 
     Raises:
         ValueError: As :func:`identify`.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.postprocess import fit_kernel
+        >>> hr = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+        >>> lr = hr.reshape(32, 2, 32, 2).mean((1, 3)).round().astype(np.uint8)
+        >>> fitted = fit_kernel([(lr, hr)])
+        >>> middle = -fitted.start
+        >>> np.allclose(fitted.kernel[middle:middle + 2, middle:middle + 2], 1 / 4, atol=0.01)
+        True
     """
     pairs = pairs if isinstance(pairs, Sequence) else list(pairs)
     if not pairs:

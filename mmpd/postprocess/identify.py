@@ -145,6 +145,16 @@ def identify(pairs, libraries=LIBRARIES, afterwards=None, recolour=False):
 
     Raises:
         ValueError: No pairs, or one of another kind.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from mmpd.postprocess import identify
+        >>> hr = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+        >>> lr = np.asarray(Image.fromarray(hr).resize((8, 8), Image.Resampling.BICUBIC))
+        >>> best = identify([(lr, hr)])[0]
+        >>> best.name, best.psnr
+        ('bicubic (antialias), pil', inf)
     """
     scale, tried, absent = None, [], absent_libraries()
     for number, (lr, hr) in enumerate(pairs):

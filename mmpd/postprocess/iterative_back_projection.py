@@ -64,6 +64,15 @@ def iterative_back_projection(sr, lr, operator, iterations=20, kernel='bicubic',
 
     Raises:
         ValueError: Sizes or a kernel that do not fit, integer tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import average_pool
+        >>> from mmpd.postprocess import iterative_back_projection
+        >>> sr, lr = torch.rand(1, 3, 16, 16) * 255, torch.rand(1, 3, 4, 4) * 255
+        >>> result = iterative_back_projection(sr, lr, dict(type='AveragePooling'))
+        >>> (average_pool(result, 4) - lr).abs().max().item() < 0.01
+        True
     """
     check_positive_int(iterations, 'iterations')
     check_number(step, 'step', above=0)

@@ -39,6 +39,13 @@ def wavelet(sr, lr, operator=None, levels=5):
 
     Raises:
         ValueError: Sizes that do not fit, integer tensors, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.postprocess import wavelet
+        >>> sr, lr = torch.full((1, 3, 16, 16), 120.), torch.full((1, 3, 4, 4), 100.)
+        >>> wavelet(sr, lr).round().unique().tolist()  # 20 too bright
+        [100.0]
     """
     check_positive_int(levels, 'levels', most=MOST_LEVELS)
     x, y = as_pair(sr, lr)

@@ -41,6 +41,14 @@ def assert_close(actual, expected, what, tolerance, size=None):
 
     ``size`` is the magnitude that the error is relative to, by default the
     largest absolute value of ``expected``; give it where zero is expected.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.testing import assert_close
+        >>> assert_close(torch.tensor([1., 4.1]), torch.tensor([1., 4.]), 'A x', tolerance=1e-5)
+        Traceback (most recent call last):
+            ...
+        AssertionError: A x: relative error 0.025, allowed 1e-05
     """
     assert actual.shape == expected.shape, \
         f'{what}: expected shape {tuple(expected.shape)}, got {tuple(actual.shape)}'
@@ -61,6 +69,18 @@ class OperatorCase:
         full_row_rank (bool): A A† = I, so that every measurement is reachable.
         consistent (bool): A A† A = A up to rounding.  False only for
             operators whose ``A_dagger`` is an approximation even in that.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.operators import AveragePooling
+        >>> from mmpd.testing import OperatorCase
+        >>> class TestAveragePooling(OperatorCase):
+        ...     shapes = ((1, 2, 2), )
+        ...     def make(self):
+        ...         return AveragePooling(2)
+        ...     def dense(self, shape):
+        ...         return torch.full((1, 4), 0.25, dtype=torch.float64)
+        >>> TestAveragePooling().test_matches_dense((1, 2, 2))  # pytest runs this and the others
     """
     shapes = ()
     bad_shapes = ()

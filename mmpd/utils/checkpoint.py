@@ -24,6 +24,13 @@ def read_state_dict(checkpoint):
         WeightsNotFound: if the file does not exist or the URL cannot be reached.
         WeightsMismatch: if it cannot be read safely, holds no state dict, or weights that are NaN
             or infinite.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.checkpoint import read_state_dict
+        >>> torch.save(dict(state_dict=torch.nn.Linear(2, 1).state_dict()), 'linear.pth')
+        >>> sorted(read_state_dict('linear.pth'))
+        ['bias', 'weight']
     """
     content = read_checkpoint(checkpoint)
     state = content.get('state_dict', content)
@@ -52,6 +59,12 @@ def strip_wrapper_prefix(state_dict, own=None):
 
     Raises:
         ValueError: if two keys become the same.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.checkpoint import strip_wrapper_prefix
+        >>> strip_wrapper_prefix({'generator.module.bias': torch.zeros(1)})
+        {'generator.bias': tensor([0.])}
     """
     if own is None and not any(WRAPPER.search(key) for key in state_dict):
         return state_dict
@@ -105,13 +118,28 @@ def _modules(key, new):
 
 
 def pretrained_cfg(init_cfg):
-    """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None."""
+    """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None.
+
+    Example:
+        >>> from mmpd.utils.checkpoint import pretrained_cfg
+        >>> pretrained_cfg([dict(type='Kaiming'), dict(type='Pretrained', checkpoint='prior.pth')])
+        {'type': 'Pretrained', 'checkpoint': 'prior.pth'}
+    """
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
     return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
 
 
 class Differences(NamedTuple):
-    """How a state dict differs from that of a model."""
+    """How a state dict differs from that of a model.
+
+    Example:
+        >>> from mmpd.utils.checkpoint import Differences
+        >>> found = Differences(['fc.bias'], [], {'fc.weight': ((1, 3), (1, 2))})
+        >>> found.count, found.unloaded
+        (2, 'fc.bias (1), fc.weight (1)')
+        >>> found.first
+        '"fc.weight" is (1, 3) in the file and (1, 2) in the model; "fc.bias" is not in the file'
+    """
     missing: list  # keys that only the model has
     unexpected: list  # keys that only the state dict has
     reshaped: dict  # key: (shape in the state dict, shape in the model)
@@ -140,6 +168,12 @@ def compare(own, state):
     """How ``state`` differs from ``own``, the state dict of a model.
 
     Counters of batch normalisation, which old files lack, are not missed.
+
+    Example:
+        >>> from torch import nn
+        >>> from mmpd.utils.checkpoint import compare
+        >>> compare(nn.Linear(2, 1).state_dict(), nn.Linear(3, 1, bias=False).state_dict())
+        Differences(missing=['bias'], unexpected=[], reshaped={'weight': ((1, 3), (1, 2))})
     """
     return Differences(
         [key for key in own if key not in state and not key.endswith('num_batches_tracked')],
@@ -165,6 +199,14 @@ def match_model(model, state, training=False, resuming=False):
     Returns:
         tuple[Differences, dict]: the differences, and the part of the model's state dict
         that was compared.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.checkpoint import match_model
+        >>> model = torch.nn.ModuleDict(dict(generator=torch.nn.Linear(2, 1)))
+        >>> differences, compared = match_model(model, {'generator.module.bias': torch.zeros(1)})
+        >>> differences.missing, sorted(compared)
+        (['generator.weight'], ['generator.bias', 'generator.weight'])
     """
     model = unwrap(model)
     own = get_state_dict(model)
@@ -197,6 +239,15 @@ def load_completely(module, checkpoint, prefix='', name='prior'):
         WeightsNotFound: if the checkpoint cannot be had.
         WeightsMismatch: if it cannot be read, or if not all tensors of ``module`` are in it with
             their shapes, or it has others; names sizes that differ, then the first tensors.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.checkpoint import load_completely
+        >>> trained, prior = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> torch.save(torch.nn.ModuleDict(dict(generator_ema=trained)).state_dict(), 'prior.pth')
+        >>> load_completely(prior, 'prior.pth', prefix='generator_ema')
+        >>> torch.equal(prior.weight, trained.weight)
+        True
     """
     try:
         state = read_state_dict(checkpoint)
@@ -230,7 +281,15 @@ def load_completely(module, checkpoint, prefix='', name='prior'):
 
 
 def sizes_of(state):
-    """What the keys and shapes of a StyleGAN2 generator or discriminator say of its size."""
+    """What the keys and shapes of a StyleGAN2 generator or discriminator say of its size.
+
+    Example:
+        >>> from mmpd.models.generators import StyleGAN2Prior
+        >>> from mmpd.utils.checkpoint import sizes_of
+        >>> prior = StyleGAN2Prior(8, style_channels=4, num_mlps=2, channels={4: 6, 8: 6})
+        >>> sizes_of(prior.state_dict())
+        {'out_size': 8, 'num_mlps': 2, 'style_channels': 4, 'width at 4 px': 6}
+    """
     sizes = {}
     noises = [int(key.rsplit('_', 1)[1]) for key in state
               if re.fullmatch(r'injected_noise_\d+', key)]

@@ -21,6 +21,13 @@ def write_atomically(path, data, sync=True):
 
     Raises:
         OSError: if it cannot be written; nothing is left behind.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.files import write_atomically
+        >>> write_atomically('figures.csv', b'name,psnr')
+        >>> Path('figures.csv').read_bytes()
+        b'name,psnr'
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -39,6 +46,14 @@ def write_partial(path, data, sync=True):
 
     Returns:
         str: The temporary file beside ``path``, complete; ``os.replace`` it, or remove it.
+
+    Example:
+        >>> import os
+        >>> from mmpd.utils.files import write_partial
+        >>> temporary = write_partial('figures.csv', b'name,psnr')
+        >>> os.path.exists('figures.csv')
+        False
+        >>> os.replace(temporary, 'figures.csv')
     """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(PARTIAL, f'.{path.name[:60]}.', path.parent)
@@ -58,11 +73,26 @@ def write_partial(path, data, sync=True):
 
 
 def remove_partial_files(folder):
-    """Remove what killed processes left of files that they were writing into ``folder``."""
+    """Remove what killed processes left of files that they were writing into ``folder``.
+
+    Example:
+        >>> import os
+        >>> from mmpd.utils.files import remove_partial_files, write_partial
+        >>> temporary = write_partial('figures.csv', b'name,psnr')
+        >>> remove_partial_files('.')
+        >>> os.path.exists(temporary)
+        False
+    """
     for path in Path(folder).glob(f'.*{PARTIAL}'):
         path.unlink(missing_ok=True)
 
 
 def csv_text(text):
-    """A cell of a CSV file that spreadsheets take for text, not for a formula."""
+    """A cell of a CSV file that spreadsheets take for text, not for a formula.
+
+    Example:
+        >>> from mmpd.utils.files import csv_text
+        >>> csv_text('face.png'), csv_text('=1+1')
+        ('face.png', "'=1+1")
+    """
     return f"'{text}" if text.startswith(('=', '+', '-', '@', '\t', '\r')) else text

@@ -31,6 +31,13 @@ class Picture:
         pixels (ndarray): uint8, (H, W) grey or (H, W, 3) RGB.
         alpha (ndarray | None): uint8, (H, W), opacity.
         icc_profile (bytes | None): Its colour space.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.images import Picture
+        >>> picture = Picture.from_array(np.zeros((4, 6, 4), np.uint8))  # RGB and alpha
+        >>> picture.pixels.shape, picture.alpha.shape, picture.grey
+        ((4, 6, 3), (4, 6), False)
     """
     pixels: np.ndarray
     alpha: np.ndarray | None = None
@@ -62,7 +69,15 @@ class Picture:
 
 
 def is_wide(image):
-    """Whether the file has 16 bits per channel, of which Pillow may drop eight on loading."""
+    """Whether the file has 16 bits per channel, of which Pillow may drop eight on loading.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import is_wide
+        >>> [is_wide(Image.fromarray(np.zeros((4, 4), dtype))) for dtype in ('uint8', 'uint16')]
+        [False, True]
+    """
     if image.format == 'TIFF' and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8:
         return True  # planes of 16 bits Pillow would read as of 8, whatever comes of it
     for tile in getattr(image, 'tile', ()):
@@ -73,7 +88,15 @@ def is_wide(image):
 
 
 def opened(source, path, read):
-    """``read(image)`` of an open file; whatever a damaged one does becomes a ValueError."""
+    """``read(image)`` of an open file; whatever a damaged one does becomes a ValueError.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import opened
+        >>> Image.new('RGB', (6, 4)).save('face.png')
+        >>> opened('face.png', 'face.png', lambda image: image.size)
+        (6, 4)
+    """
     try:
         with Image.open(source) as image:
             return read(image)
@@ -88,7 +111,17 @@ def opened(source, path, read):
 
 
 class Refused(ValueError):
-    """A sound file of a kind that cannot be used."""
+    """A sound file of a kind that cannot be used.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import Refused, from_pil
+        >>> try:
+        ...     from_pil(Image.new('CMYK', (4, 4)))
+        ... except Refused as error:
+        ...     print(error)
+        expected grey or RGB, with or without alpha, got CMYK
+    """
 
 
 def read_8bit(path):
@@ -103,6 +136,13 @@ def read_8bit(path):
     Raises:
         ValueError: if it cannot be read to its end, or holds 16 bits per channel (of which
             Pillow would drop eight), a palette, transparency or another colour space.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import read_8bit
+        >>> Image.new('RGB', (6, 4)).save('face.png')
+        >>> read_8bit('face.png').shape
+        (4, 6, 3)
     """
     def read(image):
         wide = is_wide(image)
@@ -138,6 +178,13 @@ def picture_size(path):
 
     Raises:
         ValueError: as far as the header tells.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import picture_size
+        >>> Image.new('L', (6, 4)).save('grey.png')
+        >>> picture_size('grey.png')
+        (6, 4)
     """
     def read(image):
         _check_kind(image)
@@ -166,12 +213,27 @@ def read_picture(path, data=None):
     Raises:
         ValueError: if it cannot be read to its end, has more than 8 bits per channel, another
             colour space (CMYK, YCbCr TIFF, Lab) or several frames.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import read_picture
+        >>> Image.new('RGBA', (6, 4)).save('logo.png')
+        >>> picture = read_picture('logo.png')
+        >>> picture.pixels.shape, picture.alpha.shape
+        ((4, 6, 3), (4, 6))
     """
     return opened(path if data is None else io.BytesIO(data), path, from_pil)
 
 
 def from_pil(image):
-    """The :class:`Picture` of a PIL image, by the rules of :func:`read_picture`."""
+    """The :class:`Picture` of a PIL image, by the rules of :func:`read_picture`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import from_pil
+        >>> from_pil(Image.new('P', (6, 4))).pixels.shape  # its palette was looked up
+        (4, 6, 3)
+    """
     _check_kind(image)
     image.load()
     profile, mode = image.info.get('icc_profile'), MODES[image.mode]
@@ -193,6 +255,14 @@ def write_picture(picture, path, description=None):
         picture (Picture): The picture.
         path (str | Path): A name that ends in one of LOSSLESS.
         description (str, optional): ASCII text, kept in the file; see :func:`read_description`.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.images import Picture, read_picture, write_picture
+        >>> pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+        >>> write_picture(Picture(pixels), 'grey.webp')
+        >>> np.array_equal(read_picture('grey.webp').pixels[..., 0], pixels)  # WebP has no grey
+        True
     """
     image, file, options = Image.fromarray(picture.as_array()), io.BytesIO(), {}
     kind = LOSSLESS[Path(path).suffix[1:].lower()]
@@ -210,7 +280,15 @@ def write_picture(picture, path, description=None):
 
 
 def read_description(path):
-    """The text that :func:`write_picture` put into a file, or None."""
+    """The text that :func:`write_picture` put into a file, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.images import Picture, read_description, write_picture
+        >>> write_picture(Picture(np.zeros((4, 6), np.uint8)), 'grey.png', 'made by hand')
+        >>> read_description('grey.png')
+        'made by hand'
+    """
     try:
         with Image.open(path) as image:
             text = _exif(image).get(DESCRIPTION)
@@ -233,6 +311,15 @@ def find_pictures(source, recursive=False):
 
     Raises:
         ValueError: if there is nothing.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.images import find_pictures
+        >>> for name in ('b.png', 'a.jpg', 'notes.txt'):
+        ...     Path(name).touch()
+        >>> found, others = find_pictures('.')
+        >>> [str(name) for _, name in found], others
+        (['a.jpg', 'b.png'], 1)
     """
     source = Path(source)
     if source.is_file():
@@ -265,6 +352,15 @@ def saved_images(folder):
 
     Returns:
         dict[str, Path]: Stem of the GT file -> picture.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.images import saved_images
+        >>> folder = Path('work_dirs/run/20260101_000000/vis_data/vis_image')
+        >>> folder.mkdir(parents=True)
+        >>> (folder / 'face_0.png').touch()
+        >>> list(saved_images('work_dirs/run'))
+        ['face']
     """
     # {work_dir}/{timestamp}/vis_data/vis_image/{stem}_{step}.png
     files = sorted(Path(folder).glob('**/vis_image/*.png'))

@@ -10,12 +10,26 @@ __all__ = ['check_device', 'check_part', 'unwrap']
 
 
 def unwrap(module):
-    """The module inside a DistributedDataParallel wrapper, or the module itself."""
+    """The module inside a DistributedDataParallel wrapper, or the module itself.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.model import unwrap
+        >>> network = torch.nn.Linear(2, 1)
+        >>> unwrap(network) is network  # of MMDistributedDataParallel(network) too
+        True
+    """
     return module.module if is_model_wrapper(module) else module
 
 
 def check_device(value, name):
-    """torch.device of ``value``, a name like 'cpu', 'cuda' or 'cuda:1', or a torch.device."""
+    """torch.device of ``value``, a name like 'cpu', 'cuda' or 'cuda:1', or a torch.device.
+
+    Example:
+        >>> from mmpd.utils.model import check_device
+        >>> check_device('cuda:1', 'device')
+        device(type='cuda', index=1)
+    """
     try:
         return torch.device(value if isinstance(value, torch.device) else check_str(value, name))
     except RuntimeError:
@@ -23,7 +37,17 @@ def check_device(value, name):
 
 
 def check_part(value, name):
-    """Return ``value`` if it is a module, or a config of a type that is registered."""
+    """Return ``value`` if it is a module, or a config of a type that is registered.
+
+    Example:
+        >>> from mmpd.utils.model import check_part
+        >>> check_part(dict(type='L1Loss'), 'pixel_loss')
+        {'type': 'L1Loss'}
+        >>> check_part(dict(type='L1Los'), 'pixel_loss')
+        Traceback (most recent call last):
+            ...
+        mmpd.errors.ArgumentError: pixel_loss.type: expected a registered model type, got ...
+    """
     kind = value.get('type') if isinstance(check_config(value, name, nn.Module), dict) else None
     if isinstance(kind, str) and MODELS.get(kind) is None:
         raise ArgumentError(f'{name}.type: expected a registered model type, got {kind!r}'

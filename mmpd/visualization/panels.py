@@ -41,6 +41,13 @@ def error_map(image, reference, gain=5):
 
     Raises:
         ValueError: If the shapes differ or the gain is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.visualization import error_map
+        >>> image = np.full((8, 8, 3), 100, np.uint8)
+        >>> error_map(image, image + 20, gain=5).shape
+        (8, 8, 3)
     """
     image, reference = np.asarray(image), np.asarray(reference)
     if image.shape != reference.shape:
@@ -161,6 +168,14 @@ def comparison_panel(columns, gt=None, gain=5, cell=None, degrade=None, gt_error
     Raises:
         ValueError: If there is nothing to show, an image is not uint8 RGB or has another aspect
             ratio than the largest one, or ``degrade`` gives another size than the LR's.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from mmpd.visualization import comparison_panel
+        >>> lr, sr, gt = (np.full((side, side, 3), 100, np.uint8) for side in (4, 16, 16))
+        >>> picture = comparison_panel({'LR': lr, 'GLEAN': sr}, gt=gt)
+        >>> Image.fromarray(picture).save('comparison.png')
     """
     images = {title: check_image(image, title) for title, image in dict(columns).items()}
     if gt is not None:
@@ -209,6 +224,15 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
 
     Returns:
         np.ndarray: uint8 RGB picture.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.operators import AveragePooling
+        >>> from mmpd.visualization import decomposition_panel
+        >>> lr, raw, sr = (np.full((side, side, 3), 100, np.uint8) for side in (4, 16, 16))
+        >>> picture = decomposition_panel(lr, sr, raw=raw, operator=AveragePooling(4))
+        >>> picture.dtype, picture.shape[2]
+        (dtype('uint8'), 3)
     """
     exact = dict(LR=lr, output=output, raw=raw, GT=gt)
     exact = {key: np.asarray(image, np.float32) for key, image in exact.items()
@@ -262,6 +286,12 @@ def stack_panels(panels):
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.visualization import stack_panels
+        >>> stack_panels([np.zeros((8, 20, 3), np.uint8), np.zeros((4, 16, 3), np.uint8)]).shape
+        (24, 20, 3)
     """
     panels = [check_image(panel, 'panel') for panel in panels]
     if not panels:

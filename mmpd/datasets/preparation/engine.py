@@ -108,6 +108,19 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
     Raises:
         ValueError: If the source has no image, two images would get one name, or ``out`` was made
             with other options.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from mmpd.datasets.preparation import FolderSource, Recipe, prepare
+        >>> Path('raw').mkdir()
+        >>> Image.new('RGB', (32, 32)).save('raw/a.png')
+        >>> manifest = prepare(FolderSource('raw'), 'data', Recipe(32, scales=(4, )), workers=1,
+        ...                    progress=False)
+        >>> manifest['images']
+        1
+        >>> sorted(path.as_posix() for path in Path('data').glob('*/*.png'))
+        ['data/GT/a.png', 'data/LR_x4_bicubic_antialias/a.png']
     """
     out = Path(out)
     keys = source.keys()[:limit]

@@ -26,6 +26,11 @@ class Recipe:
 
     Raises:
         ValueError: For an undefined downsampling or a size that a scale does not divide.
+
+    Example:
+        >>> from mmpd.datasets.preparation import Recipe
+        >>> Recipe(size=256, scales=(8, 16), kernel='bicubic').folders()
+        ['GT', 'LR_x8_bicubic_antialias', 'LR_x16_bicubic_antialias']
     """
 
     def __init__(self, size, scales=(), kernel='bicubic', antialias=True, link=False,

@@ -17,6 +17,18 @@ class Source:
 
     Args:
         path (str | Path): Folder or file.
+
+    Example:
+        >>> from mmpd.datasets.preparation import Source
+        >>> class Listed(Source):  # the images that a text file names
+        ...     def keys(self):
+        ...         return sorted(self.path.read_text().split())
+        ...     def read(self, key):
+        ...         return (self.path.parent / key).read_bytes()
+        >>> with open('list.txt', 'w') as file:
+        ...     _ = file.write('b.png a.png')
+        >>> Listed('list.txt').keys()
+        ['a.png', 'b.png']
     """
 
     def __init__(self, path):
@@ -57,7 +69,16 @@ class Source:
 
 
 class FolderSource(Source):
-    """All images below a folder."""
+    """All images below a folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.datasets.preparation import FolderSource
+        >>> Path('raw/0').mkdir(parents=True)
+        >>> Path('raw/0/a.png').touch()
+        >>> FolderSource('raw').keys()
+        ['0/a.png']
+    """
 
     def keys(self):
         return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob('*')
@@ -72,7 +93,18 @@ class FolderSource(Source):
 
 
 class ZipSource(Source):
-    """All images of a zip file. Its checksums are verified on reading."""
+    """All images of a zip file. Its checksums are verified on reading.
+
+    Example:
+        >>> import zipfile
+        >>> from mmpd.datasets.preparation import ZipSource
+        >>> with zipfile.ZipFile('raw.zip', 'w') as archive:
+        ...     archive.writestr('a.png', b'its bytes')
+        >>> source = ZipSource('raw.zip')
+        >>> source.keys(), source.read('a.png')
+        (['a.png'], b'its bytes')
+        >>> source.close()
+    """
 
     def open(self):
         try:
@@ -90,7 +122,19 @@ class ZipSource(Source):
 
 
 class LMDBSource(Source):
-    """All values of an LMDB as LSUN publishes it: key -> image file."""
+    """All values of an LMDB as LSUN publishes it: key -> image file.
+
+    Example:
+        >>> import lmdb
+        >>> from mmpd.datasets.preparation import LMDBSource
+        >>> with lmdb.open('raw_lmdb', map_size=1 << 20) as database:
+        ...     with database.begin(write=True) as transaction:
+        ...         _ = transaction.put(b'key', b'bytes of an image')
+        >>> source = LMDBSource('raw_lmdb')
+        >>> source.keys(), source.read(source.keys()[0])
+        (['6b6579'], b'bytes of an image')
+        >>> source.close()
+    """
 
     def open(self):
         import lmdb
@@ -129,6 +173,13 @@ def open_source(path):
 
     Raises:
         ValueError: If there is nothing or nothing of these kinds.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.datasets.preparation import open_source
+        >>> Path('raw').mkdir()
+        >>> type(open_source('raw')).__name__
+        'FolderSource'
     """
     path = Path(path)
     if not path.exists():

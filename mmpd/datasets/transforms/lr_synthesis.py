@@ -51,6 +51,14 @@ class LRSynthesis(BaseTransform):
         ValueError: On construction for an undefined downsampling, empty ``keys``, or an operator
             beside a downsampling; on use for a source that is missing, whose sides do not fit, or
             whose measurement leaves 0..255 with ``quantize``.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmpd.datasets.transforms import LRSynthesis
+        >>> synthesise = LRSynthesis(scale=4, kernel='bicubic')  # dict(type='LRSynthesis', scale=4)
+        >>> results = synthesise(dict(gt=np.zeros((32, 32, 3), np.uint8)))
+        >>> results['img'].shape, results['img'].dtype
+        ((8, 8, 3), dtype('uint8'))
     """
 
     def __init__(self, scale=None, kernel='bicubic', antialias=True, quantize=True, keys=None,

@@ -17,6 +17,17 @@ class CleanCheckpointHook(Hook):
     and mmengine goes on from fresh weights. mmpd's model types need no hook.
     The averaged weights of mmengine's EMAHook are treated likewise. Optimisers
     are saved under the names of the children and need nothing.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from mmagic.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='CleanCheckpointHook'))  # custom_hooks = [dict(...)]
+        >>> model = torch.nn.ModuleDict(dict(generator=torch.nn.Linear(1, 1)))
+        >>> checkpoint = dict(state_dict={'generator.module.bias': torch.zeros(1)})
+        >>> hook.before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+        >>> list(checkpoint['state_dict'])
+        ['generator.bias']
     """
 
     priority = 'LOW'  # after EMAHook, which exchanges its weights with the model's by key

@@ -53,6 +53,13 @@ class PanelHook(Hook):
         on_val (bool): Work during validation. Defaults to True.
         on_test (bool): Work during testing. Defaults to True.
         out_dir (str, optional): Folder for the files instead of the one above.
+
+    Example:
+        >>> from mmagic.registry import HOOKS
+        >>> operator = dict(type='SeparableResize', kernel='bicubic')
+        >>> hook = HOOKS.build(dict(type='PanelHook', max_images=4, operator=operator))
+        >>> hook.max_images  # custom_hooks = [dict(type='PanelHook', max_images=4)] in a config
+        4
     """
 
     priority = 'NORMAL'

@@ -51,6 +51,16 @@ class LRConsistency(BaseSampleWiseMetric):
         - Unmatched_LR_8bit: how many LR values of all images the saved image does not give back,
           where the model counts them (mmpd's, with ``test_cfg.quantize='consistent'``), by the
           arithmetic of its ``test_cfg.made_by``.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import METRICS
+        >>> metric = METRICS.build(dict(type='LRConsistency', operator=dict(type='AveragePooling')))
+        >>> lr, sr = torch.full((3, 4, 4), 100.), torch.full((3, 16, 16), 103.)
+        >>> metric.process(None, [dict(input=lr, output=dict(pred_img=sr))])
+        >>> found = metric.compute_metrics(metric.results)
+        >>> round(found['PSNR_LR'], 2), found['MaxErr_LR_8bit']
+        (38.59, 3.0)
     """
 
     metric = 'PSNR_LR'

@@ -146,6 +146,19 @@ class SRFID(BaseSampleWiseMetric):
     Metrics:
         - FID (float)
         - FID_images (int): number of outputs it was computed from
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.metrics import SRFID
+        >>> class Means(torch.nn.Module):  # by default: Inception, downloaded on first use
+        ...     def forward(self, images):
+        ...         return images.float().mean((2, 3))
+        >>> metric, images = SRFID(network=Means(), device='cpu'), torch.randint(256, (8, 3, 8, 8))
+        >>> metric.size = len(images)  # the Runner's evaluator does that, and the rest
+        >>> metric.process(None, [dict(gt_img=x, output=dict(pred_img=x)) for x in images])
+        >>> found = metric.evaluate()
+        >>> round(found['FID'], 6), found['FID_images']
+        (0.0, 8)
     """
 
     metric = 'FID'

@@ -81,6 +81,17 @@ class LPIPS(BaseSampleWiseMetric):
 
     Metrics:
         - LPIPS_alex (or _vgg, _squeeze) (float)
+
+    Example:
+        >>> import torch
+        >>> from torchvision.models import squeezenet1_1
+        >>> from mmagic.registry import METRICS
+        >>> torch.save(squeezenet1_1(weights=None).state_dict(), 'squeezenet.pth')
+        >>> metric = METRICS.build(dict(type='LPIPS', net='squeeze', backbone='squeezenet.pth'))
+        >>> image = torch.randint(256, (3, 32, 32))
+        >>> metric.process(None, [dict(gt_img=image, output=dict(pred_img=image))])
+        >>> metric.compute_metrics(metric.results)
+        {'LPIPS_squeeze': 0.0}
     """
 
     metric = 'LPIPS'

@@ -104,6 +104,15 @@ class PairedMSSSIM(BaseSampleWiseMetric):
 
     Metrics:
         - MS_SSIM (float)
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import METRICS
+        >>> metric = METRICS.build(dict(type='PairedMSSSIM'))
+        >>> image = torch.randint(256, (3, 32, 32))
+        >>> metric.process(None, [dict(gt_img=image, output=dict(pred_img=image))])
+        >>> round(metric.compute_metrics(metric.results)['MS_SSIM'], 6)
+        1.0
     """
 
     metric = 'MS_SSIM'

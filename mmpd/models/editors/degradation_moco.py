@@ -38,6 +38,16 @@ class DegradationMoCo(BaseModel):
 
     Raises:
         ValueError: for a momentum or temperature out of range.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> model = MODELS.build(dict(
+        ...     type='DegradationMoCo', projection_channels=5, queue_size=8,
+        ...     encoder=dict(type='DegradationEncoder', channels=(4, 6), image_size=16)))
+        >>> crops = dict(img=torch.rand(2, 3, 16, 16), key_img=torch.rand(2, 3, 16, 16))
+        >>> list(model(crops, mode='loss'))
+        ['loss_contrast', 'accuracy']
     """
 
     def __init__(self, encoder, projection_channels=256, queue_size=8192, momentum=0.999,

@@ -41,6 +41,20 @@ class GANPriorSR(SRGAN):
         WeightsNotFound: from ``init_weights``, if the weights of the prior or the
             discriminator cannot be had.
         WeightsMismatch: from ``init_weights``, if they do not load completely.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> model = MODELS.build(dict(
+        ...     type='GANPriorSR', pixel_loss=dict(type='L1Loss'),
+        ...     generator=dict(type='GLEANNet', in_size=8, out_size=16, style_channels=8,
+        ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
+        ...                    channels={4: 8, 8: 8, 16: 8}),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape)  # no PD; init_cfg of the generator would name the prior's checkpoint
+        (1, 3, 16, 16)
     """
 
     def __init__(self, generator, pixel_loss=None, train_cfg=None, use_ema=False, **kwargs):

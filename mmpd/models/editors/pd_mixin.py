@@ -57,6 +57,19 @@ class PDMixin:
         ValueError: for unknown keys or wrong values in pd_head, test_cfg or train_cfg, naming
             the nearest valid one; for a generator that does not make one image of one (video
             models, LIIF), and for one of scale 1 whose A is the identity.
+
+    Example:
+        >>> from mmagic.models.base_models import BaseEditModel
+        >>> from mmpd.models.editors import PDMixin
+        >>> class PDOwn(PDMixin, BaseEditModel):
+        ...     pass
+        >>> model = PDOwn(
+        ...     pixel_loss=dict(type='L1Loss'), pd_head=dict(strength=0.9),
+        ...     generator=dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4,
+        ...                    num_blocks=1, growth_channels=4),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
+        >>> model.pd_head.strength, model.quantize
+        (0.9, 'clip')
     """
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):

@@ -21,32 +21,111 @@ class PDGLEAN(PDMixin, GANPriorSR):
     Any GLEAN config becomes a PD model by ``model=dict(type='PDGLEAN')``;
     checkpoints of plain GLEAN load unchanged. See :class:`PDMixin` and
     :class:`GANPriorSR` for the arguments.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.operators import average_pool
+        >>> model = MODELS.build(dict(
+        ...     type='PDGLEAN', pixel_loss=dict(type='L1Loss'),
+        ...     generator=dict(type='GLEANNet', in_size=8, out_size=16, style_channels=8,
+        ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
+        ...                    channels={4: 8, 8: 8, 16: 8}),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)
+        ((1, 3, 16, 16), True)
     """
 
 
 @MODELS.register_module()
 class PDPanini(PDMixin, GANPriorSR):
-    """Panini with pooling-based decomposition (AAAI 2023), as :class:`PDGLEAN`."""
+    """Panini with pooling-based decomposition (AAAI 2023), as :class:`PDGLEAN`.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.operators import average_pool
+        >>> model = MODELS.build(dict(
+        ...     type='PDPanini', pixel_loss=dict(type='L1Loss'),
+        ...     generator=dict(type='PaniniNet', in_size=8, out_size=16, style_channels=8,
+        ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
+        ...                    latent_channels=4, channels={4: 8, 8: 8, 16: 8}),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)
+        ((1, 3, 16, 16), True)
+    """
 
 
 @MODELS.register_module()
 class PDEdit(PDMixin, BaseEditModel):
-    """PD for MMagic's models trained by a pixel loss: EDSR, SRResNet, RDN, SwinIR ..."""
+    """PD for MMagic's models trained by a pixel loss: EDSR, SRResNet, RDN, SwinIR ...
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.operators import average_pool
+        >>> model = MODELS.build(dict(
+        ...     type='PDEdit', pixel_loss=dict(type='L1Loss'),
+        ...     generator=dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4,
+        ...                    num_blocks=1, upscale_factor=4),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape), torch.allclose(average_pool(image, 4), lr, atol=1e-5)
+        ((1, 3, 32, 32), True)
+    """
 
 
 @MODELS.register_module()
 class PDSRGAN(PDMixin, SRGAN):
-    """SRGAN with PD."""
+    """SRGAN with PD.
+
+    Example:
+        >>> from mmagic.registry import MODELS
+        >>> cfg = dict(pixel_loss=dict(type='L1Loss'),
+        ...            generator=dict(type='MSRResNet', in_channels=3, out_channels=3,
+        ...                           mid_channels=4, num_blocks=1, upscale_factor=4))
+        >>> plain = MODELS.build(dict(type='SRGAN', **cfg))
+        >>> model = MODELS.build(dict(type='PDSRGAN', **cfg))
+        >>> model.pd_head.strength, model.state_dict().keys() == plain.state_dict().keys()
+        (1.0, True)
+    """
 
 
 @MODELS.register_module()
 class PDESRGAN(PDMixin, ESRGAN):
-    """ESRGAN with PD."""
+    """ESRGAN with PD.
+
+    Example:
+        >>> from mmagic.registry import MODELS
+        >>> cfg = dict(pixel_loss=dict(type='L1Loss'),
+        ...            generator=dict(type='RRDBNet', in_channels=3, out_channels=3,
+        ...                           mid_channels=4, num_blocks=1))
+        >>> plain = MODELS.build(dict(type='ESRGAN', **cfg))
+        >>> model = MODELS.build(dict(type='PDESRGAN', **cfg))
+        >>> model.pd_head.strength, model.state_dict().keys() == plain.state_dict().keys()
+        (1.0, True)
+    """
 
 
 @MODELS.register_module()
 class PDRealESRGAN(PDMixin, RealESRGAN):
-    """Real-ESRGAN with PD."""
+    """Real-ESRGAN with PD.
+
+    Example:
+        >>> from mmagic.registry import MODELS
+        >>> cfg = dict(pixel_loss=dict(type='L1Loss'),
+        ...            generator=dict(type='RRDBNet', in_channels=3, out_channels=3,
+        ...                           mid_channels=4, num_blocks=1))
+        >>> plain = MODELS.build(dict(type='RealESRGAN', **cfg))
+        >>> model = MODELS.build(dict(type='PDRealESRGAN', **cfg))
+        >>> model.pd_head.strength, model.state_dict().keys() == plain.state_dict().keys()
+        (1.0, True)
+    """
 
 
 DECLARED = {cls.__bases__[1]: cls for cls in (PDEdit, PDSRGAN, PDESRGAN, PDRealESRGAN)}
@@ -80,6 +159,18 @@ def PDModel(base='BaseEditModel', **kwargs):
     Raises:
         ValueError: if no such model type is registered.
         TypeError: if it is not an image model of MMagic's ``BaseEditModel`` family.
+
+    Example:
+        >>> from mmagic.registry import MODELS
+        >>> cfg = dict(
+        ...     pixel_loss=dict(type='L1Loss'),
+        ...     generator=dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4,
+        ...                    num_blocks=1, growth_channels=4),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
+        >>> plain = MODELS.build(dict(type='BaseEditModel', **cfg))
+        >>> model = MODELS.build(dict(type='PDModel', base='BaseEditModel', **cfg))
+        >>> type(model).__name__, model.state_dict().keys() == plain.state_dict().keys()
+        ('PDEdit', True)
     """
     if not isinstance(base, type):
         check_str(base, 'base', 'a model type or its name')

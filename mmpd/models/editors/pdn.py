@@ -27,6 +27,23 @@ class PDN(PDMixin, GANPriorSR):
             (N, num_samples, C, H, W). ``seed`` (default 0): every test image is
             drawn with it; None draws anew each time.
         kwargs: The other arguments of :class:`GANPriorSR` and :class:`PDMixin`.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.operators import average_pool
+        >>> model = MODELS.build(dict(
+        ...     type='PDN', test_cfg=dict(seed=None),
+        ...     generator=dict(type='PDNNet', in_size=8, out_size=16, style_channels=8,
+        ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
+        ...                    channels={4: 8, 8: 8, 16: 8}),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> first, second = (model.forward_tensor(lr) for _ in range(2))  # of two latents
+        >>> torch.equal(first, second)
+        False
+        >>> all(torch.allclose(average_pool(image, 2), lr, atol=1e-5) for image in (first, second))
+        True
     """
 
     def __init__(self, *args, train_cfg=None, test_cfg=None, **kwargs):

@@ -14,6 +14,19 @@ class PULSE(BaseEditModel):
     Args:
         generator (dict): Config of the generator.
         kwargs: The other arguments of MMagic's ``BaseEditModel``.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> model = MODELS.build(dict(
+        ...     type='PULSE',
+        ...     generator=dict(type='PULSENet', in_size=8, out_size=16, style_channels=6, steps=3,
+        ...                    channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape)
+        (1, 3, 16, 16)
     """
 
     def __init__(self, generator, pixel_loss=None, **kwargs):
@@ -42,6 +55,20 @@ class PDPULSE(PDMixin, PULSE):
             latents is left; with average pooling it still sees what bicubic weighs differently.
             False: the image found is made consistent, as with every other method.
         kwargs: The arguments of :class:`PULSE` and :class:`PDMixin`.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.operators import average_pool
+        >>> model = MODELS.build(dict(
+        ...     type='PDPULSE', pd_inside=True,
+        ...     generator=dict(type='PULSENet', in_size=8, out_size=16, style_channels=6, steps=3,
+        ...                    channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
+        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> image = model.forward_tensor(lr)
+        >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)
+        ((1, 3, 16, 16), True)
     """
 
     def __init__(self, *args, pd_inside=False, **kwargs):

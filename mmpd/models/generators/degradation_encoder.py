@@ -23,6 +23,13 @@ class DegradationEncoder(BaseModule):
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix='encoder_q')``
             takes the encoder out of a checkpoint of :class:`DegradationMoCo`, completely or with
             an error.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import DegradationEncoder
+        >>> encoder = DegradationEncoder(channels=(4, 6), image_size=16)
+        >>> tuple(encoder(torch.rand(1, 3, 32, 32)).shape)
+        (1, 6)
     """
 
     def __init__(self, in_channels=3, channels=(64, 128, 256), image_size=256, init_cfg=None):

@@ -76,6 +76,17 @@ class GLEANNet(BaseModule):
 
     Raises:
         ValueError: for sizes that are no powers of two, or in_size >= out_size.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import GLEANNet
+        >>> network = GLEANNet(
+        ...     in_size=8, out_size=16, style_channels=8, num_mlps=1, channels={4: 8, 8: 8, 16: 8},
+        ...     rrdb_channels=4, num_rrdbs=1, growth_channels=4)
+        >>> with torch.no_grad():
+        ...     image = network(torch.rand(1, 3, 8, 8) * 2 - 1)
+        >>> tuple(image.shape)
+        (1, 3, 16, 16)
     """
 
     def __init__(self, in_size, out_size, img_channels=3, rrdb_channels=64, num_rrdbs=23,

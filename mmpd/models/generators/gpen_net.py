@@ -57,6 +57,17 @@ class GPENNet(FixedSizeNet):
 
     Raises:
         ValueError: for sizes that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import GPENNet
+        >>> network = GPENNet(
+        ...     in_size=8, out_size=16, net_size=16, style_channels=8, num_mlps=1,
+        ...     channels={4: 8, 8: 8, 16: 8})
+        >>> with torch.no_grad():
+        ...     image = network(torch.rand(1, 3, 8, 8) * 2 - 1)
+        >>> tuple(image.shape)
+        (1, 3, 16, 16)
     """
 
     def __init__(self, in_size, out_size, net_size=512, style_channels=512, num_mlps=8,

@@ -40,6 +40,18 @@ class PSPNet(FixedSizeNet):
 
     Raises:
         ValueError: for sizes that do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import PSPNet
+        >>> network = PSPNet(
+        ...     in_size=8, out_size=32, prior_size=32, encoder_size=32, num_mlps=1,
+        ...     style_channels=8, channels={4: 8, 8: 8, 16: 8, 32: 8},
+        ...     encoder_channels=(4, 4, 6, 8), encoder_depths=(1, 1, 1, 1)).eval()
+        >>> with torch.no_grad():
+        ...     image = network(torch.rand(1, 3, 8, 8) * 2 - 1)
+        >>> tuple(image.shape)
+        (1, 3, 32, 32)
     """
 
     def __init__(self, in_size, out_size, prior_size=1024, encoder_size=256,

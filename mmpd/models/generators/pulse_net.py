@@ -106,6 +106,17 @@ class PULSENet(BaseModule):
 
     Raises:
         ValueError: for sizes that do not fit each other, or an unknown option.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import PULSENet
+        >>> network = PULSENet(in_size=8, out_size=16, style_channels=6, steps=3,
+        ...                    channels={4: 8, 8: 6, 16: 4})
+        >>> losses = []
+        >>> image = network(torch.rand(1, 3, 8, 8) * 2 - 1,
+        ...                 callback=lambda step, terms: losses.append(terms['TOTAL']))
+        >>> tuple(image.shape), len(losses)
+        ((1, 3, 16, 16), 3)
     """
 
     def __init__(self, in_size, out_size, style_channels=512, channels=None, steps=100,

@@ -96,6 +96,17 @@ class SpandrelGenerator(nn.Module):
 
     Raises:
         See :func:`load_spandrel`.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from mmpd.models.generators import SpandrelGenerator
+        >>> network = MODELS.build(dict(
+        ...     type='RRDBNet', in_channels=3, out_channels=3, mid_channels=8, num_blocks=1))
+        >>> torch.save(network.state_dict(), '4x_network.pth')
+        >>> generator = SpandrelGenerator('4x_network.pth')
+        >>> generator.architecture, tuple(generator(torch.rand(1, 3, 8, 8)).shape)
+        ('ESRGAN', (1, 3, 32, 32))
     """
 
     # no init_weights: mmengine calls those of all children before training

@@ -91,6 +91,13 @@ class StyleGAN2Prior(BaseModule):
     Raises:
         ValueError: if out_size is not a power of two of at least 8, or the width of a
             resolution is not known (above 1024).
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.generators import StyleGAN2Prior
+        >>> prior = StyleGAN2Prior(16, style_channels=8, num_mlps=1, channels={4: 8, 8: 8, 16: 8})
+        >>> tuple(prior(torch.randn(2, 8)).shape)
+        (2, 3, 16, 16)
     """
 
     # what a restorer's prior may have of its own

@@ -66,6 +66,18 @@ class PDHead(nn.Module):
     Attributes:
         operator (object | None): The operator, None if its scale depends on the input;
         operator_cfg (dict | None): its config then.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.heads import PDHead
+        >>> from mmpd.operators import average_pool
+        >>> head = PDHead()  # average pooling; MODELS.build(dict(type='PDHead')) is the same
+        >>> raw, lr = torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 8, 8) * 2 - 1
+        >>> torch.allclose(average_pool(head(raw, lr), 4), lr, atol=1e-5)
+        True
+        >>> bounded = PDHead(bounds=(0, 255))(raw, lr)
+        >>> bounded.abs().max().item() <= 1 + 1e-6
+        True
     """
 
     def __init__(self, operator=None, strength=1.0, noise_std=None, bounds=None, mean=127.5,

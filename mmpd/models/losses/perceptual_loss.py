@@ -120,6 +120,20 @@ class PerceptualLoss(MMagicPerceptualLoss):
         InputError: for unknown networks, layers or criteria.
         WeightsNotFound: if the weights cannot be had; says which file goes where.
         WeightsMismatch: if the file is one of another network.
+
+    Example:
+        >>> import torch
+        >>> from mmagic.registry import MODELS
+        >>> from torchvision.models import vgg
+        >>> layers = torch.nn.ModuleDict(dict(features=vgg.make_layers(vgg.cfgs['A'])))
+        >>> torch.save(layers.state_dict(), 'vgg11.pth')  # random: in place of torchvision's file
+        >>> loss = MODELS.build(dict(
+        ...     type='PerceptualLoss', vgg_type='vgg11', pretrained='vgg11.pth', style_weight=0,
+        ...     layer_weights={'2': 1.0}))
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> perceptual, style = loss(image, image)
+        >>> perceptual.item(), style
+        (0.0, None)
     """
 
     def __init__(self, layer_weights, layer_weights_style=None, vgg_type='vgg19',
