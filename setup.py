@@ -84,8 +84,10 @@ if __name__ == '__main__':
                                              'train', 'web')],
         },
         python_requires='>=3.10,<3.15',
-        install_requires=requirements('runtime'),
+        install_requires=requirements('core'),
         extras_require={
+            'mmagic': requirements('runtime'),  # all but MMagic, which would bring its diffusion
+            'tiff': ['tifffile'],  # 16-bit colour, floating point, many bands
             'lite': ['mmcv-lite==2.1.0'],  # not required: it would overwrite compiled mmcv
             'tests': requirements('tests'),
             'optional': requirements('optional'),
@@ -94,8 +96,9 @@ if __name__ == '__main__':
             'export': requirements('export'),
             'web': requirements('web'),  # not in 'all': it asks for an older Pillow
             'mim': ['openmim'],
-            'all': [line for name in ('tests', 'optional', 'weights', 'spandrel', 'export')
-                    for line in requirements(name)],
+            'all': ['tifffile', *(line for name in ('runtime', 'tests', 'optional', 'weights',
+                                                    'spandrel', 'export')
+                                  for line in requirements(name))],
         },
         license='Apache-2.0',
         classifiers=[

@@ -44,6 +44,9 @@ class ConsistentNetwork(nn.Module):
             value = getattr(preprocessor, name) if getattr(
                 preprocessor, '_enable_normalize', False) else torch.tensor(default)
             self.register_buffer(name, value.detach().clone().float().reshape(1, -1, 1, 1))
+        if head.noise_std or head.bounds is not None:
+            raise ExportError('expected a pd_head with neither noise_std nor bounds, which do not '
+                              f'export, got strength {head.strength_text}')
         self.strength = head.strength
         lr = torch.linspace(0, 1, 3 * size[0] * size[1]).reshape(1, 3, *size)
         with torch.no_grad():

@@ -139,7 +139,7 @@ class PDInferencer:
         return dict(
             model=self.name, weights=self.weights,
             operator=_describe(head.operator_cfg or head.operator),
-            strength=f'{head.strength:g}', quantize=self.model.quantize,
+            strength=head.strength_text, quantize=self.model.quantize,
             made_by=str(self.made_by),
             tile='None' if self.tile is None else f'{self.tile}+{self.tile_overlap}')
 

@@ -1,11 +1,41 @@
-"""The processes of a command that torchrun or Slurm started."""
+"""The processes of a command: those that torchrun or Slurm started, and its own."""
 import os
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import get_context
 
 from ..errors import InputError
 
-__all__ = ['Processes']
+__all__ = ['Processes', 'open_pool']
+
+
+@contextmanager
+def open_pool(workers):
+    """Processes for one job each, of one thread each: results do not depend on their number.
+
+    Args:
+        workers (int): How many; 1 for this process itself.
+
+    Yields:
+        Callable: ``run(function, jobs)`` gives ``function(*job)`` of each job, in order.
+    """
+    import torch
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield lambda function, jobs: (function(*job) for job in jobs)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # a fork would share the locks of torch's threads
+    pool = ProcessPoolExecutor(workers, get_context('spawn'), torch.set_num_threads, (1, ))
+    try:
+        yield lambda function, jobs: pool.map(function, *zip(*jobs, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Processes:

@@ -4,12 +4,13 @@ from importlib import import_module
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..utils.model import check_device
-from ..utils.validation import check_choice, check_str, optional
+from ..utils.validation import check_choice, check_number, check_str, optional
 
-__all__ = ['PSNR_CAP', 'as_tensor', 'check_keys_of', 'errors', 'frechet_distance', 'psnr',
-           'require', 'resolve_device', 'to_saved']
+__all__ = ['PSNR_CAP', 'as_tensor', 'check_keys_of', 'correctness', 'errors', 'frechet_distance',
+           'psnr', 'require', 'resolve_device', 'to_saved']
 
 PSNR_CAP = 200.0
 
@@ -47,6 +48,74 @@ def errors(image, reference):
     mse = (error / 255).square().mean().item()
     return dict(PSNR=psnr(mse), L1=error.mean().item() / 255, MSE=mse,
                 MaxErr=error.max().item())
+
+
+def _apart(x, y):
+    """(H, W): |x - y| / (x + y) of two (C, H, W) images, averaged over the channels."""
+    total = x + y
+    return ((x - y).abs() / total.masked_fill(total == 0, 1)).mean(0)
+
+
+def correctness(sr, lr, gt, gamma=0.05, temperature=0.25, threshold=0.1):
+    """What of a result is improvement, what omission, what hallucination, as opensr-test has it.
+
+    With d the relative difference of two pixels, |x - y| / (x + y) averaged over the channels, and
+    the enlarged LR z (bilinear), every pixel has two distances in units of what there is to do,
+    i = d(SR, GT) / d(z, GT) and o = d(SR, z) / d(z, GT), and with h = i + o - 1 three scores
+
+        improvement = i + o (1 - exp(-γ h))      near 0 if the pixel is that of the GT
+        omission = o + i (1 - exp(-γ h))         near 0 if it is that of the enlarged LR
+        hallucination = exp(-γ i o)              near 0 if it is far from both
+
+    whose softmin with a temperature is how much of the pixel is which.  Pixels where no two of the
+    images differ by more than the threshold are left out; the shares are means over the others.
+
+    C. Aybar, D. Montero, S. Donike, F. Kalaitzis and L. Gómez-Chova, "A Comprehensive Benchmark for
+    Optical Remote Sensing Image Super-Resolution", IEEE Geoscience and Remote Sensing Letters,
+    2024; formulas from the documentation of opensr-test, parameters its package's.  Left out:
+    registration and histogram matching of the SR to the GT (the LR is made from the GT, so nothing
+    is shifted; and matching would undo the colour errors that are to be seen), the cut of 16 border
+    pixels, its other distances (spectral angle, LPIPS, CLIP) and its three consistency figures,
+    which PSNR(LR) replaces.
+
+    Args:
+        sr (Tensor | ndarray): (C, H, W), 0..255.
+        lr (Tensor | ndarray): (C, h, w).
+        gt (Tensor | ndarray): (C, H, W).
+        gamma (float): γ.
+        temperature (float): Of the softmin.
+        threshold (float): Of the relative difference.
+
+    Returns:
+        dict: ``improvement``, ``omission`` and ``hallucination``, which sum to 1; NaN if no pixel
+        is left.
+
+    Raises:
+        ValueError: For sizes that do not fit, or negative or infinite values.
+    """
+    check_number(gamma, 'gamma', above=0)
+    check_number(temperature, 'temperature', above=0)
+    check_number(threshold, 'threshold', least=0, below=1)
+    images = dict(sr=as_tensor(sr, 'sr'), lr=as_tensor(lr, 'lr'), gt=as_tensor(gt, 'gt'))
+    for name, image in images.items():
+        if not (image.isfinite() & (image >= 0)).all():
+            raise ValueError(f'{name}: expected finite values of at least 0')
+    x, y, truth = images.values()
+    if x.shape != truth.shape or len(y) != len(x):
+        raise ValueError(f'expected sr and gt of one shape and lr with as many channels, got '
+                         f'{tuple(x.shape)}, {tuple(truth.shape)} and {tuple(y.shape)}')
+    z = F.interpolate(y[None], size=x.shape[1:], mode='bilinear', align_corners=False)[0]
+    reference, wrong, added = _apart(z, truth), _apart(x, truth), _apart(x, z)
+    looked_at = (reference > threshold) | (wrong > threshold) | (added > threshold)
+    reference, wrong, added = (d[looked_at] for d in (reference, wrong, added))
+    # where there was nothing to do any change is far from both
+    done = reference == 0
+    i, o = (d / reference.masked_fill(done, 1) for d in (wrong, added))
+    rest = 1 - torch.exp(-gamma * (i + o - 1))
+    scores = torch.stack([i + o * rest, o + i * rest, torch.exp(-gamma * i * o)])
+    scores[:, done] = scores.new_tensor([[torch.inf], [torch.inf], [0]])
+    shares = torch.softmax(-scores / temperature, 0).mean(1).tolist()
+    return dict(zip(('improvement', 'omission', 'hallucination'), shares, strict=True))
 
 
 def to_saved(image):

@@ -14,7 +14,7 @@ def _model_lines(model):
     if head is None:
         return [f'output: {type(model).__name__}, without PD, float clipped to 0..255']
     operator = head.operator_cfg if head.operator is None else head.operator
-    return [f'output: {type(model).__name__}, A = {operator}, strength {head.strength:g}, '
+    return [f'output: {type(model).__name__}, A = {operator}, strength {head.strength_text}, '
             f'quantize {model.quantize!r}']
 
 

@@ -2,7 +2,7 @@
 import torch
 import torch.nn.functional as F
 
-from ..utils.validation import MOST_CHANNELS
+from ..utils.validation import MOST_CHANNELS, check_bounds, check_noise_std
 from .base import (
     LinearOperator,
     check_finite,
@@ -13,9 +13,11 @@ from .base import (
     no_autocast,
     run_check,
 )
+from .bounded import bounded_projection, check_reachable
 from .builder import OPERATORS
 from .pooling_function import PoolingProjection
 from .pooling_pass import average_pool, fused_projection, replicate
+from .wiener import prior_variance, wiener_weight
 
 __all__ = ['AveragePooling', 'pooling_decomposition']
 
@@ -24,7 +26,8 @@ __all__ = ['AveragePooling', 'pooling_decomposition']
 SMALL = 1 << 16
 
 
-def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
+def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True, noise_std=None,
+                          bounds=None):
     """PD, paper Eq. (9): x̂ = P↑(y) + x - P↑(P↓(x)), in one pass over the image.
 
     Args:
@@ -36,6 +39,8 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
         strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
         inplace (bool): Write into ``x`` (inference only).
         check (bool | DeferredCheck): Raise on NaN and inf.
+        noise_std (float, optional): Of y; gives the strength, see :meth:`LinearOperator.project`.
+        bounds (Sequence[float], optional): (low, high), the range that x̂ has to lie in.
 
     Returns:
         Tensor: x̂ in the shape, dtype and memory format of ``x``.  Only this
@@ -44,7 +49,7 @@ def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True):
     Raises:
         ValueError: Shapes that do not fit, integer or empty tensors, NaN or inf.
     """
-    return AveragePooling(scale).project(x, y, strength, check, inplace)
+    return AveragePooling(scale).project(x, y, strength, check, inplace, noise_std, bounds)
 
 
 @OPERATORS.register_module()
@@ -98,23 +103,49 @@ class AveragePooling(LinearOperator):
     def _A_adjoint(self, y):
         return replicate(y / self.scale**2, self.scale)
 
-    def project(self, x, y, strength=1.0, check=True, inplace=False):
+    def project(self, x, y, strength=1.0, check=True, inplace=False, noise_std=None, bounds=None):
         self.check_pair(x, y)
         check_strength(strength)
-        if not inplace:
-            # a compiler fuses simple operations itself, and sees their derivatives
-            if is_compiling() or (
-                    x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous()):
-                return self._project_plainly(x, y, strength, check)
-            return PoolingProjection.apply(x, y, self.scale, strength, check)
+        noise_std, bounds = check_noise_std(noise_std, strength), check_bounds(bounds)
+        if inplace:
+            self._check_inplace(x, y, check)
+        if noise_std or bounds and strength != 1:
+            y, strength, check = self._target(x, y, strength, noise_std, check), 1.0, False
+        elif bounds and check:
+            check_reachable(y, *bounds)
+        if bounds:
+            return bounded_projection(x, y, self.scale, *bounds, check and not inplace,
+                                      x if inplace else None)
+        if inplace:
+            with no_autocast(x.device.type):
+                return fused_projection(x, y, self.scale, strength, out=x)
+        # a compiler fuses simple operations itself, and sees their derivatives
+        if is_compiling() or (
+                x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous()):
+            return self._project_plainly(x, y, strength, check)
+        return PoolingProjection.apply(x, y, self.scale, strength, check)
+
+    def _check_inplace(self, x, y, check):
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
             raise ValueError('inplace=True is for inference: x or y requires grad')
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             raise ValueError(f'inplace=True needs contiguous memory, got strides {x.stride()}')
         if check:  # before anything is overwritten
             check_finite(y.to(compute_dtype(x)) - self.A(x), x, y)
+
+    def _target(self, x, y, strength, noise_std, check):
+        """What A x̂ shall be, between A x and y: A x + gain · (y - A x)."""
+        wide = compute_dtype(x, y)
         with no_autocast(x.device.type):
-            return fused_projection(x, y, self.scale, strength, out=x)
+            measured = average_pool(x.to(wide), self.scale)
+            error = y.to(wide) - measured
+            run_check(check, error, x, y)
+            gain = strength
+            if noise_std:
+                value = 1 / self.scale
+                variance = prior_variance(error, noise_std, value**2)
+                gain = value * wiener_weight(variance, noise_std, value)
+            return measured + gain * error
 
     def _project_plainly(self, x, y, strength, check):
         wide = compute_dtype(x, y)

@@ -8,7 +8,14 @@ from functools import lru_cache, wraps
 import torch
 from torch import nn
 
-from ..utils.validation import check_positive_int, check_strength
+from ..utils.validation import (
+    check_bounds,
+    check_noise_std,
+    check_positive_int,
+    check_strength,
+)
+from .alternating import alternating_projections, refuse_gradients
+from .wiener import prior_variance, refuse_spectrum, wiener_weight
 
 __all__ = ['DENSE_LIMIT', 'DeferredCheck', 'HALF', 'LinearOperator', 'autocasts', 'cached',
            'check_batch', 'check_finite', 'check_positive_int', 'check_strength', 'compute_dtype',
@@ -324,7 +331,15 @@ class LinearOperator(nn.Module):
     def forward(self, x):
         return self.A(x)
 
-    def project(self, x, y, strength=1.0, check=True):
+    def _A_wiener(self, error, noise_std):
+        """A† in its Wiener form for a noisy y, of ``error`` = y - A x: see :mod:`.wiener`."""
+        if not self.tight or self.noise_gain is None:
+            refuse_spectrum(self)
+        value = 1 / self.noise_gain
+        variance = prior_variance(error, noise_std, value**2)
+        return self._A_dagger(error * (value * wiener_weight(variance, noise_std, value)))
+
+    def project(self, x, y, strength=1.0, check=True, noise_std=None, bounds=None):
         """Replace the range-space part of ``x`` by that of ``y``: x + A†(y - A x).
 
         This is paper Eq. (7) rearranged.  The result is consistent, A x̂ = y,
@@ -336,6 +351,15 @@ class LinearOperator(nn.Module):
             strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
             check (bool | DeferredCheck): Look for NaN and inf (one small
                 reduction, for which True waits, on CUDA too).
+            noise_std (float, optional): Standard deviation of the noise in ``y``,
+                in its unit, instead of a ``strength``: each singular value
+                gets the weight that is best for it, see
+                :func:`prior_variance`.  0 is strength 1.
+            bounds (Sequence[float], optional): (low, high).  The image nearest
+                to ``x`` among those in this range whose measurement is that
+                of the result without bounds; for average pooling exactly and
+                with a derivative, for other operators by alternating
+                projections, without.
 
         Returns:
             Tensor: (N, C, H, W) in the dtype of ``x``; the correction is
@@ -343,18 +367,29 @@ class LinearOperator(nn.Module):
 
         Raises:
             ValueError: Shapes that do not fit, integer or empty tensors,
-                NaN or inf.
+                NaN or inf; with ``bounds`` alone an LR outside them.
         """
         self.check_pair(x, y)
         check_strength(strength)
+        noise_std, bounds = check_noise_std(noise_std, strength), check_bounds(bounds)
+        if bounds:
+            refuse_gradients(self, x, y)
         wide = full_dtype(compute_dtype(x, y), x.device.type, self.products)
         with no_autocast(x.device.type):
             raw = x.to(wide)
             error = y.to(wide) - self._A(raw)
             run_check(check, error, x, y)
-            if strength != 1:
-                error = error * strength
-            return (raw + self._A_dagger(error)).to(x.dtype)
+            if noise_std:
+                correction = self._A_wiener(error, noise_std)
+            else:
+                if strength != 1:
+                    error = error * strength
+                correction = self._A_dagger(error)
+            result = raw + correction
+            if bounds:
+                result = alternating_projections(
+                    raw, self._A(result), self._A, self._A_dagger, *bounds, name=repr(self))
+            return result.to(x.dtype)
 
     def check_pair(self, x, y):
         """Raise ValueError unless ``y`` can be the measurement of ``x``."""

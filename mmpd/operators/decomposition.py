@@ -1,7 +1,11 @@
 """Range-null space decomposition with any operator (paper Eqs. 2 and 7)."""
+from functools import partial
+
 import torch
 from torch import nn
 
+from ..utils.validation import check_bounds, check_noise_std
+from .alternating import alternating_projections, refuse_gradients
 from .base import (
     LinearOperator,
     check_batch,
@@ -10,6 +14,7 @@ from .base import (
     no_autocast,
     run_check,
 )
+from .wiener import refuse_spectrum
 
 __all__ = ['apply', 'apply_to_any', 'decompose', 'replace_range']
 
@@ -42,7 +47,7 @@ def decompose(x, operator):
     return ranged, x - ranged
 
 
-def replace_range(raw, y, operator, strength=1.0, check=True):
+def replace_range(raw, y, operator, strength=1.0, check=True, noise_std=None, bounds=None):
     """x̂ = A†y + (I - A†A) raw, paper Eq. (7), with mmpd's or a foreign operator.
 
     Args:
@@ -53,19 +58,33 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
             arithmetic follows torch's switches (TF32), mmpd's is never below float32.
         strength (float): Weight of the correction, in [0, 1]; 1 is the paper.
         check (bool | DeferredCheck): Raise on NaN and inf.
+        noise_std (float, optional): Standard deviation of the noise in ``y``, in its unit,
+            instead of a ``strength``, see :meth:`LinearOperator.project`.
+        bounds (Sequence[float], optional): (low, high), the range that x̂ has to lie in, in the
+            unit of ``raw``; exact and with a derivative where A is the mean of patches, else by
+            alternating projections, for inference.
 
     Returns:
         Tensor: (N, C, H, W), dtype of ``raw``.
 
     Raises:
-        ValueError: Shapes that do not fit, integer tensors, NaN or inf.
+        ValueError: Shapes that do not fit, integer tensors, NaN or inf; an operator whose
+            singular values are not known, with ``noise_std``; an LR outside ``bounds``, or
+            gradients through alternating projections.
     """
     if isinstance(operator, LinearOperator):
-        return operator.project(raw, y, strength=strength, check=check)
+        options = dict(noise_std=noise_std, bounds=bounds)
+        return operator.project(raw, y, strength=strength, check=check, **{
+            name: value for name, value in options.items() if value is not None})
     check_batch(raw, 'image')
     if not y.is_floating_point():
         raise ValueError(f'measurement: expected a floating point tensor, got {y.dtype}')
     check_strength(strength)
+    if check_noise_std(noise_std, strength):
+        refuse_spectrum(operator)
+    bounds = check_bounds(bounds)
+    if bounds:
+        refuse_gradients(operator, raw, y)
     wide = compute_dtype(raw, y)
     with no_autocast(raw.device.type):
         image = raw.to(wide)
@@ -76,4 +95,9 @@ def replace_range(raw, y, operator, strength=1.0, check=True):
                              f'got {tuple(y.shape)}')
         error = y.to(wide) - measured
         run_check(check, error, raw, y)
-        return (image + strength * apply(operator, 'A_dagger', error)).to(raw.dtype)
+        result = image + strength * apply(operator, 'A_dagger', error)
+        if bounds:
+            result = alternating_projections(
+                image, apply(operator, 'A', result), partial(apply, operator, 'A'),
+                partial(apply, operator, 'A_dagger'), *bounds, name=type(operator).__name__)
+        return result.to(raw.dtype)

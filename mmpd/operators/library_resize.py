@@ -1,8 +1,9 @@
-"""Downsampling of 8-bit images as the libraries do it, with their own rounding.
+"""Downsampling of integer images as the libraries do it, with their own rounding.
 
 An 8-bit LR file was made by a library whose arithmetic differs from A by more than one
 rounding: PIL and torch's uint8 kernels round *and clip* the rows before they go on with the
 columns, OpenCV's weights have 11 bits.  So the LR is given back only by the library itself.
+With 16 bits it is one rounding for those that have such images.
 """
 import numpy as np
 import torch
@@ -26,10 +27,11 @@ METHODS = {
     'matlab': {(kernel, True): kernel for kernel in ('bicubic', 'bilinear', 'lanczos', 'box')},
 }
 LIBRARIES = ('float', *METHODS)
+EIGHT_BITS = ('pil', 'torch_uint8')
 
 
 class LibraryResize:
-    """What a library makes of an 8-bit image.
+    """What a library makes of an image of 8 or 16 bits.
 
     Args:
         operator (SeparableResize | AveragePooling): Which resizing.
@@ -37,18 +39,24 @@ class LibraryResize:
             'torch_uint8' (``interpolate`` of uint8, on the CPU, as torchvision does), 'opencv' or
             'matlab' (imresize in double, rounded half away from zero).  The installed library
             does the work; MATLAB's is the operator's own, with border='mirror'.
+        most (int): The largest value, 255 or 65535.
 
     Attributes:
         rounds_between (bool): Rows are rounded to 8 bits before the columns are resized.
         operator (SeparableResize): The same without rounding.
 
     Raises:
-        ValueError: Unknown library, one that has no such resizing, or is not installed.
+        ValueError: Unknown library, one that has no such resizing or no images of 16 bits, or is
+            not installed.
     """
 
-    def __init__(self, operator, made_by):
+    def __init__(self, operator, made_by, most=255):
         if made_by not in METHODS:
             raise ValueError(f'made_by: expected one of {", ".join(LIBRARIES)}, got {made_by!r}')
+        if most > 255 and made_by in EIGHT_BITS:
+            others = ', '.join(name for name in LIBRARIES if name not in EIGHT_BITS)
+            raise ValueError(f'made_by={made_by!r} resizes 8 bits only; for 16 bits expected one '
+                             f'of {others}')
         if isinstance(operator, AveragePooling):
             operator = SeparableResize(operator.scale, 'box')
         if not isinstance(operator, SeparableResize):
@@ -62,7 +70,7 @@ class LibraryResize:
                             for kernel, antialias in METHODS[made_by])
             raise ValueError(f'made_by={made_by!r} has no {operator!r}; it has {has}, with '
                              f'border={border!r}')
-        self.operator, self.made_by = operator, made_by
+        self.operator, self.made_by, self.most = operator, made_by, most
         self.rounds_between = made_by in ('pil', 'torch_uint8') and self.method != 'NEAREST'
         self._resize = getattr(self, f'_{made_by}')
         if made_by == 'opencv':
@@ -74,7 +82,10 @@ class LibraryResize:
             self._cv2 = cv2
 
     def __call__(self, image):
-        """uint8 (N, C, H, W) -> uint8 (N, C, H / scale, W / scale), on the image's device."""
+        """Integers (N, C, H, W) -> (N, C, H / scale, W / scale), on the image's device.
+
+        Both are uint8, or int32 where ``most`` is beyond.
+        """
         return self._resize(image.cpu()).to(image.device)
 
     def _pil(self, image):
@@ -90,12 +101,15 @@ class LibraryResize:
         n, _, height, width = image.shape
         size = width // self.operator.scale, height // self.operator.scale
         pixels = np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy())
+        if self.most > 255:
+            pixels = pixels.astype(np.uint16)
         small = [self._cv2.resize(picture, size, interpolation=getattr(self._cv2, self.method))
                  for picture in pixels]
-        return torch.from_numpy(np.stack(small)).view(n, *size[::-1], -1).permute(0, 3, 1, 2)
+        small = np.stack(small).astype(np.uint8 if self.most <= 255 else np.int32)
+        return torch.from_numpy(small).view(n, *size[::-1], -1).permute(0, 3, 1, 2)
 
     def _torch(self, image):
-        return self._interpolate(image.float()).clamp(0, 255).round().to(torch.uint8)
+        return self._interpolate(image.float()).clamp(0, self.most).round().to(image.dtype)
 
     def _torch_uint8(self, image):
         return self._interpolate(image)
@@ -107,4 +121,4 @@ class LibraryResize:
             dict(align_corners=False, antialias=self.operator.antialias) if smooth else {}))
 
     def _matlab(self, image):
-        return (self.operator.A(image.double()).clamp(0, 255) + 0.5).floor().to(torch.uint8)
+        return (self.operator.A(image.double()).clamp(0, self.most) + 0.5).floor().to(image.dtype)

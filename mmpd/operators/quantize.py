@@ -1,4 +1,4 @@
-"""8-bit images that stay consistent (paper appendix B names the problem)."""
+"""Integer images that stay consistent (paper appendix B names the problem)."""
 import torch
 
 from .base import check_batch, check_positive_int
@@ -8,11 +8,11 @@ from .resize import SeparableResize
 from .resolve import resolve_operator
 from .row_refinement import ROUGH, differs, refine_rows
 
-__all__ = ['clip_uint8', 'consistent_uint8']
+__all__ = ['clip_uint8', 'consistent_integers', 'consistent_uint8', 'unmatched_values']
 
-# Values outside 0..255 by more than this are taken for another unit: no network overshoots so far,
-# 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
-MARGIN = 1 << 15
+# Values outside 0..255 by more than 32768 are taken for another unit: no network overshoots so
+# far, 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
+MARGIN = 128  # in units of the whole range
 MOST_BOOST = 256
 HALFWAY = 1e-6  # float64 leaves less; float32 less than ROUGH
 
@@ -65,51 +65,83 @@ def consistent_uint8(image, lr, operator, max_iterations=100, return_unmatched=F
             LR that is not 8-bit, sizes that do not fit, or a library that
             has no such resizing.
     """
-    _check_image(image)
-    lr = _check_lr(lr, image)
+    return consistent_integers(image, lr, operator, 255, None, max_iterations, return_unmatched,
+                               made_by)
+
+
+def consistent_integers(image, lr, operator, most=255, bounds=None, max_iterations=100,
+                        return_unmatched=False, made_by=None):
+    """:func:`consistent_uint8` for integers of any depth, within any bounds.
+
+    Args:
+        image, lr, operator, max_iterations, return_unmatched: As for :func:`consistent_uint8`, in
+            units of 0..most.
+        most (int): The largest value: 255, or 65535 for 16 bits.
+        bounds (tuple[int, int], optional): Least and largest value of the result. Defaults to 0
+            and ``most``.
+        made_by (str, optional): As for :func:`consistent_uint8`; 'pil' and 'torch_uint8' have 8
+            bits only.
+
+    Returns:
+        Tensor | tuple[Tensor, int]: As for :func:`consistent_uint8`; int32 beyond 255.
+
+    Raises:
+        ValueError: As for :func:`consistent_uint8`; an LR that is not within the bounds.
+    """
+    bounds = bounds or (0, most)
+    _check_image(image, most)
+    lr = _check_lr(lr, image, bounds)
     operator = resolve_operator(operator, image.shape, lr.shape, image.device)
     check_positive_int(max_iterations, 'max_iterations', least=0)
-    library = None if made_by in (None, 'float') else LibraryResize(operator, made_by)
+    library = None if made_by in (None, 'float') else LibraryResize(operator, made_by, most)
     if hasattr(operator, 'check_pair'):
         operator.check_pair(image, lr)
     patch_mean = getattr(operator, 'patch_mean', False)
     if patch_mean:
-        result, unmatched = _nearest_in_patches(image, lr, operator.scale), 0
+        result, unmatched = _nearest_in_patches(image, lr, operator.scale, most, bounds), 0
         if library is not None:
             unmatched = int((library(result) != lr).sum())
     if not patch_mean or unmatched:
         if library is not None:
-            start = result.float() if patch_mean else image
-            result, unmatched = refine_rows(start, lr, library.operator, max_iterations, library)
+            start = result.double() if patch_mean else image
+            result, unmatched = refine_rows(start, lr, library.operator, max_iterations, library,
+                                            most, bounds)
         elif isinstance(operator, SeparableResize):
-            result, _ = refine_rows(image, lr, operator, max_iterations)
-            unmatched = _count(result, lr, operator)
+            result, _ = refine_rows(image, lr, operator, max_iterations, None, most, bounds)
+            unmatched = unmatched_values(result, lr, operator, most)
         else:
-            result = _refine(image, lr, operator, max_iterations)
-            unmatched = _count(result, lr, operator)
+            result = _refine(image, lr, operator, max_iterations, most, bounds)
+            unmatched = unmatched_values(result, lr, operator, most)
     return (result, unmatched) if return_unmatched else result
 
 
-def _check_image(image):
+def _integers(most):
+    return torch.uint8 if most <= 255 else torch.int32
+
+
+def _check_image(image, most=255):
     check_batch(image, 'image')
     low, high = image.min().item(), image.max().item()
-    if not (low >= -MARGIN and high <= 255 + MARGIN):
-        raise ValueError('image: expected finite values in units of 0..255 '
-                         f'(at most {MARGIN} beyond), got range [{low:g}, {high:g}]')
+    margin = MARGIN * (most + 1)
+    if not (low >= -margin and high <= most + margin):
+        raise ValueError(f'image: expected finite values in units of 0..{most} '
+                         f'(at most {margin} beyond), got range [{low:g}, {high:g}]')
 
 
-def _check_lr(lr, image):
+def _check_lr(lr, image, bounds):
+    low, high = bounds
     if not isinstance(lr, torch.Tensor):
         raise ValueError(f'lr: expected a torch.Tensor, got {type(lr).__name__}')
-    if lr.dtype != torch.uint8:
-        check_batch(lr, 'lr')
-        if not ((lr >= 0) & (lr <= 255) & (lr == lr.round())).all():
-            raise ValueError('lr: expected integers in 0..255, got values in '
+    if lr.dtype != torch.uint8 or bounds != (0, 255):
+        if lr.dtype != torch.uint8:
+            check_batch(lr, 'lr')
+        if not ((lr >= low) & (lr <= high) & (lr == lr.round())).all():
+            raise ValueError(f'lr: expected integers in {low}..{high}, got values in '
                              f'[{lr.min().item():g}, {lr.max().item():g}], not all integers in it')
     return lr.to(image.device, torch.float64)
 
 
-def _nearest_in_patches(image, lr, scale):
+def _nearest_in_patches(image, lr, scale, most, bounds):
     """Exact least squares over integers, patch by patch.
 
     The cost is separable and convex, so the greedy solution is optimal: for
@@ -120,6 +152,7 @@ def _nearest_in_patches(image, lr, scale):
     """
     n, c, height, width = image.shape
     h, w = height // scale, width // scale
+    least, largest = bounds
     patches = image.double().view(n, c, h, scale, w, scale).transpose(3, 4)
     patches = patches.reshape(-1, scale * scale)
     total = lr.reshape(-1, 1) * scale**2
@@ -127,60 +160,61 @@ def _nearest_in_patches(image, lr, scale):
     shift = (total - patches.sum(1, keepdim=True)) / scale**2
     low, high = shift - 0.5, shift + 0.5
     # where nothing is clipped round(v + shift ± 0.5) already brackets the sum
-    clipped = ((patches.amin(1, keepdim=True) + low < -0.5)
-               | (patches.amax(1, keepdim=True) + high > 255.5)).squeeze(1)
+    clipped = ((patches.amin(1, keepdim=True) + low < least - 0.5)
+               | (patches.amax(1, keepdim=True) + high > largest + 0.5)).squeeze(1)
     if clipped.any():
-        low[clipped], high[clipped] = _bracket(patches[clipped], total[clipped])
+        low[clipped], high[clipped] = _bracket(patches[clipped], total[clipped], bounds)
 
-    base = _round_clip(patches + low)
-    room = _round_clip(patches + high) > base
+    base = _round_clip(patches + low, bounds)
+    room = _round_clip(patches + high, bounds) > base
     missing = total - base.sum(1, keepdim=True)
     # the cost of one more unit is 2 (base - v) + 1: cheapest first, pixels without room last
     cost = (base - patches).masked_fill_(~room, torch.inf)
     order = cost.argsort(1)
     rank = torch.arange(scale * scale, device=image.device)
     base.scatter_add_(1, order, (rank < missing).to(base.dtype))
-    result = base.to(torch.uint8).view(n, c, h, w, scale, scale).transpose(3, 4)
+    result = base.to(_integers(most)).view(n, c, h, w, scale, scale).transpose(3, 4)
     return result.reshape(n, c, height, width)
 
 
-def _round_clip(values):
-    return values.round_().clamp_(0, 255)
+def _round_clip(values, bounds):
+    return values.round_().clamp_(*bounds)
 
 
-def _bracket(patches, total):
+def _bracket(patches, total, bounds):
     """Bisect the shift of each patch until low and high are less than one unit apart."""
-    low = -patches.amax(1, keepdim=True) - 1
-    high = 256 - patches.amin(1, keepdim=True)
+    low = bounds[0] - patches.amax(1, keepdim=True) - 1
+    high = bounds[1] + 1 - patches.amin(1, keepdim=True)
     while (high - low).max() >= 1:
         middle = (low + high) / 2
-        below = _round_clip(patches + middle).sum(1, keepdim=True) <= total
+        below = _round_clip(patches + middle, bounds).sum(1, keepdim=True) <= total
         low = torch.where(below, middle, low)
         high = torch.where(below, high, middle)
     return low, high
 
 
-def _refine(image, lr, operator, max_iterations):
-    """Alternating projections in float32 with the rounding error fed back.
+def _refine(image, lr, operator, max_iterations, most, bounds):
+    """Alternating projections in float32 (16 bits: float64) with the rounding error fed back.
 
     Only what differs is corrected: a correction of all that is inexact would
     keep changing the rounding of pixels that fit.  The step shrinks from 1.2
     to 0.4 and varies by half from pixel to pixel (always in the same way):
     pixels whose roundings flip together would overshoot for ever.  Both were
-    found by trial on random images.  Where 0 and 255 hold most pixels that an
+    found by trial on random images.  Where the bounds hold most pixels that an
     LR value depends on, little of its correction is left: it is boosted for
     as long as it falls short.
     """
-    x, target = image.float(), lr.float()
+    wide = torch.float32 if most <= 255 else torch.float64
+    x, target = image.to(wide), lr.to(wide)
     generator = torch.Generator(x.device).manual_seed(0)
     best, fewest, boost, before = None, None, torch.ones_like(target), torch.zeros_like(target)
     for step in torch.linspace(1.2, 0.4, max_iterations + 1).tolist():
-        rounded = x.clamp(0, 255).round()
+        rounded = x.clamp(*bounds).round()
         measured = apply(operator, 'A', rounded)
         if measured.shape != lr.shape:
             raise ValueError(f'lr: expected shape {tuple(measured.shape)} for an image of shape '
                              f'{tuple(image.shape)}, got {tuple(lr.shape)}')
-        wrong = differs(measured, target, ROUGH)
+        wrong = differs(measured, target, ROUGH, most)
         unmatched = int(wrong.sum())
         if fewest is None or unmatched < fewest:
             best, fewest = rounded, unmatched
@@ -191,9 +225,19 @@ def _refine(image, lr, operator, max_iterations):
         before = error
         correction = apply(operator, 'A_dagger', error * boost.clamp(max=MOST_BOOST))
         uneven = torch.rand(x.shape, generator=generator, device=x.device) + 0.5
-        x = x.clamp(0, 255) + correction * uneven * step
-    return best.to(torch.uint8)
+        x = x.clamp(*bounds) + correction * uneven * step
+    return best.to(_integers(most))
 
 
-def _count(result, lr, operator):
-    return int(differs(apply(operator, 'A', result.double()), lr, HALFWAY).sum())
+def unmatched_values(result, lr, operator, most=255, made_by=None):
+    """How many LR values downsampling a finished image does not give back.
+
+    Args:
+        result (Tensor): Integers (N, C, H, W), uint8 or int32.
+        lr (Tensor): (N, c, h, w), integers in floating point.
+        operator (LinearOperator | object): A.
+        most, made_by: As for :func:`consistent_integers`.
+    """
+    if made_by in (None, 'float'):
+        return int(differs(apply(operator, 'A', result.double()), lr, HALFWAY, most).sum())
+    return int((LibraryResize(operator, made_by, most)(result) != lr).sum())

@@ -2,9 +2,11 @@
 import torch
 
 from ..utils.validation import MOST_CHANNELS, check_bool
+from .average_pooling import AveragePooling
 from .base import LinearOperator, cached, check_positive_int
 from .builder import OPERATORS
 from .kernels import check_kernel, taps
+from .wiener import prior_variance, wiener_weight
 
 __all__ = ['SeparableResize', 'resize_matrix']
 
@@ -53,6 +55,14 @@ def _matrix(size, scale, kernel, antialias, border):
 @cached(maxsize=64)
 def _pseudo_inverse(size, scale, kernel, antialias, border):
     return torch.linalg.pinv(_matrix(size, scale, kernel, antialias, border))
+
+
+@cached(maxsize=64)
+def _singular_values(size, scale, kernel, antialias, border):
+    """U, s and V of a one-axis matrix U diag(s) Vᵀ."""
+    left, values, right = torch.linalg.svd(
+        _matrix(size, scale, kernel, antialias, border), full_matrices=False)
+    return left, values, right.T.contiguous()
 
 
 @OPERATORS.register_module()
@@ -121,8 +131,11 @@ class SeparableResize(LinearOperator):
         return shape[0], shape[1] * self.scale, shape[2] * self.scale
 
     def _factors(self, kind, height, width, like):
-        """A ('A') or its pseudo-inverse ('A†') along each axis; height and width of the image."""
-        make = _matrix if kind == 'A' else _pseudo_inverse
+        """A ('A'), its pseudo-inverse ('A†') or singular values ('UsV') along each axis.
+
+        height and width are those of the image.
+        """
+        make = dict(A=_matrix, UsV=_singular_values).get(kind, _pseudo_inverse)
         return (make(size, self.scale, self.kernel, self.antialias, self.border,
                      dtype=like.dtype, device=like.device) for size in (height, width))
 
@@ -139,3 +152,20 @@ class SeparableResize(LinearOperator):
         height, width = self.image_shape(y.shape[1:])[1:]
         rows, columns = self._factors('A', height, width, y)
         return (rows.T @ y) @ columns
+
+    def project(self, x, y, strength=1.0, check=True, noise_std=None, bounds=None):
+        # the mean of patches has an exact projection
+        same = bounds is not None and self.patch_mean
+        project = AveragePooling(self.scale).project if same else super().project
+        return project(x, y, strength, check, noise_std=noise_std, bounds=bounds)
+
+    project.__doc__ = LinearOperator.project.__doc__
+
+    def _A_wiener(self, error, noise_std):
+        """Per singular value: those of a Kronecker product are the products s_i s_j."""
+        height, width = self.image_shape(error.shape[1:])[1:]
+        (u, s, v), (u_w, s_w, v_w) = self._factors('UsV', height, width, error)
+        values = s[:, None] * s_w
+        variance = prior_variance(error, noise_std, values.square().mean())
+        known = u.T @ error @ u_w * wiener_weight(variance, noise_std, values)
+        return v @ known @ v_w.T

@@ -3,7 +3,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ['csv_text', 'remove_partial_files', 'write_atomically']
+__all__ = ['csv_text', 'remove_partial_files', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
 
@@ -26,6 +26,21 @@ def write_atomically(path, data, sync=True):
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    temporary = write_partial(path, data, sync)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_partial(path, data, sync=True):
+    """The first half of :func:`write_atomically`, for whoever has to do something before the rest.
+
+    Returns:
+        str: The temporary file beside ``path``, complete; ``os.replace`` it, or remove it.
+    """
+    path = Path(path)
     handle, temporary = tempfile.mkstemp(PARTIAL, f'.{path.name[:60]}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -36,10 +51,10 @@ def write_atomically(path, data, sync=True):
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files for the owner only
-        os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    return temporary
 
 
 def remove_partial_files(folder):

@@ -20,6 +20,7 @@ DESCRIPTION = 0x010E  # EXIF's and TIFF's tag, which all these formats carry
 # Pillow's modes of at most 8 bits per channel that are grey or RGB, and what they are without loss
 MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'RGB': 'RGB', 'RGBA': 'RGBA', 'P': 'RGB', 'PA': 'RGBA'}
 ORIENTATION = 0x0112
+BITS_PER_SAMPLE = 0x0102
 
 
 @dataclass(eq=False)
@@ -60,8 +61,10 @@ class Picture:
         return cls(array[..., :3], array[..., 3]) if channels == 4 else cls(array)
 
 
-def _is_wide(image):
+def is_wide(image):
     """Whether the file has 16 bits per channel, of which Pillow may drop eight on loading."""
+    if image.format == 'TIFF' and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8:
+        return True  # planes of 16 bits Pillow would read as of 8, whatever comes of it
     for tile in getattr(image, 'tile', ()):
         rawmode = tile[3][0] if isinstance(tile[3], tuple) and tile[3] else tile[3]
         if ';16' in str(rawmode):
@@ -69,7 +72,7 @@ def _is_wide(image):
     return image.mode.startswith('I;16')
 
 
-def _opened(source, path, read):
+def opened(source, path, read):
     """``read(image)`` of an open file; whatever a damaged one does becomes a ValueError."""
     try:
         with Image.open(source) as image:
@@ -102,18 +105,18 @@ def read_8bit(path):
             Pillow would drop eight), a palette, transparency or another colour space.
     """
     def read(image):
-        wide = _is_wide(image)
+        wide = is_wide(image)
         image.load()
         mode = f'16-bit {image.mode}' if wide and image.mode == 'RGB' else image.mode
         if mode not in ('L', 'RGB'):
             raise Refused(f'expected 8-bit grey or RGB, got mode {mode}')
         return np.array(image)  # asarray would give one that cannot be written
-    return _opened(path, path, read)
+    return opened(path, path, read)
 
 
 def _check_kind(image):
     """Raise Refused for what :func:`read_picture` does not take, as far as the header tells."""
-    if _is_wide(image) or image.mode in ('I', 'F'):
+    if is_wide(image) or image.mode in ('I', 'F'):
         bits = {'I': '32-bit integers', 'F': 'floating point'}.get(image.mode, '16 bits')
         raise Refused(f'expected 8 bits per channel, got {bits}')
     if image.mode not in MODES:
@@ -144,7 +147,7 @@ def picture_size(path):
             image.load()
             return image.size
         return image.size[::-1]
-    return _opened(path, path, read)
+    return opened(path, path, read)
 
 
 def read_picture(path, data=None):
@@ -164,7 +167,7 @@ def read_picture(path, data=None):
         ValueError: if it cannot be read to its end, has more than 8 bits per channel, another
             colour space (CMYK, YCbCr TIFF, Lab) or several frames.
     """
-    return _opened(path if data is None else io.BytesIO(data), path, from_pil)
+    return opened(path if data is None else io.BytesIO(data), path, from_pil)
 
 
 def from_pil(image):

@@ -11,10 +11,10 @@ from reprlib import Repr
 
 from ..errors import ArgumentError
 
-__all__ = ['MOST_CHANNELS', 'MOST_LAYERS', 'check_bool', 'check_choice', 'check_config',
-           'check_dict', 'check_keys', 'check_number', 'check_path', 'check_positive_int',
-           'check_sequence', 'check_str', 'check_strength', 'closest', 'did_you_mean', 'optional',
-           'parameters_of', 'refuse']
+__all__ = ['MOST_CHANNELS', 'MOST_LAYERS', 'check_bool', 'check_bounds', 'check_choice',
+           'check_config', 'check_dict', 'check_keys', 'check_noise_std', 'check_number',
+           'check_path', 'check_positive_int', 'check_sequence', 'check_str', 'check_strength',
+           'closest', 'did_you_mean', 'optional', 'parameters_of', 'refuse']
 
 # beyond are slips of the finger that would end in a failed allocation
 MOST_CHANNELS = 1 << 16
@@ -73,6 +73,42 @@ def check_number(value, name, least=-math.inf, most=math.inf, above=None, below=
 def check_strength(value):
     """Return ``value`` as a float if it is a number in [0, 1]."""
     return check_number(value, 'strength', least=0, most=1)
+
+
+def check_noise_std(value, strength=1.0, most=math.inf):
+    """Return the noise's standard deviation as a float if it is a number of at least 0.
+
+    Args:
+        value (Any): What was given; None passes.
+        strength (float): What was given beside it: the noise decides on the strength itself.
+        most (float): Bound that is allowed itself.
+
+    Raises:
+        ArgumentError: for another value, or a ``strength`` other than 1 beside it.
+    """
+    if value is None:
+        return None
+    value = check_number(value, 'noise_std', least=0, most=most)
+    if strength != 1:
+        refuse('strength', f'1 beside noise_std={value:g}, which gives the strength itself',
+               strength)
+    return value
+
+
+def check_bounds(value, least=-math.inf, most=math.inf):
+    """Return (low, high) as floats if they are two numbers, the first one below the second.
+
+    Args:
+        value (Any): What was given; None passes.
+        least, most (float): What the numbers may be.
+    """
+    if value is None:
+        return None
+    value = value.tolist() if hasattr(value, 'tolist') else value  # tensors and arrays
+    low, high = check_sequence(value, 'bounds', check_number, lengths=(2,), least=least, most=most)
+    if not low < high:
+        refuse('bounds', 'the lower bound first, (low, high)', value)
+    return low, high
 
 
 def check_bool(value, name):

@@ -213,10 +213,12 @@ def test_output_must_not_be_an_input(tool, data, capsys):
 @pytest.mark.parametrize('make, message', [
     (lambda path: path.write_bytes(b'no image'), 'not a readable image'),
     (lambda path: path.write_bytes(path.read_bytes()[:200]), 'a.png'),
-    (lambda path: Image.new('RGBA', (32, 32)).save(path), '8-bit grey or RGB, got mode RGBA'),
-    (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path), 'got mode I;16'),
+    (lambda path: Image.new('P', (32, 32)).save(path), 'with or without alpha) or bands, got mode P'),
+    (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path),
+     'a: LR is RGB but SR is 16-bit L'),
     # Pillow reads the next one as RGB, dropping eight bits
-    (lambda path: cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint16)), 'got mode 16-bit RGB'),
+    (lambda path: cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint16)),
+     'a: LR is RGB but SR is 16-bit RGB'),
     (lambda path: truncated_jpeg(path), 'a.png: not a readable image'),
 ])
 def test_unusable_files(tool, data, capsys, make, message):
@@ -232,11 +234,11 @@ def truncated_jpeg(path):
     path.write_bytes(encoded[:len(encoded) // 2])
 
 
-def test_16_bit_tiff_is_refused(tool, data, capsys):
+def test_16_bit_tiff_is_no_partner_of_8_bits(tool, data, capsys):
     (data / 'sr' / 'a.png').unlink()
     cv2.imwrite(str(data / 'sr' / 'a.tif'), np.zeros((32, 32, 3), np.uint16))
     assert run(tool, data) == 2
-    assert 'a.tif: expected 8-bit grey or RGB, got mode 16-bit RGB' in capsys.readouterr().err
+    assert 'a: LR is RGB but SR is 16-bit RGB' in capsys.readouterr().err
 
 
 def test_places_that_cannot_be_written(tool, data, capsys):

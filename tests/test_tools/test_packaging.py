@@ -106,10 +106,15 @@ def test_wheel_carries_configs_and_tools_as_files(tree):
     assert fields['Name'] == 'mmpd'
     assert set(fields['Requires-Python'].split(',')) == {'>=3.10', '<3.15'}
     assert 'mim' in fields.get_all('Provides-Extra')
-    needed = {re.split(r'[<>=; ]', item)[0] for item in fields.get_all('Requires-Dist')
-              if 'extra ==' not in item}
-    assert needed >= {'torch', 'mmengine', 'click', 'requests'}
-    assert not needed & {'mmagic', *EXCLUDED}  # mmagic alone would bring the rest
+    def needed(extra):
+        items = map(Requirement, fields.get_all('Requires-Dist'))
+        return {item.name for item in items
+                if item.marker is None or item.marker.evaluate(dict(extra=extra))}
+
+    assert needed('') == {'torch', 'numpy', 'Pillow', 'tqdm'}  # mmpd.consistent
+    assert needed('mmagic') >= {*needed(''), 'mmengine', 'opencv-python', 'click', 'requests'}
+    assert needed('all') >= {*needed('mmagic'), 'tifffile'}
+    assert not needed('all') & {'mmagic', *EXCLUDED}  # mmagic alone would bring the rest
     assert not any(item.startswith(('numpy<', 'numpy=')) for item in
                    fields.get_all('Requires-Dist'))
 

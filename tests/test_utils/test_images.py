@@ -84,6 +84,16 @@ def save_16bit_rgb(path):
     cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint16))
 
 
+@pytest.mark.parametrize('read', [read_8bit, read_picture])
+def test_planes_of_16_bits_are_refused_too(tmp_path, read):
+    """Pillow takes them for 8 bits, and the pixels are nonsense."""
+    tifffile = pytest.importorskip('tifffile')
+    tifffile.imwrite(tmp_path / 'x.tif', np.zeros((3, 8, 8), np.uint16), photometric='rgb',
+                     planarconfig='separate')
+    with pytest.raises(ValueError, match='x.tif: expected .*16.bit'):
+        read(tmp_path / 'x.tif')
+
+
 def save_truncated(path):
     Image.fromarray(pixels(64, 64, 3)).save(path)
     path.write_bytes(path.read_bytes()[:2000])

@@ -10,9 +10,11 @@ from ...operators.library_resize import LibraryResize
 from ...operators.resolve import infer_scale
 from ...utils.validation import (
     ArgumentError,
+    check_bounds,
     check_choice,
     check_dict,
     check_keys,
+    check_noise_std,
     check_strength,
     optional,
     parameters_of,
@@ -42,10 +44,10 @@ class PDMixin:
             ratio of its output to its input.
         test_cfg (dict): Besides MMagic's keys, ``quantize``: ``'consistent'``
             (default with strength 1) rounds to the 8-bit image whose downsampling
-            is the LR exactly, ``'clip'`` (default with less strength) clips and
-            rounds (the paper's evaluation), ``'none'`` keeps the clipped float
-            image, as MMagic does. An LR that is not 8-bit is clipped and rounded
-            too, with a warning. ``made_by``: the library whose 8-bit resize made
+            is the LR exactly, ``'clip'`` (default with less strength or a
+            ``noise_std``) clips and rounds (the paper's evaluation), ``'none'``
+            keeps the clipped float image, as MMagic does. An LR that is not
+            8-bit is clipped and rounded too, with a warning. ``made_by``: the library whose 8-bit resize made
             the LR and has to give it back, see :func:`consistent_uint8`; by
             default A x is rounded once, as :class:`LRSynthesis` does.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
@@ -59,13 +61,17 @@ class PDMixin:
 
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
         head = self._check_head(pd_head)
-        exact = check_strength(head.get('strength', 1)) == 1
+        strength = check_strength(head.get('strength', 1))
+        noise_std = check_noise_std(head.get('noise_std'), strength, most=255)
+        check_bounds(head.get('bounds'), least=0, most=255)
+        exact = strength == 1 and not noise_std
         optional(check_dict, test_cfg, 'test_cfg')
         quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')
         check_choice(quantize, 'test_cfg.quantize', QUANTIZE)
         if quantize == 'consistent' and not exact:
-            raise ArgumentError("test_cfg.quantize='consistent' would undo pd_head.strength="
-                                f"{head['strength']}; use 'clip'.")
+            weaker = 'noise_std' if noise_std else 'strength'
+            raise ArgumentError(f"test_cfg.quantize='consistent' would undo pd_head.{weaker}="
+                                f"{head[weaker]}; use 'clip'.")
         check_model_parts(**kwargs)
         optional(check_dict, kwargs.get('train_cfg'), 'train_cfg')
         super().__init__(*args, test_cfg=test_cfg, **kwargs)

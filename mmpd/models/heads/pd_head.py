@@ -16,7 +16,14 @@ from mmpd.operators.base import (
 )
 from mmpd.operators.decomposition import apply
 from mmpd.operators.resolve import prepare_operator, resolve_operator
-from mmpd.utils.validation import check_number, check_sequence, check_strength, refuse
+from mmpd.utils.validation import (
+    check_bounds,
+    check_noise_std,
+    check_number,
+    check_sequence,
+    check_strength,
+    refuse,
+)
 
 __all__ = ['PDHead']
 
@@ -36,10 +43,20 @@ class PDHead(nn.Module):
             default, average pooling.
         strength (float): In [0, 1]. 1 (the paper) makes the output consistent,
             0 returns the raw output; between them for a noisy LR.
+        noise_std (float, optional): Standard deviation of the noise of the LR, in
+            grey levels (of 0..255): the strength that is best for it is found
+            for each image and each singular value of A, instead of ``strength``.
+            0 is strength 1; the rounding of an 8-bit LR is 0.29.
+        bounds (Sequence[float], optional): (low, high) in grey levels, usually
+            (0, 255): x̂ is the image nearest to the raw one that is consistent
+            *and* lies in this range, so that nothing is left to clip.  Average
+            pooling: exact, in training too; other operators: at inference,
+            by alternating projections.
         mean (float | Sequence[float]): Mean of the model's data preprocessor,
             in 0..255, one or one per channel.
         std (float | Sequence[float]): Its std.  mean and std matter for
-            operators that are applied in [0, 1] (``unit_range``) or mix channels.
+            operators that are applied in [0, 1] (``unit_range``) or mix channels,
+            and as the unit of ``noise_std`` and ``bounds``.
 
     Shape:
         raw (N, C, H, W) and lr (N, c, h, w), both normalised with mean and
@@ -51,13 +68,16 @@ class PDHead(nn.Module):
         operator_cfg (dict | None): its config then.
     """
 
-    def __init__(self, operator=None, strength=1.0, mean=127.5, std=127.5):
+    def __init__(self, operator=None, strength=1.0, noise_std=None, bounds=None, mean=127.5,
+                 std=127.5):
         super().__init__()
         prepared = prepare_operator(
             dict(type='AveragePooling') if operator is None else operator)
         inferred = isinstance(prepared, dict)
         self.operator, self.operator_cfg = (None, prepared) if inferred else (prepared, None)
         self.strength = check_strength(strength)
+        self.noise_std = check_noise_std(noise_std, self.strength, most=255)
+        self.bounds = check_bounds(bounds, least=0, most=255)
         self.mean = self._per_channel(mean, 'mean')
         self.std = self._per_channel(std, 'std', above=0)
         if 1 < len(self.mean) != len(self.std) > 1:
@@ -86,7 +106,13 @@ class PDHead(nn.Module):
 
     def extra_repr(self):
         operator = self.operator if self.operator_cfg is None else self.operator_cfg
-        return f'operator={operator}, strength={self.strength}'
+        return f'operator={operator}, strength={self.strength_text}'
+
+    @property
+    def strength_text(self):
+        """'1', '0.5', 'by noise_std 5', '1 within [0, 255]': for records of how images were made."""
+        text = f'by noise_std {self.noise_std:g}' if self.noise_std else f'{self.strength:g}'
+        return text if self.bounds is None else text + ' within [{:g}, {:g}]'.format(*self.bounds)
 
     def operator_for(self, image, lr):
         """The operator for an image (N, C, H, W) and its LR (N, c, h, w).
@@ -99,7 +125,7 @@ class PDHead(nn.Module):
         return resolve_operator(self.operator_cfg, image.shape, lr.shape, image.device)
 
     def forward(self, raw, lr):
-        """x̂ = raw + strength · A†(lr - A raw)."""
+        """x̂ = raw + strength · A†(lr - A raw), of that which ``noise_std`` and ``bounds`` make."""
         check_batch(raw, 'raw')
         if not isinstance(lr, torch.Tensor) or not lr.is_floating_point():
             raise ValueError('lr: expected a floating point tensor, got '
@@ -113,8 +139,12 @@ class PDHead(nn.Module):
         operator = self.operator_for(raw, lr)
         channels = max(len(self.mean), len(self.std))
         mixed = channels > 1 and 'channel' in getattr(operator, 'axes', ('channel', ))
+        # one range and one noise for all channels, whatever each is normalised with
+        mixed = mixed or channels > 1 and (self.bounds is not None or bool(self.noise_std))
         if not (mixed or self._needs_unit_range(operator, raw, lr)):
-            return replace_range(raw, lr, operator, self.strength, check)
+            mean, std = (value[0] for value in (self.mean, self.std))
+            return replace_range(raw, lr, operator, self.strength, check,
+                                 *self._options(mean, std))
         if channels > 1 and lr.shape[1] != channels:
             raise ValueError(f'{type(operator).__name__} gives {lr.shape[1]} channels, so it needs '
                              f'the same mean and std for all {channels} channels of the image')
@@ -122,7 +152,14 @@ class PDHead(nn.Module):
                      torch.tensor(value, dtype=wide, device=raw.device).view(1, -1, 1, 1)
                      for value in (self.mean, self.std))
         raw, lr = ((tensor * std + mean) / 255 for tensor in (raw, lr))
-        return (replace_range(raw, lr, operator, self.strength, check) * 255 - mean) / std
+        options = self._options(0, 255)
+        return (replace_range(raw, lr, operator, self.strength, check, *options) * 255 - mean) / std
+
+    def _options(self, mean, std):
+        """noise_std and bounds in the unit of (pixels - mean) / std."""
+        noise_std = None if self.noise_std is None else self.noise_std / std
+        bounds = None if self.bounds is None else [(value - mean) / std for value in self.bounds]
+        return noise_std, bounds
 
     def _needs_unit_range(self, operator, image, lr):
         """Whether A 1 ≠ 1, so that the normalisation has to be undone."""
