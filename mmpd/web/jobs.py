@@ -16,7 +16,7 @@ from ..operators.resolve import infer_scale, resolve_operator
 from ..utils.images import Picture, write_picture
 from ..utils.validation import check_bounds, check_noise_std, check_strength, optional
 from .limits import Limits
-from .operators import AUTO, operator_choice
+from .operators import USUAL, operator_choice
 from .panels import explain, write_panels
 from .uploads import load_upload, safe_stem
 
@@ -46,7 +46,7 @@ class Job:
     lr: str
     sr: str | None = None
     model: str | None = None
-    operator: str = AUTO
+    operator: str = USUAL
     strength: float = 1.0
     noise_std: float | None = None
     bounds: tuple | None = None

@@ -1,9 +1,10 @@
 """The degradations A that the page offers, in its words."""
 from ..utils.validation import check_choice
 
-__all__ = ['AUTO', 'CHOICES', 'operator_choice']
+__all__ = ['AUTO', 'CHOICES', 'USUAL', 'operator_choice']
 
 AUTO = 'auto: find out which A made the LR'
+USUAL = 'average pooling'  # as in mmpd-infer and mmpd-make-consistent
 
 
 def _resize(kernel, antialias=True, border='library'):
@@ -14,7 +15,7 @@ def _resize(kernel, antialias=True, border='library'):
 # what the visitor reads -> A ('auto': asked of the pictures), the library whose rounding counts
 CHOICES = {
     AUTO: ('auto', None),
-    'average pooling': (dict(type='AveragePooling', scale=None), 'float'),
+    USUAL: (dict(type='AveragePooling', scale=None), 'float'),
     'bicubic, by Pillow': (_resize('bicubic'), 'pil'),
     'bicubic, by MATLAB': (_resize('bicubic', border='mirror'), 'matlab'),
     'bicubic, by OpenCV (no antialias)': (_resize('bicubic', antialias=False), 'opencv'),

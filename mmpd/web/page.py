@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..errors import InputError
-from .operators import AUTO, CHOICES
+from .operators import CHOICES, USUAL
 from .replies import MODEL, OWN, message, preview, requested, summary
 
 __all__ = ['CSS', 'Handlers', 'build_page', 'theme']
@@ -109,7 +109,7 @@ def build_page(worker, storage, models, limits):
                     sr_preview = gr.HTML(elem_id='sr-preview')
             with gr.Column(min_width=300):
                 gr.Markdown('## 3. How the LR was made, A')
-                operator = gr.Dropdown(list(CHOICES), value=AUTO, label='A', info=ABOUT_AUTO,
+                operator = gr.Dropdown(list(CHOICES), value=USUAL, label='A', info=ABOUT_AUTO,
                                        elem_id='operator')
                 with gr.Accordion('noisy LR, range of values', open=False, elem_id='more'):
                     strength = gr.Slider(0, 1, 1, step=0.05, label='strength', info='1: '

@@ -12,7 +12,7 @@ from ..utils.images import SUFFIXES, read_picture
 __all__ = ['FORMATS', 'check_header', 'load_upload', 'safe_stem']
 
 # Pillow opens some sixty formats, by their content, and runs other programs for a few of them
-FORMATS = ('PNG', 'JPEG', 'MPO', 'BMP', 'TIFF', 'WEBP')
+FORMATS = ('PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP')
 KNOWN = 'PNG, JPEG, BMP, TIFF or WebP'
 
 

@@ -60,6 +60,7 @@ class Worker:
     def _start(self):
         if self._process is not None and self._process.is_alive():
             return
+        self._end()
         self._connection, other = self._context.Pipe()
         self._process = self._context.Process(
             target=_serve, args=(other, self.with_models), daemon=True, name='mmpd-web-worker')
