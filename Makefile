@@ -30,7 +30,7 @@ test-all: setup  ## run also the slow tests (all wrong values of the config fuzz
 	@$(VENV_PYTHON) -m pytest -m "slow or not slow"
 
 test-web: setup-web  ## test the web page in Chromium and the notebook in Jupyter, in .venv-web
-	@.venv-web/bin/python -m pytest tests/test_web tests/test_docs/test_tutorial.py
+	@.venv-web/bin/python -m pytest tests/test_web tests/test_tools/test_tutorial.py
 
 test-matrix: setup  ## test every Python and PyTorch supported, write the README's table
 	@$(VENV_PYTHON) tools/test_matrix.py

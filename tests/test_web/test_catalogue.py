@@ -55,3 +55,11 @@ def test_names_are_checked_before_the_page_is_there(name, expected):
 def test_a_path_is_no_name(folder):
     with pytest.raises(InputError, match='expected a name of the model zoo'):
         catalogue.find_models([str(folder / 'b.pth')])
+
+
+def test_without_mmagic_there_are_no_models(monkeypatch, folder):
+    monkeypatch.setattr(catalogue, 'find_spec', lambda name: None)
+    assert catalogue.find_models() == {} == catalogue.find_models([])
+    for names, models in ((['realesrgan-x4plus'], None), (None, folder)):
+        with pytest.raises(catalogue.MissingPackage, match='need MMagic, which is not installed'):
+            catalogue.find_models(names, models)

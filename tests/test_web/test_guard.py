@@ -50,7 +50,7 @@ def test_pages_pass_and_load_nothing_from_elsewhere(path):
     ('/gradio_api/file=http://example.org/a', 403), ('/file=https:/x', 403),
     ('/gradio_api/file=HTTP://EXAMPLE.ORG', 403), ('/gradio_api/file=data:text/html,x', 403),
     ('/gradio_api/file=ftp://x/y', 403), ('/gradio_api/proxy=https://x.hf.space/', 404),
-    ('/monitoring/summary', 404), ('/gradio_api/deep_link', 404)])
+    ('/monitoring/summary', 404), ('/openapi.json', 404), ('/gradio_api/deep_link', 404)])
 def test_addresses_are_not_fetched_for_anybody(path, status):
     assert ask(path)[0] == status
 
