@@ -79,9 +79,9 @@ if __name__ == '__main__':
         package_dir={'': '.'},
         package_data={'mmpd': ['.mim/*', '.mim/**/*'], 'mmpd.web': ['*.css']},
         entry_points={
-            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.{name}:main'
-                                for name in ('export', 'infer', 'make_consistent', 'test',
-                                             'train', 'web')],
+            'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.commands:{name}'
+                                for name in ('export', 'identify', 'infer', 'make_consistent',
+                                             'test', 'train', 'web')],
         },
         python_requires='>=3.10,<3.15',
         install_requires=requirements('core'),

@@ -30,7 +30,8 @@ def announce():
         raise ModuleNotFoundError(
             f'mmpd needs {error.name}, which is not installed. '
             'Into your own environment: "pip install mmpd[mmagic]", then "pip install --no-deps '
-            'mmcv-lite==2.1.0 mmagic==1.2.0"; the tested stack: "pip install --no-deps -r requirements/lock.txt".',
+            'mmcv-lite==2.1.0 mmagic==1.2.0"; the tested stack: "pip install --no-deps -r '
+            'requirements/lock.txt".',
             name=error.name) from error
     for name, module in LOCATIONS.items():
         registry = getattr(registries, name)

@@ -44,6 +44,8 @@ KINDS = {  # what no argument of the kind can be
     'counts': [*ANY, 3, True, None, [0], [-1], [1.5], ['a'], [NAN], [None], [10**9]],
     'numbers': ['text', NAN, INF, {}, [], object, True, None, [NAN], [INF], ['a'], [None], [[1]]],
     'positives': ['text', NAN, INF, {}, [], object, True, None, -1, 0, [NAN], [0], ['a'], [-1.0]],
+    'range': ['text', NAN, {}, [], object, True, 3, [0], [1, 0], [0, NAN], ['a', 'b'], [0, 1, 2],
+              [-1, 300], [None, 1]],
     'kernel': [*ANY, 3, True, None, ['a'], [NAN], [None], [0, 0], [INF, 1]],
     'mask': ['text', NAN, {}, [], object, None, [1, 0], [[2]], [[0, 0]], [[NAN]], [['a']], 3],
     'operators': ['text', NAN, {}, [], object, None, 3, [3], [dict(type='NoSuchType')], [None]],
@@ -75,7 +77,8 @@ EDIT = {'generator': 'config', 'pixel_loss': 'config', 'train_cfg': 'cfg', 'test
 GAN = {'discriminator': 'config?', 'gan_loss': 'config?', 'perceptual_loss': 'config?'}
 FIXED = {'in_size': 'count', 'out_size': 'count', 'in_kernel': 'name', 'out_kernel': 'name'}
 PAIR = {'gt_key': 'text', 'pred_key': 'text', 'collect_device': 'name', 'prefix': 'text'}
-HEAD = {'operator': 'operator', 'strength': 'fraction', 'mean': 'numbers', 'std': 'positives'}
+HEAD = {'operator': 'operator', 'strength': 'fraction', 'mean': 'numbers', 'std': 'positives',
+        'noise_std': 'not_negative?', 'bounds': 'range'}
 OPERATOR = {'scale': 'count', 'kernel': 'name', 'antialias': 'flag', 'border': 'name'}
 TEST = {'quantize': 'name', 'keep_raw': 'flag'}
 

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from ..operators.resolve import resolve_operator
 from ..postprocess.consistent import work_dtype
-from ..postprocess.correction import row_strips
 from ..utils.files import csv_text, remove_partial_files, write_atomically, write_partial
 from ..utils.rasters import Raster, any_size, encode_raster, read_raster
 from .consistent_pairs import file_hash
@@ -205,7 +204,7 @@ def make_consistent(lr, sr, gt, degradation, correction):
 
     result, unmatched = np.empty_like(sr.pixels), 0
     sums = dict.fromkeys(('lr_before', 'lr_after', 'gt_before', 'gt_after'), 0.)
-    for rows, lr_rows in row_strips(operator, sr.pixels.shape[0], sr.pixels[0].size):
+    for rows, lr_rows in correction.strips(operator, sr.pixels.shape[0], sr.pixels[0].size):
         x, y = part(sr, rows), part(lr, lr_rows)
         made, missed = correction(x, y, operator, most, getattr(torch, dtype.name, None))
         result[rows] = made[0].permute(1, 2, 0).reshape(result[rows].shape).numpy()

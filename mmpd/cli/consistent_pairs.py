@@ -153,8 +153,8 @@ def check_pair(stem, paths, args):
         return None, problems, warnings
     lr, sr, gt = rasters['lr'], rasters['sr'], rasters.get('gt')
     if all(a > b for a, b in zip(lr.size, sr.size, strict=True)):
-        problems.append('{}: the LR ({}x{}) is larger than the SR ({}x{}): are they swapped?'.format(
-            stem, *lr.size, *sr.size))
+        problems.append('{}: the LR ({}x{}) is larger than the SR ({}x{}): are they swapped?'
+                        .format(stem, *lr.size, *sr.size))
         return 'swapped', problems, warnings
     target = args.out / f'{stem}{output_suffix(paths["sr"])}'
     scale, resize = check_sizes(stem, lr, sr, args.resize_sr, problems)
@@ -200,9 +200,11 @@ def check_values(stem, scale, lr, sr, suffix, args, problems, warnings):
         if args.degradation is not None:
             operator = resolve_operator(dict(args.degradation, scale=scale), (), ())
             correction.library(operator, most)
-            if sr.pixels.size > LARGE and not getattr(operator, 'patch_mean', False):
+            strips = getattr(operator, 'patch_mean', False) and not correction.noise_std
+            if sr.pixels.size > LARGE and not strips:
                 warnings.append('{}: {}x{} is worked on as a whole, which takes much memory; only '
-                                'average_pooling and box work in strips'.format(stem, *sr.size))
+                                'average_pooling and box, without --noise-std, work in strips'
+                                .format(stem, *sr.size))
         if limits and correction.exact:
             low, high = lr.pixels.min(), lr.pixels.max()
             if low < limits[0] or high > limits[1]:

@@ -11,8 +11,10 @@ docs/make_consistent.md says more.
 """
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
+from ..errors import InputError
 from ..operators.library_resize import LIBRARIES
 from ..operators.resolve import prepare_operator, resolve_operator
 from ..postprocess.consistent import identified
@@ -95,18 +97,25 @@ def parse_args(argv=None):
 
 
 def find_operator(args, pairs):
-    """``--operator auto``: look at some pairs, evenly chosen."""
-    some = pairs[::-(-len(pairs) // MOST_PAIRS)]
+    """``--operator auto``: look at some pairs of the commonest scale, evenly chosen.
+
+    Raises:
+        InputError: There are none.
+    """
     kind = 'gt' if args.gt else 'sr'
+    usable = [pair for pair in pairs if pair.scale > 1 and (kind == 'gt' or not pair.resize)]
+    if not usable:
+        raise InputError('--operator auto: expected pairs of a scale of 2 or more whose sizes fit '
+                         'without --resize-sr')
+    scale = Counter(pair.scale for pair in usable).most_common(1)[0][0]
+    usable = [pair for pair in usable if pair.scale == scale]
+    some = usable[::-(-len(usable) // MOST_PAIRS)]
     with any_size():
-        images = [tuple(read_raster(pair.paths[name]).pixels for name in (kind, 'lr'))
-                  for pair in some if not pair.resize or kind == 'gt']
-    if not images:
-        raise ValueError('--operator auto: expected pairs whose sizes fit (not --resize-sr)')
+        images = [tuple(read_raster(pair.paths[name]).pixels for name in ('lr', kind))
+                  for pair in some]
     cfg, made_by, psnr = identified(images)
-    cfg.pop('scale', None)
     prepare_operator(cfg)
-    print(f'--operator auto: A = {cfg}, made by {args.made_by or made_by}, '
+    print(f'--operator auto: A = {cfg}, made by {args.made_by or made_by or "the likeliest"}, '
           f'PSNR(A({kind.upper()}), LR) {psnr:.2f} dB over {len(images)} pairs')
     return cfg, args.made_by or made_by
 

@@ -47,4 +47,5 @@ def refuse_spectrum(operator):
     """
     raise ArgumentError(
         'noise_std: expected an operator whose singular values are known (AveragePooling, '
-        f'SeparableResize, or a tight one such as Grayscale), got {operator!r}; set strength instead')
+        f'SeparableResize, or a tight one such as Grayscale), got {operator!r}; '
+        'set strength instead')

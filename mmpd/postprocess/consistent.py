@@ -7,7 +7,7 @@ from ..operators import resolve_operator
 from ..operators.resolve import infer_scale
 from ..utils.rasters import DTYPES, Raster, raster_from_pil, raster_to_pil
 from ..utils.validation import ArgumentError, refuse
-from .correction import Correction, named_operator, row_strips
+from .correction import Correction, named_operator
 
 __all__ = ['check_sizes', 'consistent', 'identified', 'work_dtype']
 
@@ -71,14 +71,27 @@ def identified(pairs):
     """The config of the A that made the LR of ``pairs``, and the library.
 
     Args:
-        pairs (list[tuple[ndarray, ndarray]]): Images (GT, or SR) and their LR, (H, W[, C]).
+        pairs (list[tuple[ndarray, ndarray]]): LR and images (GT, or SR), (h, w[, C]) and
+            (H, W[, C]), uint8, or uint16, which is looked at in 8 bits.
 
     Returns:
-        tuple[dict, str, float]: Config, library and PSNR(A(image), LR) in dB.
+        tuple[dict, str | None, float]: Config without scale, library (None for 16 bits: other
+        libraries make those) and PSNR(A(image), LR) in dB.
+
+    Raises:
+        ValueError: Floating point.
     """
     from . import identify
+    deep = pairs[0][0].dtype == np.uint16
+    if not deep and pairs[0][0].dtype != np.uint8:
+        raise ArgumentError("operator: 'auto' expected uint8 or uint16, got "
+                            f'{pairs[0][0].dtype}; name it')
+    if deep:
+        pairs = [tuple((array / 257).round().astype(np.uint8) for array in pair)
+                 for pair in pairs]
     best = identify(pairs)[0]
-    return dict(best.operator_cfg), best.made_by, best.psnr
+    cfg = {key: value for key, value in best.operator_cfg.items() if key != 'scale'}
+    return cfg, None if deep else best.made_by, best.psnr
 
 
 def check_sizes(size, lr_size):
@@ -104,7 +117,7 @@ def work_dtype(dtype):
 
 
 def _resolve(operator, correction, shape, lr_shape, device, pair):
-    """Operator and correction for images (N, C, H, W); ``pair()`` gives arrays to look at."""
+    """Operator and correction for images (N, C, H, W); ``pair()`` gives LR and image to look at."""
     check_sizes(shape[:1:-1], lr_shape[:1:-1])
     if operator == 'auto':
         operator, made_by, _ = identified([pair()])
@@ -168,13 +181,14 @@ def _arrays(image, lr, operator, correction):
         return torch.from_numpy(array[:, rows].astype(str(wide)[6:])).permute(0, 3, 1, 2)
 
     shapes = [(len(a), a.shape[3], *a.shape[1:3]) for a in (x, y)]
-    operator, correction = _resolve(operator, correction, *shapes, 'cpu',
-                                    lambda: (np.squeeze(x[0]), np.squeeze(y[0])))
+    operator, correction = _resolve(
+        operator, correction, *shapes, 'cpu',
+        lambda: tuple(a[0, ..., 0] if a.shape[3] == 1 else a[0] for a in (y, x)))
     result, unmatched = np.empty_like(flat(image)), 0
     if alpha:
         result[..., -1] = flat(image)[..., -1]
     target = result[..., :x.shape[3]]
-    for rows, lr_rows in row_strips(operator, x.shape[1], x[0, 0].size * len(x)):
+    for rows, lr_rows in correction.strips(operator, x.shape[1], x[0, 0].size * len(x)):
         made, missed = correction(part(x, rows), part(y, lr_rows), operator, most,
                                   getattr(torch, image.dtype.name, None))
         target[:, rows] = made.permute(0, 2, 3, 1).numpy()
@@ -200,7 +214,8 @@ def _tensors(image, lr, operator, correction):
     wide = torch.float64 if not floating or torch.float64 in (x.dtype, y.dtype) else torch.float32
     operator, correction = _resolve(
         operator, correction, x.shape, y.shape, x.device, lambda: tuple(
-            np.squeeze(t[0].detach().permute(1, 2, 0).cpu().numpy()) for t in (x, y)))
+            t[0, 0].cpu().numpy() if t.shape[1] == 1 else t[0].permute(1, 2, 0).cpu().numpy()
+            for t in (y.detach(), x.detach())))
     made, unmatched = correction(x.to(wide), y.to(x.device, wide), operator, most, image.dtype)
     made = made.to(image.dtype)
     if alpha is not None:

@@ -123,6 +123,12 @@ class Correction:
             refuse('bounds', f'two integers in 0..{most}', self.bounds)
         return int(low), int(high)
 
+    def strips(self, operator, height, values_per_row):
+        """:func:`row_strips`; one with ``noise_std``, whose weight all of the image decides."""
+        if self.noise_std:
+            return [(slice(None), slice(None))]
+        return row_strips(operator, height, values_per_row)
+
     def library(self, operator, most):
         """The library whose rounding counts: ``made_by``, or the likeliest one.
 

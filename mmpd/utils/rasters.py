@@ -18,8 +18,8 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from .images import SUFFIXES, Refused, is_wide, opened
 
-__all__ = ['RASTERS', 'Raster', 'any_size', 'encode_raster', 'output_suffix', 'profile_name', 'raster_from_pil',
-           'raster_to_pil', 'read_raster']
+__all__ = ['RASTERS', 'Raster', 'any_size', 'encode_raster', 'output_suffix', 'profile_name',
+           'raster_from_pil', 'raster_to_pil', 'read_raster']
 
 RASTERS = (*SUFFIXES, '.npy')
 TIFFS = ('.tif', '.tiff')

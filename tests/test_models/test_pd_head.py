@@ -17,6 +17,7 @@ from mmpd.operators import (
     Masking,
     SeparableResize,
     consistent_uint8,
+    replace_range,
 )
 from mmpd.operators.base import DeferredCheck
 
@@ -144,6 +145,58 @@ def test_mean_and_std_per_channel():
         PDHead(BlockCompressedSensing(0.25, 4), mean=mean.tolist())(raw, torch.zeros(1, 12, 4, 4))
 
 
+NORMALISATIONS = [dict(), dict(mean=0.0, std=255.0), dict(mean=0.0, std=1.0),
+                  dict(mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))]
+
+
+@pytest.mark.parametrize('normalisation', NORMALISATIONS, ids=str)
+@pytest.mark.parametrize('operator', [AveragePooling(4), SeparableResize(4),
+                                      Grayscale((0.2, 0.2, 0.2))], ids=str)
+def test_noise_and_bounds_are_in_grey_levels(operator, normalisation):
+    """Whatever the images are normalised with."""
+    generator = torch.Generator().manual_seed(0)
+    raw, truth = torch.rand(2, 2, 3, 16, 16, generator=generator, dtype=torch.float64) * 255
+    raw = (raw - 128) * 1.2 + 128
+    lr = operator.A(truth)
+    mean, std = (torch.tensor(normalisation.get(key, 127.5), dtype=torch.float64).view(1, -1, 1, 1)
+                 for key in ('mean', 'std'))
+    if lr.shape[1] == 1 and mean.numel() > 1:
+        pytest.skip('one grey value cannot be normalised for three channels')
+    for options in (dict(noise_std=20), dict(bounds=(0, 255)), dict(bounds=(16, 235), strength=0.5),
+                    dict(noise_std=20, bounds=(0, 255))):
+        head = PDHead(operator, **options, **normalisation)
+        result = head((raw - mean) / std, (lr - mean) / std) * std + mean
+        expected = replace_range(raw, lr, operator, **options)
+        torch.testing.assert_close(result, expected, rtol=0, atol=0.03)  # of the iteration
+        if 'bounds' in options:
+            low, high = options['bounds']
+            assert low - 1e-9 < result.min() and result.max() < high + 1e-9
+        else:
+            torch.testing.assert_close(result, expected, rtol=0, atol=1e-9)
+    for text in ('by noise_std 20', 'within [0, 255]'):
+        assert text in repr(head)
+
+
+def test_bounds_in_training():
+    """Nothing is left to clip, and what a bound holds learns nothing."""
+    raw, lr, _ = batch(AveragePooling(4))
+    raw = (raw * 2).requires_grad_()
+    result = PDHead(bounds=(0, 255)).train()(raw, lr)
+    assert result.abs().max() <= 1 and (PDHead()(raw, lr).abs() > 1).any()
+    torch.testing.assert_close(AveragePooling(4).A(result), lr, rtol=0, atol=1e-6)
+    result.square().sum().backward()
+    held = result.abs() == 1
+    assert held.any() and not raw.grad[held].any() and raw.grad[~held].abs().sum() > 0
+    with pytest.raises(ValueError, match='bounds: with SeparableResize.* are for inference'):
+        PDHead(SeparableResize(4), bounds=(0, 255)).train()(raw, lr)
+
+
+def test_an_lr_outside_the_bounds_is_refused():
+    raw, lr, _ = batch(AveragePooling(4))
+    with pytest.raises(ValueError, match='bounds: expected a range that holds the LR'):
+        PDHead(bounds=(0, 1))(raw, lr)
+
+
 def test_checkpoints_do_not_change():
     head = PDHead(dict(type='SeparableResize', scale=4))
     assert not head.state_dict() and not list(head.parameters())
@@ -185,6 +238,11 @@ def test_overflow_in_mixed_precision_training_is_left_to_the_scaler():
     (dict(strength=-0.1), 'strength'),
     (dict(strength=float('nan')), 'strength'),
     (dict(strength='0.5'), "strength: expected a number in .*, got '0.5'"),
+    (dict(noise_std=-1), r'noise_std: expected a number in \[0, 255\], got -1'),
+    (dict(noise_std=5, strength=0.5), 'strength: expected 1 beside noise_std=5'),
+    (dict(bounds=(-1, 1)), r'bounds: expected a number in \[0, 255\], got -1'),
+    (dict(bounds=(255, 0)), 'bounds: expected the lower bound first'),
+    (dict(bounds=255), 'bounds: expected a sequence of 2 values, got 255'),
     (dict(std=0), 'std'),
     (dict(std=(1., float('nan'), 1.)), 'std'),
     (dict(operator=dict(type='Nothing')), "unknown type 'Nothing'"),

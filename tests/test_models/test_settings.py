@@ -26,12 +26,26 @@ def build(**kwargs):
     (dict(pd_head=dict(type='NoSuchHead')), r"pd_head\.type: expected one of PDHead, got 'NoSuch"),
     (dict(pd_head=dict(operater=dict(type='CEM', scale=4))),
      r"pd_head\.operater.*did you mean 'operator'"),
+    (dict(pd_head=dict(bound=(0, 255))), r"pd_head\.bound.*did you mean 'bounds'"),
+    (dict(pd_head=dict(noise_sdt=5)), r"pd_head\.noise_sdt.*did you mean 'noise_std'"),
+    (dict(pd_head=dict(bounds=(255, 0))), 'bounds: expected the lower bound first'),
+    (dict(pd_head=dict(noise_std=5, strength=0.5)), 'strength: expected 1 beside noise_std=5'),
+    (dict(pd_head=dict(noise_std=5), test_cfg=dict(quantize='consistent')),
+     r"quantize='consistent' would undo pd_head\.noise_std=5"),
     (dict(test_cfg=dict(keep_raw='False')), r'test_cfg\.keep_raw: expected True or False'),
     (dict(train_cfg=dict(disc_steps=0)), r'train_cfg\.disc_steps: expected an integer of at least'),
 ])
 def test_settings_that_would_be_ignored(given, message):
     with pytest.raises(InputError, match=message):
         tiny_model(**given)
+
+
+def test_noise_and_bounds_by_config():
+    model = tiny_model(pd_head=dict(bounds=(0, 255)))
+    assert model.pd_head.bounds == (0, 255) and model.quantize == 'consistent'
+    model = tiny_model(pd_head=dict(noise_std=5, bounds=[0, 255]))
+    assert model.pd_head.noise_std == 5 and model.quantize == 'clip'
+    assert tiny_model(pd_head=dict(noise_std=0)).quantize == 'consistent'
 
 
 def test_plain_models_too():

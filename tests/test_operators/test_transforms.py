@@ -93,8 +93,9 @@ def test_compile_without_a_graph_break(size, dtype):
     torch.testing.assert_close(*results, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize('operator', (SeparableResize(4), CEM(4), Grayscale(), Masking(torch.eye(16)),
-                                      BlockCompressedSensing(0.25, block=8)), ids=str)
+@pytest.mark.parametrize('operator', (
+    SeparableResize(4), CEM(4), Grayscale(), Masking(torch.eye(16)),
+    BlockCompressedSensing(0.25, block=8)), ids=str)
 def test_other_operators_compile_without_a_graph_break(operator):
     torch._dynamo.reset()
     (x, _), (z, _) = case(16, channels=3), case(16, seed=1, channels=3)

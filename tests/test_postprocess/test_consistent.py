@@ -11,7 +11,7 @@ from PIL import Image
 
 import mmpd
 from mmpd import postprocess
-from mmpd.operators import AveragePooling, SeparableResize
+from mmpd.operators import AveragePooling, SeparableResize, replace_range
 from mmpd.postprocess.correction import Correction, likeliest_library, row_strips
 
 
@@ -149,6 +149,29 @@ def test_strength_blends_and_rounds():
     assert unmatched == (np.abs(pooled(results[1], 4) / 16 - lr) > 0.5).sum() > 0
 
 
+def test_noise_std_is_that_of_replace_range(monkeypatch):
+    sr, lr = picture((64, 32, 3)), picture((16, 8, 3), seed=1)
+    x, y = (torch.from_numpy(a.astype(float)).permute(2, 0, 1)[None] for a in (sr, lr))
+    monkeypatch.setattr(postprocess.correction, 'VALUES', 32 * 3 * 4)  # the weight needs it whole
+    for operator in (AveragePooling(4), SeparableResize(4)):
+        expected = replace_range(x, y, operator, noise_std=12.)
+        result = mmpd.consistent(sr, lr, operator, noise_std=12.)
+        np.testing.assert_array_equal(
+            result, expected.clamp(0, 255).round()[0].permute(1, 2, 0).numpy())
+        floats = mmpd.consistent(x, y, operator, noise_std=12.)
+        torch.testing.assert_close(floats, expected)
+        assert (result != mmpd.consistent(sr, lr, operator)).any()
+        np.testing.assert_array_equal(mmpd.consistent(sr, lr, operator, noise_std=0),
+                                      mmpd.consistent(sr, lr, operator))
+
+
+@pytest.mark.parametrize('operator', ['average_pooling', 'bicubic'])
+def test_bounds_of_floats(operator):
+    sr, lr = picture((16, 16, 3), np.float32), picture((4, 4, 3), np.float32, 1).clip(0.3, 0.7)
+    result = mmpd.consistent(sr, lr, operator, bounds=(0.2, 0.8))
+    assert result.min() >= 0.2 - 1e-6 and result.max() <= 0.8 + 1e-6 and (sr > 0.8).any()
+
+
 def test_bounds_hold_and_the_lr_is_still_given_back():
     sr = picture((16, 16, 1))
     lr = picture((4, 4, 1), seed=1).clip(16, 235)
@@ -214,11 +237,17 @@ def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     sr, lr = picture((16, 16, 3)), picture((4, 4, 3), seed=1) // 2 + 60
     result = mmpd.consistent(sr, lr)
-    np.testing.assert_array_equal(seen[0][0], sr)
-    np.testing.assert_array_equal(seen[0][1], lr)
+    np.testing.assert_array_equal(seen[0][0], lr)
+    np.testing.assert_array_equal(seen[0][1], sr)
     np.testing.assert_array_equal(result, mmpd.consistent(sr, lr, 'bicubic', made_by='pil'))
     mmpd.consistent(torch.from_numpy(sr)[..., 0][None], torch.from_numpy(lr)[..., 0][None])
-    np.testing.assert_array_equal(seen[1][0], sr[..., 0])
+    np.testing.assert_array_equal(seen[1][1], sr[..., 0])
+    deep = [array.astype(np.uint16) * 257 for array in (sr, lr)]  # in 8 bits, but not their library
+    result = mmpd.consistent(*deep)
+    np.testing.assert_array_equal(seen[2][1], sr)
+    np.testing.assert_array_equal(result, mmpd.consistent(*deep, 'bicubic', made_by='float'))
+    with pytest.raises(ValueError, match="'auto' expected uint8 or uint16, got float32"):
+        mmpd.consistent(*(array.astype(np.float32) for array in (sr, lr)))
 
 
 U8, U16 = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint16)

@@ -85,6 +85,17 @@ def test_in_an_environment_of_four_packages(site, tmp_path):
         assert next(csv.DictReader(file))['lr_values_unmatched'] == '0'
 
 
+@pytest.mark.parametrize('name, package', [('train', 'mmengine'), ('test', 'mmengine'),
+                                           ('infer', 'yaml')])
+def test_commands_that_need_mmagic_say_so_in_one_line(site, tmp_path, name, package):
+    code = f'import sys; from mmpd.cli import commands; sys.exit(commands.{name}())'
+    done = subprocess.run(
+        [sys.executable, '-S', '-c', code, 'x', '-i', 'lr', '-o', 'sr'], cwd=tmp_path, text=True,
+        capture_output=True, timeout=200, env={'PYTHONPATH': str(site), 'PATH': os.environ['PATH']})
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert f'mmpd-{name} needs {package}, which is not installed: pip' in done.stderr
+
+
 def test_the_requirements_of_mmagic_include_those_of_the_core():
     lines = {name: set((ROOT / 'requirements' / f'{name}.txt').read_text().splitlines())
              for name in ('core', 'runtime')}

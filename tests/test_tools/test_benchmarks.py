@@ -139,3 +139,30 @@ def test_pd_head_refuses(pd_head, capsys, arguments, message):
     with pytest.raises(SystemExit) as info:
         pd_head.main(arguments)
     assert info.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_noise_table(tmp_path, capsys):
+    tool = load_script('tools/benchmark/noise.py')
+    folder = tmp_path / 'gt'
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 10, 3), dtype=np.uint8)
+    Image.fromarray(pixels.repeat(6, 0).repeat(6, 1)).save(folder / 'a.png')
+    out = tmp_path / 'noise.md'
+    arguments = ['--gt', str(folder), '--sigmas', '0', '50', '--jpeg', '50']
+    assert tool.main([*arguments, '--out', str(out)]) == 0
+    text = out.read_text()
+    assert text.strip() in capsys.readouterr().out and text.count('| σ = 0 |') == 4
+    for table in text.split('## ')[1:]:
+        rows = {line.split(' | ')[0].strip('| '): line.split(' | ')[1:]
+                for line in table.splitlines()[4:] if line.startswith('|')}
+        assert set(rows) == {'σ = 0', 'σ = 50', 'rounded to 8 bits', 'JPEG, quality 50'}
+        _, raw, full, best, ours = rows['σ = 0']
+        assert full == best.split()[0] == ours.strip(' |') and float(full) > float(raw)
+        assert float(rows['σ = 50'][4].strip(' |')) > float(rows['σ = 50'][2])
+        assert rows['σ = 50'][0] == '50.00' and float(rows['JPEG, quality 50'][0]) > 1
+    (folder / 'a.png').unlink()
+    assert tool.main(arguments) == 2
+    assert 'expected pictures' in capsys.readouterr().err
+    for wrong in (['--sigmas', '-1'], ['--scale', '1'], ['--jpeg', '0'], ['--gt', 'nosuch']):
+        with pytest.raises(SystemExit, match='2'):
+            tool.main(wrong)

@@ -213,7 +213,7 @@ def test_output_must_not_be_an_input(tool, data, capsys):
 @pytest.mark.parametrize('make, message', [
     (lambda path: path.write_bytes(b'no image'), 'not a readable image'),
     (lambda path: path.write_bytes(path.read_bytes()[:200]), 'a.png'),
-    (lambda path: Image.new('P', (32, 32)).save(path), 'with or without alpha) or bands, got mode P'),
+    (lambda path: Image.new('P', (32, 32)).save(path), 'alpha) or bands, got mode P'),
     (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path),
      'a: LR is RGB but SR is 16-bit L'),
     # Pillow reads the next one as RGB, dropping eight bits

@@ -135,7 +135,8 @@ def nan(path):
     ('x.tif', lambda p: Image.new('L', (4, 4)).save(
         p, save_all=True, append_images=[Image.new('L', (4, 4))]), 'got 2 frames'),
     ('x.tif', lambda p: Image.new('CMYK', (4, 4)).save(p), 'got mode CMYK'),
-    ('x.tif', lambda p: tifffile.imwrite(p, np.zeros((8, 8), np.int16)), 'got signed or 32-bit integers'),
+    ('x.tif', lambda p: tifffile.imwrite(p, np.zeros((8, 8), np.int16)),
+     'got signed or 32-bit integers'),
     ('x.png', lambda p: Image.new('P', (4, 4)).save(p), 'got mode P'),
 ])
 def test_refusals(tmp_path, name, make, message):

@@ -47,9 +47,9 @@ class PDMixin:
             is the LR exactly, ``'clip'`` (default with less strength or a
             ``noise_std``) clips and rounds (the paper's evaluation), ``'none'``
             keeps the clipped float image, as MMagic does. An LR that is not
-            8-bit is clipped and rounded too, with a warning. ``made_by``: the library whose 8-bit resize made
-            the LR and has to give it back, see :func:`consistent_uint8`; by
-            default A x is rounded once, as :class:`LRSynthesis` does.
+            8-bit is clipped and rounded too, with a warning. ``made_by``: the
+            library whose 8-bit resize made the LR and has to give it back, see
+            :func:`consistent_uint8`; by default A x is rounded once, as :class:`LRSynthesis` does.
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
 

@@ -110,7 +110,7 @@ class PDHead(nn.Module):
 
     @property
     def strength_text(self):
-        """'1', '0.5', 'by noise_std 5', '1 within [0, 255]': for records of how images were made."""
+        """'1', 'by noise_std 5', '1 within [0, 255]': for records of how images were made."""
         text = f'by noise_std {self.noise_std:g}' if self.noise_std else f'{self.strength:g}'
         return text if self.bounds is None else text + ' within [{:g}, {:g}]'.format(*self.bounds)
 

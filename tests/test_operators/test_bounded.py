@@ -1,0 +1,420 @@
+"""PD inside the image range: optimality, consistency, derivatives, saturated LR, any operator."""
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    BlockCompressedSensing,
+    Grayscale,
+    Masking,
+    SeparableResize,
+    average_pool,
+    bounded,
+    consistent_uint8,
+    pooling_decomposition,
+    replace_range,
+    replicate,
+)
+from mmpd.operators.alternating import alternating_projections
+from mmpd.operators.bounded import bounded_projection
+
+BOUNDS = (-1.0, 1.0)
+WIDE = pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-13), (torch.float32, 1e-6)])
+
+
+def case(scale, seed=0, spread=0.9, dtype=torch.float64, size=(2, 3, 4, 5)):
+    """An image, many patches of which leave [-1, 1], and an LR inside it, some of it at a bound."""
+    n, c, h, w = size
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=torch.float64) * spread
+    y = torch.rand(size, generator=generator, dtype=torch.float64) * 2 - 1
+    y[0, 0, 0, 0], y[-1, -1, -1, -1] = BOUNDS
+    return x.to(dtype), y.to(dtype)
+
+
+def patches(image, scale):
+    n, c, height, width = image.shape
+    image = image.reshape(n, c, height // scale, scale, width // scale, scale)
+    return image.transpose(3, 4).reshape(-1, scale * scale)
+
+
+def one_by_one(x, y, scale, low, high):
+    """Each patch by a root finder of its own: clip(x + t) with the mean y."""
+    result = []
+    for patch, mean in zip(patches(x, scale).double().numpy(), y.double().flatten().tolist(),
+                           strict=True):
+        def excess(t, patch=patch, mean=mean):
+            return np.clip(patch + t, low, high).mean() - mean
+
+        span = (low - patch.max() - 1, high - patch.min() + 1)
+        t = span[mean >= high] if mean in (low, high) else brentq(excess, *span, xtol=1e-15)
+        result.append(np.clip(patch + t, low, high))
+    return torch.as_tensor(np.array(result))
+
+
+@WIDE
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize('scale', (1, 2, 3, 8))
+def test_equals_a_root_finder(scale, memory, dtype, tolerance):
+    x, y = case(scale, dtype=dtype)
+    result = replace_range(x.contiguous(memory_format=memory), y, AveragePooling(scale),
+                           bounds=BOUNDS)
+    assert result.dtype == dtype and result.is_contiguous(memory_format=memory)
+    torch.testing.assert_close(patches(result, scale).double(), one_by_one(x, y, scale, *BOUNDS),
+                               rtol=0, atol=20 * tolerance)
+
+
+@WIDE
+@pytest.mark.parametrize('scale', (2, 8))
+def test_consistent_in_range_and_optimal(scale, dtype, tolerance):
+    """The conditions of Karush, Kuhn and Tucker, with a multiplier for each mean and each bound."""
+    x, y = case(scale, dtype=dtype)
+    result = pooling_decomposition(x, y, scale, bounds=BOUNDS)
+    low, high = BOUNDS
+    assert low <= result.min() and result.max() <= high  # to the last bit
+    torch.testing.assert_close(average_pool(result, scale), y, rtol=0, atol=4 * tolerance)
+    move, result = patches(result - x, scale), patches(result, scale)
+    for moved, pixels in zip(move, result, strict=True):
+        inside, at_low, at_high = (pixels > low) & (pixels < high), pixels == low, pixels == high
+        if not inside.any():
+            continue
+        shift = moved[inside]  # the gradient of |x̂ - x|² / 2: equal inside, pushed by the bounds
+        assert shift.max() - shift.min() < 20 * tolerance
+        assert (moved[at_low] > shift.min() - 20 * tolerance).all()
+        assert (moved[at_high] < shift.max() + 20 * tolerance).all()
+    assert ((result == low).sum(1) + (result == high).sum(1) > 0).any()
+
+
+def test_never_farther_than_any_other_image_that_is_possible():
+    x, y = case(4)
+    result = pooling_decomposition(x, y, 4, bounds=BOUNDS)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        other = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+        other = bounded_projection(other, y, 4, *BOUNDS)
+        assert (result - x).norm() < (other - x).norm()
+        assert ((x - result) * (other - result)).sum() < 1e-10  # convex: an obtuse angle
+    clipped = pooling_decomposition(x, y, 4).clamp(*BOUNDS)
+    assert (average_pool(clipped, 4) - y).abs().max() > 0.1  # what clipping would do
+
+
+def test_what_stays_in_range_is_plain_pd_bit_for_bit():
+    x, y = case(8, spread=0.2, dtype=torch.float32, size=(1, 3, 20, 20))  # more than SMALL
+    y = y.clamp(-0.5, 0.5)
+    plain = pooling_decomposition(x, y, 8)
+    leaves = (patches(plain, 8).abs() > 1).any(1)
+    assert 0 < leaves.sum() < len(leaves) / 2
+    result = pooling_decomposition(x, y, 8, bounds=BOUNDS)
+    assert torch.equal(patches(result, 8)[~leaves], patches(plain, 8)[~leaves])
+    assert not torch.equal(patches(result, 8)[leaves], patches(plain, 8)[leaves].clamp(-1, 1))
+    assert torch.equal(pooling_decomposition(x, y, 8, bounds=(-50, 50)), plain)
+
+
+def test_balanced_clipping_is_seen():
+    """As much is cut off above as below: the mean is right without any further shift."""
+    x = torch.tensor([[-1.5, -0.5, 0.5, 1.5]]).view(1, 1, 2, 2).requires_grad_()
+    result = pooling_decomposition(x, torch.zeros(1, 1, 1, 1), 2, bounds=BOUNDS)
+    assert result.flatten().tolist() == [-1, -0.5, 0.5, 1]
+    (result.flatten() * torch.tensor([1., 2., 4., 8.])).sum().backward()
+    assert x.grad.flatten().tolist() == [0, -1, 1, 0]
+
+
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16))
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+def test_half_precision(dtype, memory):
+    x, y = case(4)
+    half = x.to(dtype).contiguous(memory_format=memory)
+    result = pooling_decomposition(half, y.float(), 4, bounds=BOUNDS)
+    assert result.dtype == dtype and result.abs().max() <= 1
+    expected = pooling_decomposition(half.double(), y, 4, bounds=BOUNDS)
+    torch.testing.assert_close(result.double(), expected, rtol=0,
+                               atol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+def test_in_place_and_in_parts(monkeypatch, memory):
+    x, y = case(4, dtype=torch.float32)
+    expected = pooling_decomposition(x, y, 4, bounds=BOUNDS)
+    monkeypatch.setattr(bounded, 'TEMPORARY_BYTES', 1)  # a patch at a time
+    written = x.clone(memory_format=torch.preserve_format).contiguous(memory_format=memory)
+    result = pooling_decomposition(written, y, 4, inplace=True, bounds=BOUNDS)
+    assert result.data_ptr() == written.data_ptr()
+    torch.testing.assert_close(written, expected, rtol=0, atol=1e-6)
+
+
+def test_a_saturated_lr_fills_its_patch():
+    x, _ = case(4)
+    y = torch.tensor(BOUNDS, dtype=x.dtype).repeat(60).view(2, 3, 4, 5)
+    x.requires_grad_(), y.requires_grad_()
+    result = pooling_decomposition(x, y, 4, bounds=BOUNDS)
+    assert torch.equal(result, replicate(y, 4))
+    result.square().sum().backward()
+    assert not x.grad.any() and not y.grad.any()
+
+
+def test_a_saturated_lr_holds_an_image_that_needs_no_change():
+    x = torch.full((1, 1, 2, 2), -1.0, requires_grad=True)
+    result = pooling_decomposition(x, torch.full((1, 1, 1, 1), -1.0), 2, bounds=BOUNDS)
+    result[0, 0, 0, 0].backward()
+    assert torch.equal(result, x) and not x.grad.any()
+
+
+@pytest.mark.parametrize('bad', (-1.01, 1.01))
+def test_an_lr_outside_is_refused(bad):
+    x, y = case(2)
+    y[0, 0, 1, 1] = bad
+    with pytest.raises(ValueError, match=r'bounds: expected a range that holds the LR, whose '
+                                         r'values are in \[.*, got \(-1.0, 1.0\)'):
+        pooling_decomposition(x, y, 2, bounds=BOUNDS)
+    for options in (dict(check=False), dict(noise_std=0.01), dict(strength=0.999)):
+        result = pooling_decomposition(x, y, 2, bounds=BOUNDS, **options)
+        assert result.abs().max() <= 1
+    y[0, 0, 1, 1] = np.sign(bad) * 1.0001  # what normalising leaves
+    result = pooling_decomposition(x, y, 2, bounds=BOUNDS)
+    assert (average_pool(result, 2)[0, 0, 1, 1] - np.sign(bad)).abs() < 1e-12
+
+
+def test_less_strength_aims_between_the_two_measurements():
+    x, y = case(4)
+    measured = average_pool(x, 4)
+    for options, target in ((dict(strength=0.3), measured + 0.3 * (y - measured)),
+                            (dict(strength=0), measured),
+                            (dict(noise_std=0.0), y)):
+        result = pooling_decomposition(x, y, 4, bounds=BOUNDS, **options)
+        torch.testing.assert_close(average_pool(result, 4), target.clamp(-1, 1), rtol=0,
+                                   atol=1e-12)
+    noisy = pooling_decomposition(x, y, 4, bounds=BOUNDS, noise_std=0.3)
+    plain = pooling_decomposition(x, y, 4, noise_std=0.3)
+    torch.testing.assert_close(average_pool(noisy, 4), average_pool(plain, 4).clamp(-1, 1), rtol=0,
+                               atol=1e-12)
+
+
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize('strength', (1.0, 0.6))
+def test_gradients(strength, memory):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, generator=generator)
+    x = x.contiguous(memory_format=memory).requires_grad_()
+    y = torch.rand(1, 2, 2, 2, dtype=torch.float64, generator=generator) * 1.8 - 0.9
+    y.requires_grad_()
+
+    def function(a, b):
+        return AveragePooling(2).project(a, b, strength, bounds=BOUNDS)
+
+    leaves = pooling_decomposition(x, y, 2).abs() > 1
+    assert 0 < leaves.sum() < leaves.numel() / 2
+    assert torch.autograd.gradcheck(function, (x, y), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda a, b: function(a, b)**2, (x, y),
+                                        check_fwd_over_rev=True)
+
+
+def test_the_closed_form_of_the_derivative():
+    """dx̂ = dx - mean_F(dx) + (n / |F|) dy on the free pixels F, 0 where a bound holds."""
+    x, y = case(4)
+    dx, dy = case(4, seed=1)
+    result, moved = torch.func.jvp(
+        lambda a, b: pooling_decomposition(a, b, 4, bounds=BOUNDS), (x, y), (dx, dy))
+    for pixels, change, given, known in zip(
+            *(patches(image, 4) for image in (result, moved, dx)), dy.flatten(), strict=True):
+        free = pixels.abs() < 1
+        expected = torch.zeros_like(given)
+        if free.any():
+            expected[free] = given[free] - given[free].mean() + 16 / free.sum().item() * known
+        torch.testing.assert_close(change, expected, rtol=0, atol=1e-12)
+
+
+def test_gradient_is_plain_pds_where_nothing_leaves():
+    x, y = case(4, spread=0.01)
+    y, weight = y * 0.5, torch.randn_like(x)
+    x.requires_grad_()
+    found, wanted = (torch.autograd.grad((pooling_decomposition(x, y, 4, **options) * weight).sum(),
+                                         x)[0] for options in (dict(bounds=BOUNDS), {}))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
+
+
+def formula(x, y):
+    """In operations that torch can differentiate, vectorise and compile."""
+    return bounded._plainly(x, y, 4, *BOUNDS)
+
+
+def ours(x, y):
+    return AveragePooling(4).project(x, y, bounds=BOUNDS)
+
+
+def assert_same(actual, expected, tolerance=1e-11):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@WIDE
+@pytest.mark.parametrize('scale', (1, 3, 8))
+def test_two_ways_agree(scale, dtype, tolerance):
+    x, y = case(scale, dtype=dtype)
+    assert_same(bounded._plainly(x, y, scale, *BOUNDS),
+                pooling_decomposition(x, y, scale, bounds=BOUNDS), 40 * tolerance)
+
+
+@pytest.mark.parametrize('in_dims', ((0, 0), (0, None), (None, 0), (2, 1)))
+def test_vmap_and_its_gradients(in_dims):
+    pairs = [case(4, seed, size=(1, 2, 3, 3)) for seed in range(3)]
+    x, y = (torch.stack([pair[k] for pair in pairs], dim) if dim is not None else pairs[0][k]
+            for k, dim in enumerate(in_dims))
+    assert_same(torch.func.vmap(ours, in_dims)(x, y), torch.func.vmap(formula, in_dims)(x, y))
+    found, wanted = (torch.func.vmap(torch.func.grad(lambda a, b, f=f: (f(a, b)**3).sum(), (0, 1)),
+                                     in_dims)(x, y) for f in (ours, formula))
+    assert_same(found, wanted)
+
+
+def test_transforms_of_torch_func():
+    point, tangent = case(4, size=(1, 2, 3, 3)), case(4, 1, size=(1, 2, 3, 3))
+    assert_same(torch.func.jvp(ours, point, tangent), torch.func.jvp(formula, point, tangent))
+    (_, found), (_, wanted) = (torch.func.vjp(f, *point) for f in (ours, formula))
+    assert_same(found(tangent[0]), wanted(tangent[0]))
+    found, wanted = (torch.func.jvp(torch.func.grad(lambda a, b, f=f: (f(a, b)**3).sum(), (0, 1)),
+                                    point, tangent)[1] for f in (ours, formula))
+    assert_same(found, wanted)
+
+
+def test_compile_without_a_graph_break_and_shapes_without_data():
+    torch._dynamo.reset()
+    x, y = case(4, size=(1, 2, 3, 3))
+    results = []
+    for function in (torch.compile(ours, fullgraph=True, backend='aot_eager'), ours):
+        a, b = x.clone().requires_grad_(), y.clone().requires_grad_()
+        value = function(a, b)
+        (value**3).sum().backward()
+        results.append((value.detach(), a.grad, b.grad))
+    assert_same(*results)
+    assert ours(x.to('meta'), y.to('meta')).shape == x.shape
+
+
+@pytest.mark.parametrize('culprit', (0, 1))
+def test_nan(culprit):
+    pair = case(4)
+    pair[culprit][0, 0, 1, 1] = float('nan')
+    with pytest.raises(ValueError, match='expected finite values, got 1 NaN'):
+        ours(*pair)
+    result = AveragePooling(4).project(*pair, check=False, bounds=BOUNDS)
+    bad = patches(result, 4).isnan().any(1)
+    assert bad.sum() == 1  # its patch, and no other
+    assert patches(result, 4)[~bad].abs().max() <= 1
+
+
+def test_nothing_is_left_to_clip_in_the_8_bit_file():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, 32, 32, generator=generator) * 120 + 128
+    lr = (torch.rand(1, 3, 4, 4, generator=generator) * 255).round()
+    lr[0, 0, 0, 0], lr[0, 1, 1, 1] = 0, 255
+    operator = AveragePooling(8)
+    result = operator.project(x, lr, bounds=(0, 255))
+    saved, unmatched = consistent_uint8(result, lr, operator, return_unmatched=True)
+    assert unmatched == 0 and torch.equal(average_pool(saved.double(), 8), lr.double())
+    assert (saved - result).abs().max() < 1  # rounding alone
+    plain = consistent_uint8(operator.project(x, lr), lr, operator)
+    assert (saved.double() - x).square().sum() <= (plain.double() - x).square().sum() * 1.0001
+    # and rounding it as any program does loses no more than rounding can
+    assert (average_pool(result.round().double(), 8) - lr).abs().max() < 0.5
+
+
+# -- other operators
+
+
+@pytest.mark.parametrize('operator, shape', [
+    (SeparableResize(4), (2, 3, 16, 24)), (SeparableResize(4, 'lanczos'), (1, 1, 16, 16)),
+    (Grayscale(), (2, 3, 5, 6)), (Masking([[1, 0], [0, 1]]), (1, 3, 2, 2)),
+    (BlockCompressedSensing(0.25, 4), (1, 2, 8, 8))], ids=str)
+def test_alternating_projections_find_the_nearest(operator, shape):
+    """Optimal where x̂ = clip(x + q) with q in the range of A†, as is checked by least squares."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 0.6 + 0.5
+    y = operator.A(torch.rand(shape, generator=generator, dtype=torch.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        result = operator.project(x, y, bounds=(0, 1))
+    assert 0 <= result.min() and result.max() <= 1
+    assert (operator.project(x, y) - x.clamp(0, 1)).abs().max() > 0.1
+    assert (operator.A(result) - y).abs().max() <= 1e-4
+    for _ in range(20):  # any other image of that kind is farther, at an obtuse angle
+        other = torch.rand(shape, generator=generator, dtype=torch.float64)
+        other = operator.project(other, y, bounds=(0, 1))
+        assert ((x - result) * (other - result)).sum() < 2e-3 * x.numel()**0.5
+
+
+def test_alternating_projections_equal_the_exact_ones():
+    x, y = case(4)
+    operator = AveragePooling(4)
+    result = alternating_projections(x, y, operator.A, operator.A_dagger, *BOUNDS, tolerance=1e-9)
+    torch.testing.assert_close(result, ours(x, y), rtol=0, atol=1e-6)
+    box = SeparableResize(4, 'box')
+    assert torch.equal(box.project(x, y, bounds=BOUNDS), ours(x, y))  # the same A
+
+
+def test_an_lr_that_no_image_in_range_has_is_told():
+    operator = SeparableResize(4)
+    x, y = torch.rand(2, 1, 16, 16, dtype=torch.float64), torch.full((2, 1, 4, 4), 0.5).double()
+    y[0, 0, 1, 1] = 1.8
+    with pytest.warns(UserWarning, match='bounds: no image within them was found that Separable'):
+        result = operator.project(x, y, bounds=(0, 1))
+    assert 0 <= result.min() and result.max() <= 1
+    torch.testing.assert_close(operator.A(result[1:]), y[1:], rtol=0, atol=1e-4)
+
+
+def test_nan_and_divergence_stay_where_they_are():
+    operator = SeparableResize(4)
+    x, y = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 4, 4) * 0.5 + 0.2
+    x[0, 0, 3, 3] = float('nan')
+    with pytest.raises(ValueError, match='image: expected finite'):
+        operator.project(x, y, bounds=(0, 1))
+    result = operator.project(x, y, check=False, bounds=(0, 1))
+    assert result[0].isnan().any() and result[1].isfinite().all()
+    with pytest.warns(UserWarning, match='no image'):  # an A† that is none
+        wild = alternating_projections(x[1:], y[1:], operator.A,
+                                       lambda e: -1e30 * operator.A_dagger(e), 0, 1,
+                                       max_iterations=20)
+    assert wild.isfinite().all() and torch.equal(wild, x[1:].clamp(0, 1))
+
+
+@pytest.mark.parametrize('operator', (SeparableResize(4), CEM(4)), ids=str)
+def test_gradients_through_alternating_projections_are_refused(operator):
+    x, y = torch.rand(1, 1, 16, 16).requires_grad_(), torch.rand(1, 1, 4, 4)
+    with pytest.raises(ValueError, match='bounds: with .* alternating projections are run, which '
+                                         'are for inference'):
+        replace_range(x, y, operator, bounds=(0, 1))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert replace_range(x, y, operator, bounds=(0, 1)).shape == x.shape
+
+
+class Foreign:
+    """Pooling by somebody else."""
+
+    def A(self, x):
+        return torch.nn.functional.avg_pool2d(x, 4)
+
+    def A_dagger(self, y):
+        return torch.nn.functional.interpolate(y, scale_factor=4)
+
+
+def test_foreign_operators():
+    x, y = case(4)
+    result = replace_range(x, y.clamp(-0.9, 0.9), Foreign(), bounds=BOUNDS)
+    expected = ours(x, y.clamp(-0.9, 0.9))
+    torch.testing.assert_close(result, expected, rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match='alternating projections are run'):
+        replace_range(x.requires_grad_(), y, Foreign(), bounds=BOUNDS)
+
+
+@pytest.mark.parametrize('bounds, message', [
+    ((1, 0), r'bounds: expected the lower bound first, \(low, high\), got \(1, 0\)'),
+    ((0, 0), 'the lower bound first'), (1, 'a sequence of 2 values, got 1'),
+    ((0, 1, 2), 'a sequence of 2 values'), ('01', "a sequence of 2 values, got '01'"),
+    ((0, float('inf')), 'a finite number, got inf'), ((0, '1'), "a finite number, got '1'"),
+])
+@pytest.mark.parametrize('operator', (AveragePooling(4), SeparableResize(4), Foreign()), ids=str)
+def test_refuses_bad_bounds(operator, bounds, message):
+    with pytest.raises(ValueError, match=message):
+        replace_range(torch.rand(1, 1, 16, 16), torch.rand(1, 1, 4, 4), operator, bounds=bounds)

@@ -1,0 +1,198 @@
+"""The free kernel is the one that made the LR; what a kernel cannot explain is named."""
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpd.operators.kernels import taps
+from mmpd.postprocess import fit_kernel, identify
+from mmpd.postprocess.block_grid import block_grid
+from mmpd.postprocess.free_kernel import named_kernel
+from mmpd.postprocess.kernel_picture import draw_kernels
+from mmpd.postprocess.verdict import give_verdict
+
+
+def textures(number=3, size=96, channels=3):
+    """Rich in detail, within the range: well determined kernels."""
+    rng = np.random.default_rng(7)
+    shape = (size, size, channels) if channels > 1 else (size, size)
+    return [rng.integers(40, 216, shape).astype(np.uint8) for _ in range(number)]
+
+
+def gaussian(scale, start, width, sigma, shift):
+    """Gaussian weights in a window, by the formula."""
+    places = np.arange(width) + start - (scale - 1) / 2
+    profiles = [np.exp(-0.5 * ((places - s) / d)**2) for s, d in zip(shift, sigma, strict=True)]
+    kernel = np.outer(*profiles)
+    return kernel / kernel.sum()
+
+
+def apply_kernel(image, kernel, scale, start):
+    """By loops over the window, the image continued by its edge."""
+    pad = len(kernel)
+    h, w = image.shape[0] // scale, image.shape[1] // scale
+    wide = np.pad(image.astype(float), ((pad, pad), (pad, pad), (0, 0))[:image.ndim], 'edge')
+    out = np.zeros((h, w, *image.shape[2:]))
+    for i, row in enumerate(kernel):
+        for j, weight in enumerate(row):
+            top, left = pad + start + i, pad + start + j
+            out += weight * wide[top:top + h * scale:scale, left:left + w * scale:scale]
+    return out
+
+
+def to_uint8(values):
+    return values.clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize('scale, sigma, shift', [
+    (4, (1.5, 1.5), (0, 0)), (4, (1.8, 1.2), (1.3, -0.7)), (3, (1.2, 1.2), (0.5, 0.5)),
+    (2, (1., 1.4), (-0.4, 0))])
+def test_a_blur_and_a_shift_are_recovered(scale, sigma, shift):
+    start = -max(int(np.ceil(1.5 * scale)), 3)
+    truth = gaussian(scale, start, scale - 2 * start, sigma, shift)
+    pairs = [(to_uint8(apply_kernel(image, truth, scale, start)), image) for image in textures()]
+    fitted = fit_kernel(pairs)
+    assert (fitted.start, fitted.kernel.shape) == (start, truth.shape)
+    assert np.abs(fitted.kernel - truth).max() < 1e-2 * truth.max()
+    assert fitted.shift == pytest.approx(shift, abs=0.03)
+    assert fitted.width == pytest.approx([2.355 * value for value in sigma], abs=0.25)
+    assert fitted.gain == pytest.approx(1, abs=2e-3)
+    assert fitted.noise_std == pytest.approx(1 / np.sqrt(12), rel=0.1)  # the LR's rounding
+    results = identify(pairs)
+    verdict = give_verdict(results, fitted)
+    # the rest that A leaves is to be taken for noise
+    if scale == 4:
+        assert verdict.kind == 'kernel' and verdict.noise_std > 1
+        assert ('shifted' in ' '.join(verdict.lines)) == any(shift)
+
+
+def test_a_large_scale_has_coarser_weights_outside():
+    scale = 16
+    offsets, weights = taps(scale, 'bicubic', False)
+    lr = [np.zeros((24, 24, 3))] * 2
+    images = textures(4, 24 * scale)
+    profile = np.zeros(64)
+    profile[offsets + 24] = weights / weights.sum()
+    lr = [to_uint8(apply_kernel(image, np.outer(profile, profile), scale, -24))
+          for image in images]
+    fitted = fit_kernel(list(zip(lr, images, strict=True)))
+    assert fitted.kernel.shape == (64, 64)
+    assert np.abs(fitted.kernel - np.outer(profile, profile)).max() < 2e-2 * profile.max()**2
+    assert len(np.unique(fitted.kernel.round(12))) <= 36**2  # cells, not pixels
+
+
+def test_contrast_and_brightness_are_told():
+    images = textures(2)
+    pairs = [(to_uint8(0.86 * image.reshape(24, 4, 24, 4, 3).mean((1, 3)) + 16), image)
+             for image in images]
+    fitted = fit_kernel(pairs)
+    assert fitted.gain == pytest.approx(0.86, abs=0.01)
+    assert fitted.brightness == pytest.approx(16, abs=1.5)
+    lines = ' '.join(give_verdict(identify(pairs), fitted).lines)
+    assert 'Contrast times 0.8' in lines and 'more than downsampling' in lines
+
+
+def test_clipped_values_do_not_bend_the_kernel():
+    images = [np.random.default_rng(3).choice([0, 255], (96, 96, 3)).astype(np.uint8)]
+    means = images[0].reshape(24, 4, 24, 4, 3).mean((1, 3))
+    pairs = [(to_uint8(means * 3 - 255), images[0])]
+    assert (pairs[0][0] == 0).mean() > 0.05
+    fitted = fit_kernel(pairs)
+    assert fitted.gain == pytest.approx(3, rel=0.02)
+
+
+def test_too_little_for_a_kernel_is_said():
+    image = textures(1, 16, 1)[0]
+    assert fit_kernel([(image[::8, ::8].copy(), image)]) is None
+    with pytest.raises(ValueError, match='at least one pair'):
+        fit_kernel([])
+    with pytest.raises(ValueError, match='pair 1: expected the scale'):
+        fit_kernel([(image[::2, ::2].copy(), image), (image[::4, ::4].copy(), image)])
+
+
+def natural(number=4, size=256):
+    found = []
+    for seed in range(number):
+        rng = np.random.default_rng(seed)
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3)).astype(np.uint8))
+        fine = Image.fromarray(rng.integers(0, 256, (80, 80, 3)).astype(np.uint8))
+        parts = [np.asarray(part.resize((size, size), Image.BICUBIC), float)
+                 for part in (coarse, fine)]
+        found.append(to_uint8(0.7 * parts[0] + 0.25 * parts[1] + rng.normal(0, 3, (size, size, 3))))
+    return found
+
+
+def lr_of(image, scale=4, method=Image.BICUBIC):
+    return np.asarray(Image.fromarray(image).resize((image.shape[1] // scale,) * 2, method))
+
+
+def jpeg(image, quality):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, 'JPEG', quality=quality)
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize('sigma', [2, 5, 10])
+def test_noise_is_named_and_measured(sigma):
+    rng = np.random.default_rng(1)
+    pairs = [(to_uint8(lr_of(image) + rng.normal(0, sigma, (64, 64, 3))), image)
+             for image in natural()]
+    results = identify(pairs)
+    grid = block_grid(errors_of_best(results, pairs))
+    verdict = give_verdict(results, fit_kernel(pairs), grid is not None)
+    assert results[0].kernel == 'bicubic'
+    assert verdict.kind == 'noise' and grid is None
+    assert verdict.noise_std == pytest.approx(sigma, rel=0.08)
+
+
+def errors_of_best(results, pairs):
+    from mmpd.postprocess.identify import errors_of
+    return errors_of(results[0], pairs)
+
+
+@pytest.mark.parametrize('quality', [50, 75, 90])
+@pytest.mark.parametrize('cut', [(0, 0), (3, 5)])
+def test_jpeg_shows_in_its_blocks(quality, cut):
+    """In a file of any format, with another A than the right one too."""
+    for method in (Image.BICUBIC, Image.BOX):
+        errors = [(jpeg(lr_of(image), quality).astype(float) - lr_of(image, method=method))
+                  [cut[0]:, cut[1]:] for image in natural()]
+        assert block_grid(errors) == (-cut[0] % 8, -cut[1] % 8)
+
+
+def test_verdicts_on_jpeg_and_fits():
+    pairs = [(jpeg(lr_of(image), 60), image) for image in natural()]
+    results, fitted = identify(pairs), fit_kernel(pairs)
+    verdict = give_verdict(results, fitted, 'blocks')
+    assert verdict.kind == 'jpeg' and 'JPEG (blocks)' in verdict.lines[0]
+    assert verdict.noise_std == pytest.approx(255 * 10**(-results[0].psnr / 20))
+    pairs = [(lr_of(image), image) for image in natural()]
+    results, fitted = identify(pairs), fit_kernel(pairs)
+    assert block_grid(errors_of_best(results, pairs)) is None
+    verdict = give_verdict(results, fitted)
+    assert (verdict.kind, verdict.noise_std) == ('exact', None)
+    named = named_kernel(results[0], fitted)
+    assert named.sum() == pytest.approx(1)
+    without = give_verdict(results, fitted, with_gt=False)
+    assert without.kind == 'bound' and 'lower bounds' in without.lines[0]
+    assert 'Careful' in without.lines[1]
+    assert any('the kernel is clear' in line for line in without.lines)
+    flat = [(np.full((8, 8, 3), 90, np.uint8), np.full((32, 32, 3), 90, np.uint8))]
+    unclear = give_verdict(identify(flat), with_gt=False)
+    assert any('the kernel is not clear' in line for line in unclear.lines)
+
+
+def test_the_picture_shows_both(tmp_path):
+    pairs = [(lr_of(image), image) for image in natural(2)]
+    results, fitted = identify(pairs), fit_kernel(pairs)
+    draw_kernels(fitted, results[0]).save(tmp_path / 'k.png')
+    image = np.asarray(Image.open(tmp_path / 'k.png')).astype(int)
+    assert image.shape[2] == 3 and image.shape[1] > image.shape[0]
+    red = (image[..., 0] - image[..., 2] > 100)
+    third = image.shape[1] // 3
+    # the middle of both kernels is red, positive; side lobes of bicubic are blue
+    for panel in (red[:, :third], red[:, third:2 * third]):
+        rows, columns = np.nonzero(panel)
+        assert abs(columns.mean() - third / 2) < 20 and len(rows) > 500
+    assert (image[..., 2] - image[..., 0] > 25).any()

@@ -1,0 +1,204 @@
+"""Which A made the LR: libraries' own files are told apart, ties and errors are said."""
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from mmpd.operators import build_operator, consistent_uint8
+from mmpd.postprocess import identify
+from mmpd.postprocess.candidate import psnr, rivals
+from mmpd.postprocess.identify import errors_of
+
+SCALE = 4
+
+
+def pictures(number=2, size=64, channels=3):
+    """Smooth pictures with detail and edges."""
+    found = []
+    for seed in range(number):
+        rng = np.random.default_rng(seed)
+        image = cv2.resize(rng.random((9, 9, 3)) * 255, (size, size),
+                           interpolation=cv2.INTER_CUBIC) + rng.normal(0, 12, (size, size, 3))
+        image[: size // 2, : size // 3] += 60
+        image = image.clip(0, 255).round().astype(np.uint8)
+        found.append(image if channels == 3 else np.ascontiguousarray(image[..., 0]))
+    return found
+
+
+def by_pil(method):
+    def make(image, scale):
+        size = image.shape[1] // scale, image.shape[0] // scale
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling[method]))
+    return make
+
+
+def by_torch(mode, antialias, whole=False):
+    def make(image, scale):
+        x = torch.from_numpy(image).permute(2, 0, 1)[None]
+        x = F.interpolate(x if whole else x.float(), scale_factor=1 / scale, mode=mode,
+                          antialias=antialias, align_corners=False)
+        return x.clamp(0, 255).round()[0].permute(1, 2, 0).to(torch.uint8).numpy()
+    return make
+
+
+def by_cv2(method):
+    def make(image, scale):
+        size = image.shape[1] // scale, image.shape[0] // scale
+        return cv2.resize(image, size, interpolation=getattr(cv2, method))
+    return make
+
+
+def by_operator(rounding=np.round, **cfg):
+    def make(image, scale):
+        operator = build_operator(dict(cfg, scale=scale))
+        measured = operator.A(torch.from_numpy(image).permute(2, 0, 1)[None].double())[0]
+        return rounding(measured.permute(1, 2, 0).clamp(0, 255).numpy()).astype(np.uint8)
+    return make
+
+
+def half_up(values):
+    return np.floor(values + 0.5)
+
+
+CASES = [  # who makes it, the kernel, antialias, border, libraries that are right
+    (by_pil('BICUBIC'), 'bicubic', True, 'library', {'pil'}),
+    (by_pil('LANCZOS'), 'lanczos', True, 'library', {'pil'}),
+    (by_pil('BILINEAR'), 'bilinear', True, 'library', {'pil', 'torch_uint8'}),
+    (by_torch('bicubic', True), 'bicubic', True, 'library', {'torch', 'float'}),
+    (by_torch('bicubic', True, True), 'bicubic', True, 'library',
+     {'torch_uint8', 'pil'}),  # alike in nearly all values
+    (by_torch('bilinear', True), 'bilinear', True, 'library', {'torch', 'float'}),
+    (by_cv2('INTER_CUBIC'), 'bicubic', False, 'library', {'opencv'}),
+    (by_cv2('INTER_LANCZOS4'), 'lanczos', False, 'library', {'opencv'}),
+    (by_operator(type='AveragePooling'), 'average_pooling', True, 'library', {'float'}),
+    (by_operator(half_up, type='AveragePooling'), 'average_pooling', True, 'library',
+     {'float'}),
+    (by_operator(half_up, type='SeparableResize', kernel='bicubic', border='mirror'), 'bicubic',
+     True, 'mirror', {'matlab', 'float'}),
+    (by_operator(type='SeparableResize', kernel='lanczos'), 'lanczos', True, 'library',
+     {'float'}),
+    (by_pil('NEAREST'), 'box', False, 'library', {'float', 'pil', 'torch'}),
+]
+
+
+@pytest.mark.parametrize('make, kernel, antialias, border, libraries', CASES)
+def test_what_made_the_lr_comes_first(make, kernel, antialias, border, libraries):
+    pairs = [(make(image, SCALE), image) for image in pictures()]
+    results = identify(pairs)
+    best = results[0]
+    assert (best.kernel, best.antialias, best.border) == (kernel, antialias, border)
+    assert best.made_by in libraries
+    assert best.psnr > 70  # torch in float32 may round another way once in a while
+    assert rivals(results)['kernel'].margin > 3
+    assert [one.psnr for one in results[1:]] == sorted(
+        (one.psnr for one in results[1:]), reverse=True) or results[1].same_kernel(best)
+    # the contract: what is found can be used as it is
+    lr, image = pairs[0]
+    planes = (torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float()
+              for part in (image, lr))
+    result, unmatched = consistent_uint8(*planes, best.operator_cfg, made_by=best.made_by,
+                                         return_unmatched=True)
+    assert unmatched <= 2 and result.shape[-2:] == image.shape[:2]
+
+
+def test_figures_are_those_of_an_independent_computation():
+    pairs = [(by_pil('BICUBIC')(image, SCALE), image) for image in pictures()]
+    found = {(one.kernel, one.antialias, one.border, one.made_by): one for one in identify(pairs)}
+    assert len(found) == len(identify(pairs))
+    one = found['bilinear', True, 'library', 'pil']
+    errors = np.concatenate([(by_pil('BILINEAR')(hr, SCALE).astype(float) - lr).ravel()
+                             for lr, hr in pairs])
+    assert one.psnr == pytest.approx(10 * np.log10(255**2 / (errors**2).mean()), abs=1e-9)
+    assert one.equal == (errors == 0).sum() and sum(one.values) == errors.size
+    raw = np.concatenate([part.ravel() for part in errors_of(found['box', False, 'library', 'pil'],
+                                                             pairs)])
+    nearest = np.concatenate([(lr.astype(float) - hr[SCALE // 2::SCALE, SCALE // 2::SCALE]).ravel()
+                              for lr, hr in pairs])
+    assert np.allclose(raw, nearest)
+
+
+@pytest.mark.parametrize('scale', [2, 3, 8])
+def test_scales_and_grey_images(scale):
+    pairs = [(by_pil('BICUBIC')(image, scale), image) for image in pictures(2, 48, 1)]
+    assert pairs[0][0].ndim == 2
+    best = identify(iter(pairs))[0]
+    assert best.operator_cfg == dict(type='SeparableResize', scale=scale, kernel='bicubic',
+                                     antialias=True, border='library')
+    assert best.made_by == 'pil' and best.psnr == np.inf
+
+
+def test_ties_are_in_the_order_of_what_is_usual():
+    """With noise the libraries cannot be told apart: the usual one is named, whatever came out."""
+    rng = np.random.default_rng(0)
+    pairs = [((by_pil('BICUBIC')(image, SCALE) + rng.normal(0, 9, (16, 16, 3))).round().clip(0, 255)
+              .astype(np.uint8), image) for image in pictures()]
+    results = identify(pairs)
+    assert results[0].made_by == 'pil' and results[0].border == 'library'
+    assert rivals(results)['library'].tied
+    flat = [(np.full((8, 8, 3), 90, np.uint8), np.full((32, 32, 3), 90, np.uint8))]
+    results = identify(flat)
+    assert all(one.psnr == np.inf for one in results)
+    assert results[0].name == 'average pooling, float'
+    assert rivals(results)['kernel'].tied and rivals(results)['kernel'].wins == 0
+
+
+def test_the_border_is_judged_where_it_matters():
+    """Noise hides it in the whole image, which decides only as far as 0.1 dB."""
+    rng = np.random.default_rng(0)
+    make = by_operator(half_up, type='SeparableResize', kernel='bicubic', border='mirror')
+    pairs = []
+    for image in pictures(4, 128):
+        image[:, :6] = np.linspace(0, 255, 6)[:, None].astype(np.uint8)  # the rules differ much
+        pairs.append(((make(image, SCALE) + rng.normal(0, 12, (32, 32, 3))).round().clip(0, 255)
+                      .astype(np.uint8), image))
+    results = identify(pairs)
+    rival = rivals(results)['border']
+    assert results[0].border == 'mirror' and rival.wins == 4
+    assert rival.margin > results[0].psnr - rival.candidate.psnr
+
+
+def test_what_was_done_afterwards_counts():
+    def darker(number, image):
+        assert number in (0, 1) and image.dtype == np.uint8
+        return image // 2
+
+    pairs = [(by_pil('BICUBIC')(image, SCALE) // 2, image) for image in pictures()]
+    assert identify(pairs)[0].psnr < 20
+    best = identify(pairs, afterwards=darker)[0]
+    assert (best.kernel, best.made_by, best.psnr) == ('bicubic', 'pil', np.inf)
+
+
+def test_only_libraries_that_are_asked_for(monkeypatch):
+    pairs = [(by_pil('BICUBIC')(image, SCALE), image) for image in pictures(1)]
+    assert {one.made_by for one in identify(pairs, libraries=['float'])} == {'float'}
+    import sys
+    monkeypatch.setitem(sys.modules, 'cv2', None)  # not installed
+    assert 'opencv' not in {one.made_by for one in identify(pairs)}
+    with pytest.raises(ValueError, match='libraries: expected some of float, pil'):
+        identify(pairs, libraries=['opencv'])
+
+
+def image_of(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize('pairs, message', [
+    ([], 'at least one pair'),
+    ([(image_of(8, 8, 3), image_of(16, 16))], 'pair 0: expected LR and HR with the same channels'),
+    ([(image_of(16, 16), image_of(8, 8))], 'LR 16x16 and HR 8x8: are they swapped'),
+    ([(image_of(8, 8), image_of(20, 16))], 'those of the LR, 8x8, got 16x20'),
+    ([(image_of(8, 8), image_of(8, 8))], 'one multiple, 2 or more'),
+    ([(image_of(8, 8), image_of(16, 16, dtype=float))], 'HR as a uint8 array .*got float64'),
+    ([(image_of(8, 8), 'x.png')], 'expected HR as a uint8 array .*got str'),
+    ([(image_of(8, 8), image_of(16, 16)), (image_of(8, 8), image_of(32, 32))],
+     'pair 1: expected the scale of the pairs before, 2, got 4'),
+])
+def test_other_pairs_are_refused(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        identify(pairs)
+
+
+def test_psnr_of_nothing_wrong():
+    assert psnr(0) == np.inf and psnr(255**2) == 0
