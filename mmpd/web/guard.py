@@ -35,7 +35,7 @@ class Guard:
             return
         refusal = self.refusal(scope)
         if refusal is not None:
-            await self._answer(send, *refusal)
+            await _answer(send, *refusal)
             return
         most, seen = self.limits.upload_bytes + SLACK, 0
 
@@ -78,10 +78,10 @@ class Guard:
             return 507, 'too many files of other visitors are here; come back in some minutes'
         return None
 
-    @staticmethod
-    async def _answer(send, status, message):
-        body = message.encode()
-        await send({'type': 'http.response.start', 'status': status, 'headers': [
-            (b'content-type', b'text/plain; charset=utf-8'),
-            (b'content-length', str(len(body)).encode()), *HEADERS]})
-        await send({'type': 'http.response.body', 'body': body})
+
+async def _answer(send, status, message):
+    body = message.encode()
+    await send({'type': 'http.response.start', 'status': status, 'headers': [
+        (b'content-type', b'text/plain; charset=utf-8'),
+        (b'content-length', str(len(body)).encode()), *HEADERS]})
+    await send({'type': 'http.response.body', 'body': body})

@@ -100,8 +100,8 @@ def build_page(worker, storage, models, limits):
             with gr.Column(min_width=300):
                 gr.Markdown('## 2. A picture of it, x<sub>r</sub>')
                 choices = [MODEL, OWN] if models else [OWN]
-                source = gr.Radio(choices, value=choices[0], show_label=False, container=False,
-                                  elem_id='source')
+                source = gr.Radio(choices, value=choices[0], label='x_r', show_label=False,
+                                  container=False, elem_id='source')
                 model = gr.Dropdown(list(models), value=next(iter(models), None), label='model',
                                     visible=bool(models), elem_id='model')
                 with gr.Column(visible=not models, elem_id='own') as own:

@@ -232,7 +232,7 @@ def test_bad_files_are_refused_with_a_message(server, tmp_path):
     with browser(tmp_path / 'home') as visitor:
         visitor.open(server)
         for name, words in (('notes.txt', 'invalid file type'), ('model.pth', 'invalid file type'),
-                            ('large.png', 'file size exceeds'),
+                            ('large.png', 'exceed the maximum allowed size'),
                             ('text.png', 'text.png: not a readable picture'),
                             ('bomb.png', 'expected at most 1 megapixels, got 9000x9000'),
                             ('huge.png', 'expected at most 1 megapixels, got')):
