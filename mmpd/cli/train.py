@@ -18,7 +18,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or from the last one in the work directory')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (bfloat16 on a CPU)')
+    parser.add_argument('--amp', action='store_true',
+                        help='automatic mixed precision (bfloat16 on a CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the batch size')
     settings.add_common_arguments(parser)
@@ -48,7 +49,8 @@ def enable_auto_scale_lr(cfg):
 def resume(cfg, checkpoint):
     """Go on from ``checkpoint``, or ('auto') from the last sound one; anew where there is none.
 
-    A checkpoint named by the user has to be sound itself. mmengine would take ``load_from`` of the config for the run to resume.
+    A checkpoint named by the user has to be sound itself. mmengine would take ``load_from`` of the
+    config for the run to resume.
 
     Returns:
         dict | None: The state dict of the checkpoint, see :func:`check_checkpoint`.

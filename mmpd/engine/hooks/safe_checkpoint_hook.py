@@ -21,10 +21,10 @@ __all__ = ['SafeCheckpointHook']
 class SafeCheckpointHook(CheckpointHook):
     """What ``type='CheckpointHook'`` means in MMagic's scope, once mmpd is imported.
 
-    Beyond mmengine's: an outdated checkpoint is deleted after the new one is written, not
-    before; weights with NaN are not written; ``last_checkpoint`` names the file relative to its
-    folder; resuming goes on with SRGAN's step counter; a copied work directory leaves the files of the original alone; what killed runs
-    left half-written is removed at the start.
+    Beyond mmengine's: an outdated checkpoint is deleted after the new one is written, not before;
+    weights with NaN are not written; ``last_checkpoint`` names the file relative to its folder;
+    resuming goes on with SRGAN's step counter; a copied work directory leaves the files of the
+    original alone; what killed runs left half-written is removed at the start.
 
     Args:
         on_full_disk (str): What to do when there is no room for a checkpoint: 'stop' (default)
