@@ -53,12 +53,13 @@ def resume(cfg, checkpoint):
     config for the run to resume.
 
     Returns:
-        dict | None: The state dict of the checkpoint, see :func:`check_checkpoint`.
+        tuple[dict | None, str | None]: The state dict of the checkpoint, see
+        :func:`check_checkpoint`; and what to tell the user, once there is a log.
     """
     if checkpoint != 'auto':
         state = weights.check_checkpoint(checkpoint, '--resume', resume=True)
         cfg.resume, cfg.load_from = True, checkpoint
-        return state
+        return state, None
     state, first = None, None
     for checkpoint in resumable(cfg.work_dir):
         try:
@@ -71,12 +72,9 @@ def resume(cfg, checkpoint):
         raise first
     if state is None:
         print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.', logger='current')
-        return None
-    if first is not None:
-        print_log(f'{first}. The run goes on from {checkpoint} instead.', logger='current',
-                  level=logging.WARNING)
+        return None, None
     cfg.resume, cfg.load_from = True, checkpoint
-    return state
+    return state, first and f'{first}. The run goes on from {checkpoint} instead.'
 
 
 def train(argv=None):
@@ -89,9 +87,9 @@ def train(argv=None):
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    state = None
+    state, fallen_back = None, None
     if args.resume or cfg.get('resume') and not cfg.get('load_from'):
-        state = resume(cfg, args.resume or 'auto')
+        state, fallen_back = resume(cfg, args.resume or 'auto')
     if cfg.get('load_from') and state is None:
         state = weights.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
     settings.prepare_distributed(cfg)
@@ -100,6 +98,8 @@ def train(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        if fallen_back:
+            print_log(fallen_back, logger='current', level=logging.WARNING)
         if added:
             print_log(added, logger='current')
         if state is not None:
