@@ -1,5 +1,7 @@
 # Needs Python 3.10 to 3.14 and pip, nothing else. "make help" lists the targets.
 VENV_PYTHON := .venv/bin/python
+# two processes of one thread: small operations and imports, which threads do not help
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadfile
 COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes \
   --override
 
@@ -24,10 +26,10 @@ web: setup-web  ## the web page, from .venv-web (made from requirements/lock-web
 	@.venv-web/bin/mmpd-web $(ARGS)
 
 test: setup  ## run the test suite (under 10 minutes on 2 cores)
-	@$(VENV_PYTHON) -m pytest
+	@$(PYTEST)
 
 test-all: setup  ## run also the slow tests (all wrong values of the config fuzz)
-	@$(VENV_PYTHON) -m pytest -m "slow or not slow"
+	@$(PYTEST) -m "slow or not slow"
 
 test-web: setup-web  ## test the web page in Chromium and the notebook in Jupyter, in .venv-web
 	@.venv-web/bin/python -m pytest tests/test_web tests/test_tools/test_tutorial.py
