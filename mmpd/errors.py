@@ -13,6 +13,14 @@ class WeightsMismatch(InputError, RuntimeError):
     """Pretrained weights that are not those of the network."""
 
 
+class DiskFull(InputError, OSError):
+    """A file that the disk, a quota or a limit has no room for; the message names it."""
+
+
+class TrainingDiverged(InputError, ArithmeticError):
+    """A loss or a weight became NaN or infinite; the message says which, when and of what."""
+
+
 class MissingPackage(InputError, ImportError):
     """An optional package is needed; the message says how to install it."""
 

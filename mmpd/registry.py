@@ -10,6 +10,7 @@ LOCATIONS = {
     'METRICS': 'mmpd.evaluation.metrics',
     'HOOKS': 'mmpd.engine',
     'LOOPS': 'mmpd.engine',
+    'OPTIM_WRAPPERS': 'mmpd.engine',
 }
 
 

@@ -55,8 +55,6 @@ MUTANTS = [
     ('prior_variance', OPS + 'wiener.py', '((power - noise_std**2) / square)', '(power / square)',
      TESTS + 'test_wiener.py', 'dense'),
     # of the image range
-    ('bracket', OPS + 'bounded.py', 'torch.where(missing < 0, t, right)', 'right',
-     TESTS + 'test_bounded.py', 'root_finder'),
     ('leaving', OPS + 'bounded.py', "beyond = (y <= low) | (y >= high)",
      'beyond = torch.zeros_like(y, dtype=torch.bool)', TESTS + 'test_bounded.py',
      'holds_an_image'),
@@ -67,7 +65,7 @@ MUTANTS = [
     ('dykstra', OPS + 'alternating.py', 'image = (x + ahead).clamp(low, high)',
      'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_bounded.py', 'equal_the_exact'),
     # of 8-bit images
-    ('library', OPS + 'row_refinement.py', 'library(pixels.to(torch.uint8)).float()',
+    ('library', OPS + 'row_refinement.py', 'library(pixels.to(integers)).to(wide)',
      'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
     ('best', OPS + 'row_refinement.py', 'return best, fewest',
      'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),
@@ -92,6 +90,17 @@ MUTANTS = [
      'tests/test_datasets/test_lr_synthesis.py', 'every_option'),
     ('panel_operator', 'mmpd/engine/hooks/panel_hook.py', 'if self.operator is not None:',
      'if False:', 'tests/test_engine/test_panel_hook.py', 'given_operator'),
+    # of the web page
+    ('bomb', 'mmpd/web/uploads.py', 'if size[0] * size[1] > most:', 'if False:',
+     'tests/test_web/test_uploads.py', 'bomb'),
+    ('formats', 'mmpd/web/uploads.py', ', formats=FORMATS', '', 'tests/test_web/test_uploads.py',
+     'cannot_be_used'),
+    ('upload', 'mmpd/web/guard.py', 'if int(length) > self.limits.upload_bytes + SLACK:',
+     'if False:', 'tests/test_web/test_guard.py', 'size_of'),
+    ('links', 'mmpd/web/catalogue.py', ' and path.resolve().parent == root', '',
+     'tests/test_web/test_catalogue.py', 'no_others'),
+    ('escaped', 'mmpd/web/replies.py', '{html.escape(text)}', '{text}',
+     'tests/test_web/test_jobs.py', 'markup'),
 ]
 
 

@@ -205,6 +205,8 @@ def parts():
             'interval': 'steps', 'max_images': 'steps-1', 'operator': 'operator?',
             'gain': 'positive', 'cell': 'count?', 'raw': 'flag', 'on_val': 'flag',
             'on_test': 'flag', 'out_dir': 'text'}),
+        'NaNHook': (registered('NaNHook'), {'on_nan': 'name', 'max_skips': 'steps'}),
+        'CheckpointHook': (registered('CheckpointHook'), {'on_full_disk': 'name'}),
         'DownsamplingTestLoop': (loop, {'cases': 'cases', 'metrics': 'metrics', 'scale': 'count?',
                                         'fp16': 'flag'}),
         'PDInferencer': (inferencer, {

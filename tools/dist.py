@@ -20,7 +20,7 @@ PYTHONS = ('3.10', '3.11', '3.12')
 UV = (sys.executable, '-m', 'uv')
 TWINE = 'twine==6.2.0'
 TRY = """
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
@@ -37,7 +37,8 @@ for name, size in sizes.items():
     Image.fromarray(pixels).save(f'{name}/a.png')
 command = str(Path(sys.executable).parent / 'mmpd-make-consistent')
 subprocess.run([command, '--help'], check=True, stdout=subprocess.DEVNULL)
-subprocess.run([command, '--lr', 'lr', '--sr', 'sr', '--out', 'out'], check=True)
+subprocess.run([command, '--lr', 'lr', '--sr', 'sr', '--out', 'out'], check=True,
+               stdout=subprocess.DEVNULL, env={**os.environ, 'TQDM_DISABLE': '1'})
 made = np.asarray(Image.open('out/a.png'), np.int64)
 lr = np.asarray(Image.open('lr/a.png'), np.int64)
 assert (made.reshape(8, 4, 8, 4, 3).sum((1, 3)) == 16 * lr).all(), 'not consistent'

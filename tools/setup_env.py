@@ -1,6 +1,7 @@
 """Create or repair ``.venv`` from ``requirements/lock-tests.txt`` (standard library only).
 
-``make demo`` and ``make test`` call this first.  A stamp with the hash of the
+``make demo`` and ``make test`` call this first; ``make web`` with the argument web, for
+``.venv-web`` from ``requirements/lock-web.txt``.  A stamp with the hash of the
 lock file is written last, so an interrupted install is recognised and redone,
 and a finished one is reused at once.  ``setup_env.py docs`` also adds what
 ``requirements/lock-docs.txt`` lists, when the site is built and not before.
@@ -19,6 +20,15 @@ STAMP = VENV / 'mmpd-lock.sha256'
 PYTHONS = tuple((3, minor) for minor in range(14, 9, -1))  # the newest first
 ADDED = {'docs': (3, 11)}  # more locks, and the oldest Python of each
 FREE_GB = 10  # torch with its CUDA libraries unpacks to about 6 GB, wheels on top
+
+
+def choose(name):
+    """Work on ``.venv-NAME`` from ``requirements/lock-NAME.txt`` instead."""
+    global VENV, LOCK, STAMP
+    VENV, LOCK = ROOT / f'.venv-{name}', ROOT / 'requirements' / f'lock-{name}.txt'
+    STAMP = VENV / 'mmpd-lock.sha256'
+    if not LOCK.is_file():
+        fail(f'no environment is called {name}: expected requirements/{LOCK.name}')
 
 
 def fail(message):
@@ -65,7 +75,7 @@ def check_disk():
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < FREE_GB:
         fail(f'{free:.1f} GB free at {ROOT}, {FREE_GB} GB are needed for PyTorch and the '
-             'rest of requirements/lock-tests.txt. Free some space and run the same command again.')
+             f'rest of requirements/{LOCK.name}. Free some space and run the same command again.')
 
 
 def run(*command):
@@ -81,7 +91,7 @@ def run(*command):
         else:
             hint = 'see the message above (no network, or a package index that cannot be reached?)'
         fail(f'"{" ".join(map(str, command))}" {ending}: {hint}. '
-             'The half-built .venv is rebuilt by the next run.')
+             f'The half-built {VENV.name} is rebuilt by the next run.')
 
 
 def main():
@@ -92,10 +102,11 @@ def main():
         return
     python = find_python()
     if VENV.exists():  # before looking at the free space, of which it may hold gigabytes
-        print('setup: .venv is unfinished, broken or out of date, building it anew', flush=True)
+        print(f'setup: {VENV.name} is unfinished, broken or out of date, building it anew',
+              flush=True)
         shutil.rmtree(VENV)
     check_disk()
-    print(f'setup: creating .venv with {python} (a few minutes the first time)', flush=True)
+    print(f'setup: creating {VENV.name} with {python} (a few minutes the first time)', flush=True)
     run(python, '-m', 'venv', VENV)
     run(inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', 'uv>=0.5')
     uv = [inside, '-m', 'uv', 'pip', 'install', '--quiet', '--python', inside]
@@ -125,6 +136,8 @@ def add(name):
 
 if __name__ == '__main__':
     try:
+        for name in sys.argv[1:]:
+            choose(name)
         main()
         for added in sys.argv[1:]:
             add(added)

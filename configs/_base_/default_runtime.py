@@ -14,9 +14,11 @@ default_hooks = dict(
         by_epoch=False,
         save_optimizer=True,
         max_keep_ckpts=2,
+        on_full_disk='stop',  # 'retry': go on, save at the next interval
         out_dir=None,  # follows --work-dir
         save_best='PSNR',
         rule='greater'),
+    nan=dict(type='NaNHook', on_nan='stop'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [
     dict(type='CleanCheckpointHook'),

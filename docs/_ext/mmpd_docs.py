@@ -57,6 +57,8 @@ def outside():
              for name in ('README', 'CHANGELOG', 'CONTRIBUTING', 'CODE_OF_CONDUCT')}
     pages.update({path: PAGES / 'methods' / f'{path.parent.name}.md'
                   for path in sorted(ROOT.glob('configs/*/README.md'))})
+    pages.update({path: PAGES / 'integrations' / f'{path.parent.name}.md'
+                  for path in sorted(ROOT.glob('integrations/*/README.md'))})
     path = ROOT / 'tools/dataset_converters/README.md'
     pages[path] = PAGES / 'dataset_converters.md'
     return pages

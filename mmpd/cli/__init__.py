@@ -3,12 +3,15 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..utils.files import disk_full, is_full
 
 __all__ = ['run_tool']
 
 
 def run_tool(function, argv=None):
-    """Run a tool; an :class:`InputError` ends it with one line and code 2, Ctrl-C with 130.
+    """Run a tool; an :class:`InputError` or a full disk ends it with one line and code 2.
+
+    Ctrl-C ends it with 130.
 
     Args:
         function (Callable[[list[str] | None], int | None]): The tool.
@@ -32,7 +35,11 @@ def run_tool(function, argv=None):
     """
     try:
         return function(argv) or 0
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if not isinstance(error, InputError):
+            if not is_full(error):
+                raise
+            error = disk_full(error)
         message = ' '.join(str(error).split())
         print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -3,7 +3,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-__all__ = ['export', 'identify', 'infer', 'make_consistent', 'test', 'train']
+__all__ = ['export', 'identify', 'infer', 'make_consistent', 'test', 'train', 'web']
 
 
 def _start(name):
@@ -46,3 +46,8 @@ def test():
 def train():
     """mmpd-train"""
     return _start('train')
+
+
+def web():
+    """mmpd-web, which runs without MMagic where there are no models."""
+    return _start('web')

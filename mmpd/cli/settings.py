@@ -130,9 +130,11 @@ def check_gpu(cfg, amp=False):
         return
     wrappers = cfg.get('optim_wrapper') or {}
     wrappers = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
-    if amp or any(item.get('type') == 'AmpOptimWrapper' for item in wrappers):
-        raise InputError('automatic mixed precision (--amp, AmpOptimWrapper) needs a CUDA GPU, '
-                         'and none is available; train without it')
+    for item in wrappers:
+        dtype = str(item.get('dtype') or 'bfloat16')
+        if (amp or item.get('type') == 'AmpOptimWrapper') and 'bfloat16' not in dtype:
+            raise InputError(f'automatic mixed precision in {dtype} needs a CUDA GPU, and none is '
+                             "available; a CPU does it with dtype='bfloat16' (--amp's default)")
     for name in ('generator', 'discriminator'):
         if (cfg.model.get(name) or {}).get('fp16_enabled'):
             raise InputError(f'model.{name}.fp16_enabled=True needs a CUDA GPU, and none is '
@@ -222,6 +224,17 @@ def check_hooks(runner):
                 if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
                                      f'{did_you_mean(key, known)}')
+
+
+def add_nan_hook(cfg):
+    """Have every training watched for NaN; inherited configs know nothing of it."""
+    hooks = dict(cfg.get('default_hooks') or {})
+    given = [*hooks.values(), *(cfg.get('custom_hooks') or [])]
+    if 'nan' in hooks and hooks['nan'] is None:  # not wanted, which mmengine takes for a mistake
+        del hooks['nan']
+    elif not any((hook or {}).get('type') == 'NaNHook' for hook in given):
+        hooks['nan'] = dict(type='NaNHook')
+    cfg.default_hooks = hooks
 
 
 def add_consistency(cfg, split):

@@ -1,12 +1,13 @@
 """Train a model: MMagic's tools/train.py, with mmpd and with plain words for wrong input."""
 import argparse
-from pathlib import Path
+import logging
 
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
 from ..evaluation.degradation import tell_difference
+from ..utils.run_folder import resumable
 from . import run_tool, settings, weights
 from .building import config_errors
 
@@ -17,7 +18,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or from the last one in the work directory')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
+    parser.add_argument('--amp', action='store_true',
+                        help='automatic mixed precision (bfloat16 on a CPU)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate with the batch size')
     settings.add_common_arguments(parser)
@@ -45,24 +47,34 @@ def enable_auto_scale_lr(cfg):
 
 
 def resume(cfg, checkpoint):
-    """Go on from ``checkpoint``, or ('auto') from the last one; start anew where there is none.
+    """Go on from ``checkpoint``, or ('auto') from the last sound one; anew where there is none.
 
-    mmengine would take ``load_from`` of the config for the run to resume.
+    A checkpoint named by the user has to be sound itself. mmengine would take ``load_from`` of the
+    config for the run to resume.
 
     Returns:
-        dict | None: The state dict of the checkpoint, see :func:`check_checkpoint`.
+        tuple[dict | None, str | None]: The state dict of the checkpoint, see
+        :func:`check_checkpoint`; and what to tell the user, once there is a log.
     """
-    option = '--resume'
-    if checkpoint == 'auto':
-        note = Path(cfg.work_dir) / 'last_checkpoint'
-        if not note.is_file():
-            print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.',
-                      logger='current')
-            return None
-        checkpoint, option = note.read_text().strip(), str(note)
-    state = weights.check_checkpoint(checkpoint, option, resume=True)
+    if checkpoint != 'auto':
+        state = weights.check_checkpoint(checkpoint, '--resume', resume=True)
+        cfg.resume, cfg.load_from = True, checkpoint
+        return state, None
+    state, first = None, None
+    for checkpoint in resumable(cfg.work_dir):
+        try:
+            state = weights.check_checkpoint(
+                checkpoint, f'last of {cfg.work_dir}', resume=True)
+            break
+        except InputError as error:
+            first = first or error
+    if state is None and first is not None:
+        raise first
+    if state is None:
+        print_log(f'Nothing to resume in {cfg.work_dir}: the run starts anew.', logger='current')
+        return None, None
     cfg.resume, cfg.load_from = True, checkpoint
-    return state
+    return state, first and f'{first}. The run goes on from {checkpoint} instead.'
 
 
 def train(argv=None):
@@ -75,16 +87,19 @@ def train(argv=None):
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    state = None
+    state, fallen_back = None, None
     if args.resume or cfg.get('resume') and not cfg.get('load_from'):
-        state = resume(cfg, args.resume or 'auto')
+        state, fallen_back = resume(cfg, args.resume or 'auto')
     if cfg.get('load_from') and state is None:
         state = weights.check_checkpoint(cfg.load_from, 'load_from', bool(cfg.get('resume')))
     settings.prepare_distributed(cfg)
+    settings.add_nan_hook(cfg)
     added = settings.add_consistency(cfg, 'val')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         print_log(f'Working directory: {cfg.work_dir}', logger='current')
+        if fallen_back:
+            print_log(fallen_back, logger='current', level=logging.WARNING)
         if added:
             print_log(added, logger='current')
         if state is not None:

@@ -1,5 +1,10 @@
 """What MMagic 1.x needs to run on today's PyTorch; nothing else in mmpd knows of it."""
-from .checkpoints import allow_history_buffers, load_safely, write_checkpoints_atomically
+from .checkpoints import (
+    allow_history_buffers,
+    find_checkpoints_beside_their_note,
+    load_safely,
+    write_checkpoints_atomically,
+)
 from .ext_ops import install_ext_ops, silence_rolling_back
 from .mmagic_import import install_mmagic_finder
 from .onedl import block_unsafe_reload, tell_tensors_from_musa
@@ -27,6 +32,7 @@ def apply():
     allow_history_buffers()
     load_safely()
     write_checkpoints_atomically()
+    find_checkpoints_beside_their_note()
     block_unsafe_reload()
     tell_tensors_from_musa()
     join_gloo_threads_at_exit()

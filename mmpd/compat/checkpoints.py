@@ -1,4 +1,5 @@
 """mmengine's checkpoints: read without running anything, written whole or not at all."""
+import sys
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..utils.files import write_atomically
 from ..utils.reader import read_checkpoint
+from ..utils.run_folder import resumable
 from ..utils.safe_pickle import allowed_globals
 
 # names of checkpoints that mmengine unpickles, by ways of its own each
@@ -65,3 +67,24 @@ def write_checkpoints_atomically():
     register_backend('local', AtomicLocalBackend, force=True, prefixes='')
     for key in [key for key, value in backend_instances.items() if type(value) is LocalBackend]:
         del backend_instances[key]
+
+
+def find_latest_checkpoint(path):
+    """In place of mmengine's, which takes ``last_checkpoint`` for relative to where it runs.
+
+    Args:
+        path (str): The work directory.
+
+    Returns:
+        str | None: The checkpoint to resume from, not checked to be whole.
+    """
+    found = resumable(path)
+    return next((name for name in found if '://' in name or Path(name).is_file()),
+                found[0] if found else None)
+
+
+def find_checkpoints_beside_their_note():
+    """Make mmengine's runners resume from :func:`find_latest_checkpoint`."""
+    for name, module in list(sys.modules.items()):
+        if 'mmengine' in name and hasattr(module, 'find_latest_checkpoint'):
+            module.find_latest_checkpoint = find_latest_checkpoint

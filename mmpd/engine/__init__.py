@@ -1,3 +1,3 @@
-from . import hooks, loops
+from . import amp, hooks, loops
 
-__all__ = ['hooks', 'loops']
+__all__ = ['amp', 'hooks', 'loops']

@@ -1,11 +1,53 @@
 """Files that are either whole or absent."""
+import errno
 import os
+import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['csv_text', 'remove_partial_files', 'write_atomically', 'write_partial']
+from ..errors import DiskFull
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+__all__ = ['csv_text', 'disk_full', 'is_full', 'remove_partial_files', 'write_atomically',
+           'write_partial']
 
 PARTIAL = '.partial'
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
+
+
+def is_full(error):
+    """Whether an OSError says that the disk, a quota or a limit has no room for more."""
+    return isinstance(error, OSError) and (
+        isinstance(error, DiskFull) or error.errno in FULL)
+
+
+def disk_full(error, path=None, needed=None):
+    """A :class:`DiskFull` in one line, for an OSError of which :func:`is_full` is true.
+
+    Args:
+        error (OSError): What the system said.
+        path (str | Path, optional): The file; by default that of ``error``.
+        needed (int, optional): Bytes that were to be written.
+    """
+    path = error.filename if path is None else path
+    parts = [f'{path or "a file"}: cannot be written: {error.strerror}']
+    if needed is not None:
+        parts.append(f'{needed:,} bytes needed')
+    if error.errno == errno.EFBIG and resource is not None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY:
+            parts.append(f'the limit of this process is {limit:,} (ulimit -f)')
+    folder = Path(path or '.').absolute().parent
+    if folder.is_dir():
+        parts.append(f'{shutil.disk_usage(folder).free:,} free')
+    full = DiskFull('; '.join([parts[0], ', '.join(parts[1:])]).rstrip('; '))
+    full.errno = error.errno
+    return full
 
 
 def write_atomically(path, data, sync=True):
@@ -20,7 +62,8 @@ def write_atomically(path, data, sync=True):
         sync (bool): Wait until the disk has it, which matters if the machine itself may stop.
 
     Raises:
-        OSError: if it cannot be written; nothing is left behind.
+        DiskFull: if there is no room for it; nothing is left behind.
+        OSError: if it cannot be written for another reason.
 
     Example:
         >>> from pathlib import Path
@@ -31,7 +74,8 @@ def write_atomically(path, data, sync=True):
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        path.write_bytes(data)
+        with _room_for(path, data):
+            path.write_bytes(data)
         return
     temporary = write_partial(path, data, sync)
     try:
@@ -41,11 +85,24 @@ def write_atomically(path, data, sync=True):
         raise
 
 
+@contextmanager
+def _room_for(path, data):
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise disk_full(error, path, memoryview(data).nbytes) from error
+
+
 def write_partial(path, data, sync=True):
     """The first half of :func:`write_atomically`, for whoever has to do something before the rest.
 
     Returns:
         str: The temporary file beside ``path``, complete; ``os.replace`` it, or remove it.
+
+    Raises:
+        DiskFull, OSError: as :func:`write_atomically`.
 
     Example:
         >>> import os
@@ -56,6 +113,11 @@ def write_partial(path, data, sync=True):
         >>> os.replace(temporary, 'figures.csv')
     """
     path = Path(path)
+    with _room_for(path, data):
+        return _write_beside(path, data, sync)
+
+
+def _write_beside(path, data, sync):
     handle, temporary = tempfile.mkstemp(PARTIAL, f'.{path.name[:60]}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:

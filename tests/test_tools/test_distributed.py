@@ -42,6 +42,8 @@ custom_hooks = [dict(type='RankLogHook')]
 # the config is read in this process too, so the hook lives in a module of its own
 RANK_LOG = '''
 import json
+import os
+import signal
 from pathlib import Path
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -60,6 +62,25 @@ class RankLogHook(Hook):
     def after_val_epoch(self, runner, metrics=None):
         metrics = {key: float(value) for key, value in metrics.items()}
         (Path(runner.work_dir) / f'val{get_rank()}.json').write_text(json.dumps(metrics))
+
+
+@HOOKS.register_module(force=True)
+class FixedStatistics(Hook):
+    """Batch normalisation that does not look at the batch, which is another on each rank."""
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        for module in runner.model.modules():
+            if 'BatchNorm' in type(module).__name__:
+                module.eval()
+
+
+@HOOKS.register_module(force=True)
+class KillRank(Hook):
+    """The second process is killed in the second iteration."""
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == 1 and get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 '''
 
 
@@ -73,8 +94,11 @@ def launch(script, *arguments, folder, check=True):
                        PYTHONPATH=str(folder), CUDA_VISIBLE_DEVICES='', PYTHONWARNINGS='ignore')
     for name in ('LOCAL_RANK', 'RANK', 'WORLD_SIZE'):
         environment.pop(name, None)
-    result = subprocess.run(['bash', str(ROOT / 'tools' / script), *map(str, arguments)],
-                            capture_output=True, text=True, env=environment, timeout=280)
+    command = ['bash', str(ROOT / 'tools' / script)] if script.endswith('.sh') else [
+        sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2',
+        f'--master_port={port}', str(script)]
+    result = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True,
+                            env=environment, timeout=280)
     assert not check or result.returncode == 0, result.stderr[-3000:]
     return result
 
@@ -102,6 +126,84 @@ def runs(tmp_path_factory):
     return folder
 
 
+PROCESSES = """
+import sys
+from mmpd.cli.train import train
+
+config, folder, only = sys.argv[1:4]
+for method in only.split(','):
+    for name, more in (('two', []), ('two-of-one', ['--resume'])):
+        train([config.format(method), '--launcher', 'pytorch', '--work-dir',
+               f'{folder}/{method}-{name}', *more, '--cfg-options',
+               f'experiment_name={method}-{name}'])
+"""
+METHODS = ('pdn', 'pd_panini', 'moco')
+MOCO = """
+custom_imports = dict(imports=['mmpd', 'rank_log'], allow_failed_imports=False)
+default_scope = 'mmagic'
+model = dict(
+    type='DegradationMoCo', projection_channels=4, queue_size=16, momentum=0.9,
+    encoder=dict(type='DegradationEncoder', channels=(4, 8)), data_preprocessor=dict(
+        type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, data_keys=[]))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='BasicImageDataset', data_root={data!r}, data_prefix=dict(img='GT'),
+                 metainfo=dict(dataset_type='x', task_name='x'), pipeline=[
+        dict(type='LoadImageFromFile', key='img', color_type='color', channel_order='rgb'),
+        dict(type='CopyValues', src_keys=['img'], dst_keys=['key_img']),
+        dict(type='PackInputs', keys=['img', 'key_img'])]))
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=4)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False))
+custom_hooks = [dict(type='FixedStatistics')]
+randomness = dict(seed=3)
+"""
+NO_VALIDATION = """
+val_cfg = val_dataloader = val_evaluator = None
+custom_hooks = []
+"""
+
+
+def run_alone(runs, method, name, *more):
+    """The double batch in this process."""
+    sys.path.insert(0, str(runs))
+    try:
+        run_train([str(runs / f'{method}.py'), '--work-dir', str(runs / f'{method}-{name}'), *more,
+                   '--cfg-options', 'train_dataloader.batch_size=4',
+                   f'experiment_name={method}-{name}'])
+    finally:
+        sys.path.remove(str(runs))
+
+
+@pytest.fixture(scope='module')
+def methods(runs):
+    """Each method on one process and on two, and both resumed after two iterations by the other.
+
+    All that needs two processes is done in one launch.
+    """
+    for method in METHODS:
+        text = MOCO
+        if method != 'moco':
+            base, = (ROOT / 'configs' / method).glob('*_demo.py')
+            text = CONFIG.replace("val_dataloader = dict(dataset=dict(data_root={data!r}))\n", '')
+            text = text.replace('test_dataloader = val_dataloader\n', '').replace(
+                ', val_interval=4', '').format(base=str(base), data=str(runs / 'data'))
+            text += NO_VALIDATION
+        else:
+            text = text.format(data=str(runs / 'data'))
+        (runs / f'{method}.py').write_text(text)
+        run_alone(runs, method, 'one')
+        (runs / f'{method}-two-of-one').mkdir()
+        shutil.copy(runs / f'{method}-one' / 'iter_2.pth', runs / f'{method}-two-of-one')
+    (runs / 'processes.py').write_text(PROCESSES)
+    launch(str(runs / 'processes.py'), runs / '{}.py', runs, ','.join(METHODS), folder=runs)
+    for method in METHODS:
+        (runs / f'{method}-one-of-two').mkdir()
+        shutil.copy(runs / f'{method}-two' / 'iter_2.pth', runs / f'{method}-one-of-two')
+        run_alone(runs, method, 'one-of-two', '--resume')
+    return runs
+
+
 @pytest.fixture(scope='module')
 def single(runs):
     """The same four iterations in one process with the double batch."""
@@ -113,6 +215,17 @@ def single(runs):
     finally:
         sys.path.remove(str(runs))
     return runs / 'single'
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('name', ['two', 'two-of-one', 'one-of-two'])
+def test_a_run_does_not_depend_on_the_number_of_processes(methods, method, name):
+    """Not even when it changes on the way: what is drawn belongs to the image, not to the rank."""
+    one, other = (weights(methods / f'{method}-{run}' / 'iter_4.pth') for run in ('one', name))
+    torch.testing.assert_close(dict(other), dict(one), rtol=2e-4, atol=2e-5)
+    before = weights(methods / f'{method}-one' / 'iter_2.pth')
+    moved = [key for key in one if not torch.allclose(before[key], one[key], atol=1e-4)]
+    assert len(moved) > 4 and (method != 'moco' or {'queue', 'queue_ptr'} <= {*moved})
 
 
 def losses(folder, rank):
@@ -171,6 +284,17 @@ def test_one_process_tests_what_two_trained(runs, single):
     for key in ('PSNR', 'SSIM', 'MAE'):
         assert tested[key] == pytest.approx(validated[key], rel=1e-5), key
     assert min(tested['PSNR_LR'], validated['PSNR_LR']) > 120
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job(runs):
+    """The other one would wait for its gradients for ever."""
+    config = runs / 'killed.py'
+    config.write_text((runs / 'tiny_ddp.py').read_text().replace('RankLogHook', 'KillRank'))
+    result = launch('dist_train.sh', config, 2, '--work-dir', runs / 'killed', folder=runs,
+                    check=False)  # in less than the timeout of launch
+    assert result.returncode != 0 and 'SIGKILL' in result.stderr
+    assert not list((runs / 'killed').glob('*.pth'))
 
 
 @pytest.fixture

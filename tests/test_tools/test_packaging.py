@@ -102,6 +102,7 @@ def test_wheel_carries_configs_and_tools_as_files(tree):
         for path in files_below(tree / folder):
             assert f'mmpd/.mim/{folder}/{path}' in names
     assert 'mmpd/.mim/model-index.yml' in names and 'mmpd/compat/ext_ops.py' in names
+    assert 'mmpd/web/page.css' in names
     assert not any(name.startswith(('tests/', 'tools/', 'configs/')) for name in names)
     fields = email.message_from_string(metadata)
     assert fields['Name'] == 'mmpd'
@@ -169,7 +170,17 @@ def test_the_locks_agree_and_leave_out_what_super_resolution_never_uses():
         assert text.count('--hash=sha256:') > len(slim)
 
 
-@pytest.mark.parametrize('minor, most', [(10, 70), (11, 68), (12, 68), (13, 68), (14, 68)])
+def test_the_web_lock_differs_by_what_gradio_asks_for():
+    slim, web = map(locked, ('lock.txt', 'lock-web.txt'))
+    differing = {name for name in slim if slim[name] != web.get(name)}
+    assert differing == {'pillow'} and {'gradio', 'pandas', 'selenium'} <= set(web)
+    overrides = [(ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+                 for name in ('overrides', 'overrides-web')]
+    kept = [[line for line in lines if not line.startswith('#')] for lines in overrides]
+    assert kept[1] == [line for line in kept[0] if not line.startswith('pandas ')]
+
+
+@pytest.mark.parametrize('minor, most', [(10, 69), (11, 67), (12, 67), (13, 67), (14, 67)])
 def test_the_slim_lock_is_slim_and_complete_for_every_python(minor, most):
     version = f'3.{minor}'
     system = dict(sys_platform='linux', platform_system='Linux', platform_machine='x86_64',

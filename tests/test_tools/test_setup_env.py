@@ -104,6 +104,19 @@ def test_more_packages_are_added_once_and_never_by_the_set_up_itself(machine, ca
     assert 'has Python 3.10' in capsys.readouterr().err and machine.used(str(lock)) == 3
 
 
+def test_another_environment_has_its_own_folder_and_lock(machine, capsys):
+    lock = machine.module.ROOT / 'requirements' / 'lock-web.txt'
+    lock.write_text('gradio==6.31.0\n')
+    machine.module.choose('web')
+    machine.module.main()
+    assert (machine.module.ROOT / '.venv-web' / 'mmpd-lock.sha256').is_file()
+    assert not (machine.module.ROOT / '.venv').exists()
+    assert str(lock) in machine.commands[-2] and 'creating .venv-web' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        machine.module.choose('wep')
+    assert 'expected requirements/lock-wep.txt' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('changed', ['requirements/lock-tests.txt', 'setup.py'])
 def test_a_changed_lock_or_setup_rebuilds(machine, changed):
     machine.module.main()

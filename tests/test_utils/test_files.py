@@ -1,10 +1,14 @@
 """Files are whole or as they were."""
+import errno
 import os
+import re
 import stat
 import threading
 
 import pytest
 
+from mmpd.cli import run_tool
+from mmpd.errors import DiskFull
 from mmpd.utils.files import remove_partial_files, write_atomically
 
 
@@ -79,3 +83,49 @@ def test_writers_do_not_share_a_temporary_file(tmp_path):
     for thread in threads:
         thread.join()
     assert path.read_bytes() in contents and os.listdir(tmp_path) == ['a']
+
+
+def test_a_full_disk_is_one_line_with_path_needed_and_free(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / 'x.pth'
+    write_atomically(path, b'old')
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(DiskFull) as caught:
+        write_atomically(path, memoryview(bytes(4000)).cast('i'))
+    assert re.fullmatch(rf'{path}: cannot be written: No space left on device; 4,000 bytes needed, '
+                        r'[\d,]+ free', str(caught.value))
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['x.pth']
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='Linux has this device')
+def test_a_full_disk_ends_a_tool_with_one_line(capsys):
+    def tool(argv):
+        with open('/dev/full', 'w') as file:
+            file.write('x')
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(tool, [])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count('\n') == 1 and 'No space left on device' in said
+    with pytest.raises(DiskFull, match='/dev/full: cannot be written: No space left'):
+        write_atomically('/dev/full', b'x')
+    with pytest.raises(FileNotFoundError):  # other errors are faults of the code
+        run_tool(lambda argv: open(argv), '/none/x')
+
+
+def test_a_limit_of_files_is_named(tmp_path):
+    resource = pytest.importorskip('resource')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(DiskFull) as caught:
+            write_atomically(tmp_path / 'x.pth', bytes(5000))
+        said = str(caught.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
+    assert re.search(r'x\.pth: cannot be written: File too large; 5,000 bytes needed, the limit of '
+                     r'this process is 1,000 \(ulimit -f\), [\d,]+ free$', said)

@@ -111,7 +111,8 @@ class DegradationMoCo(BaseModel):
     @torch.no_grad()
     def enqueue(self, keys):
         """Put keys (N, projection_channels) into the queue, in place of the oldest."""
-        keys = torch.cat(all_gather(keys)) if get_world_size() > 1 else keys
+        if get_world_size() > 1:  # those of all ranks, in the order in which one would see them
+            keys = torch.stack(all_gather(keys), 1).flatten(0, 1)
         if len(keys) > self.queue_size:
             raise ValueError(f'queue_size: expected at least the batch size of {len(keys)}, '
                              f'got {self.queue_size}')

@@ -1,7 +1,7 @@
 """PDN: consistent samples from a GAN prior, trained by the adversarial loss alone."""
 import torch
 from mmagic.registry import MODELS
-from mmengine.dist import get_rank
+from mmengine.dist import get_dist_info
 from mmengine.logging import MessageHub
 
 from ...utils.model import unwrap
@@ -19,8 +19,10 @@ class PDN(PDMixin, GANPriorSR):
 
     Args:
         train_cfg (dict, optional): Besides the keys of :class:`GANPriorSR`,
-            ``seed`` (default 0): latents are drawn from a generator seeded with
-            it, the iteration and the rank, so a resumed run draws the same ones.
+            ``seed`` (default 0): the latent of a training image is drawn from a
+            generator seeded with it and the image's number in the run, so a
+            resumed run draws the same ones, on however many processes and in
+            batches of whatever size.
         test_cfg (dict, optional): Besides the keys of :class:`PDMixin`,
             ``num_samples`` (default 1): outputs per LR image. The first is
             ``pred_img``; with more than one, all are in ``pred_samples``,
@@ -53,22 +55,30 @@ class PDN(PDMixin, GANPriorSR):
             raise ArgumentError('PDN needs a generator that takes random latents, PDNNet, got '
                              f'{type(self.generator).__name__}')
 
-    def _seed(self, training):
-        if not training:
-            return (self.test_cfg or {}).get('seed', 0)
-        seed = (self.train_cfg or {}).get('seed', 0)
+    def _seed(self):
+        return (self.test_cfg or {}).get('seed', 0)
+
+    def _draw_for_training(self, batch_size, seed):
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
-        return hash((seed, iteration, get_rank())) % 2**63
+        rank, ranks = get_dist_info()
+        # mmengine's samplers deal the images out to the ranks in turn
+        numbers = range(iteration * batch_size * ranks + rank,
+                        (iteration + 1) * batch_size * ranks, ranks)
+        size, generator = unwrap(self.generator).noise_size, torch.Generator()
+        return torch.stack([
+            torch.randn(size, generator=generator.manual_seed(hash((seed, number)) % 2**63))
+            for number in numbers])
 
     def draw_latents(self, batch_size, training=False, seed=None):
         """Random z, (batch_size, noise_size), from the configured seed or ``seed``."""
-        seed = self._seed(training) if seed is None else seed
+        if training:
+            own = (self.train_cfg or {}).get('seed', 0)
+            return self._draw_for_training(batch_size, own if seed is None else seed)
+        seed = self._seed() if seed is None else seed
         size = unwrap(self.generator).noise_size
         if seed is None:
             return torch.randn(batch_size, size)
         generator = torch.Generator().manual_seed(seed)
-        if training:
-            return torch.randn(batch_size, size, generator=generator)
         # the same for every image, so that a result does not depend on the batch it is in
         return torch.randn(1, size, generator=generator).expand(batch_size, -1)
 
@@ -80,7 +90,7 @@ class PDN(PDMixin, GANPriorSR):
 
     def raw_samples(self, inputs, data_samples=None):
         """Yield ``num_samples`` raw predictions, each of another latent."""
-        first = self._seed(training=False)
+        first = self._seed()
         for i in range(self.num_samples):
             yield self.forward_raw(inputs, data_samples, seed=None if first is None else first + i)
 

@@ -90,6 +90,7 @@ class PDHead(nn.Module):
         self.strength = check_strength(strength)
         self.noise_std = check_noise_std(noise_std, self.strength, most=255)
         self.bounds = check_bounds(bounds, least=0, most=255)
+        self.check_in_training = True  # NaNHook sees to it otherwise
         self.mean = self._per_channel(mean, 'mean')
         self.std = self._per_channel(std, 'std', above=0)
         if 1 < len(self.mean) != len(self.std) > 1:
@@ -143,7 +144,8 @@ class PDHead(nn.Module):
             raise ValueError('lr: expected a floating point tensor, got '
                              f'{getattr(lr, "dtype", type(lr).__name__)}')
         # the first steps of mixed precision training may overflow: the gradient scaler's matter
-        check = not (self.training and (raw.dtype in HALF or autocasts(raw.device.type)))
+        check = not (self.training and (raw.dtype in HALF or autocasts(raw.device.type)
+                                        or not self.check_in_training))
         if check and self.training and reading_waits(raw):
             check = deferred_check  # a step that waits for its GPU cannot queue the next one
         wide = compute_dtype(raw, lr)

@@ -1,0 +1,280 @@
+"""CheckpointHook in MMagic's scope: full disks, copied folders, NaN, what is kept."""
+import errno
+import os
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmagic.registry import HOOKS, MODELS
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmpd.engine.hooks import NaNHook, SafeCheckpointHook
+from mmpd.errors import DiskFull, TrainingDiverged
+from mmpd.utils import files
+
+
+@MODELS.register_module(force=True)
+class Line(BaseModel):
+    """y = w x + b, fitted to x; ``bad`` iterations have something that is not finite."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(1, 1)
+        self.register_buffer('mean', torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = torch.stack(inputs)
+        self.mean.lerp_(x.mean(), 0.1)
+        if mode == 'predict':
+            return []
+        return dict(loss_fit=(self.layer(x) - x).square().mean())
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.tensor([self.values[index]]),
+                    data_samples=SimpleNamespace(
+                        gt_path=f'{index}.png', get=lambda key: f'{index}.png',
+                        all_keys=lambda: ['gt_path']))
+
+
+def runner_of(folder, values=(1., 2., 3., 4.), iters=6, hooks=(), nan=None, seed=0, **checkpoint):
+    loader = dict(
+        batch_size=1, num_workers=0, dataset=Numbers(values),
+        sampler=dict(type='InfiniteSampler', shuffle=False),
+        collate_fn=dict(type='pseudo_collate'))
+    return Runner(
+        model=dict(type='Line'), work_dir=str(folder), train_dataloader=loader,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters),
+        optim_wrapper=dict(type='OptimWrapper',
+                           optimizer=dict(type='SGD', lr=0.02, momentum=0.9)),
+        default_scope='mmagic', log_level='WARNING', randomness=dict(seed=seed),
+        experiment_name=f'{folder.name}-{id(checkpoint)}',
+        default_hooks=dict(
+            checkpoint={'type': 'CheckpointHook', 'interval': 1, 'by_epoch': False, **checkpoint},
+            **{'nan': nan} if nan else {}, timer=None, logger=None),
+        custom_hooks=list(hooks))
+
+
+def checkpoints(folder):
+    return sorted(name for name in os.listdir(folder) if 'iter_' in name)
+
+
+class FullAfter:
+    """Stands for os.fsync of a disk that takes ``writes`` checkpoints, then fails ``times``."""
+
+    def __init__(self, monkeypatch, writes, times=99, number=errno.ENOSPC):
+        self.left, self.times, self.number = writes, times, number
+        self.fsync = os.fsync
+        monkeypatch.setattr(files.os, 'fsync', self)
+
+    def __call__(self, handle):
+        if os.fstat(handle).st_size < 100:  # the note
+            return self.fsync(handle)
+        self.left -= 1
+        if -self.times <= self.left < 0:
+            raise OSError(self.number, os.strerror(self.number))
+        return self.fsync(handle)
+
+
+def test_mmagics_scope_means_this_hook(tmp_path):
+    assert HOOKS.get('CheckpointHook') is SafeCheckpointHook
+    assert ROOT_HOOKS.get('CheckpointHook') is not SafeCheckpointHook
+    hook = next(hook for hook in runner_of(tmp_path).hooks if isinstance(hook, SafeCheckpointHook))
+    assert hook.on_full_disk == 'stop'
+    with pytest.raises(ValueError, match="on_full_disk: expected .*got 'wait'"):
+        SafeCheckpointHook(on_full_disk='wait')
+
+
+@pytest.mark.parametrize('keep', [1, 2])
+def test_a_full_disk_stops_the_training_and_leaves_what_was_there(tmp_path, monkeypatch, keep):
+    FullAfter(monkeypatch, writes=3)
+    with pytest.raises(DiskFull, match=(
+            r'iter_4\.pth: cannot be written: No space left on device; [\d,]+ bytes needed, '
+            r'[\d,]+ free$')):
+        runner_of(tmp_path, max_keep_ckpts=keep).train()
+    assert checkpoints(tmp_path) == ['iter_2.pth', 'iter_3.pth'][-keep:]
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_3.pth'
+    for name in checkpoints(tmp_path):
+        assert torch.load(tmp_path / name)['meta']['iter'] == int(name[5])
+    assert not [name for name in os.listdir(tmp_path) if name.startswith('.')]
+
+
+def test_mmengines_hook_deletes_the_only_checkpoint_first(tmp_path, monkeypatch):
+    """The fault."""
+    FullAfter(monkeypatch, writes=3)
+    with pytest.raises(OSError):
+        runner_of(tmp_path, type='mmengine.CheckpointHook', max_keep_ckpts=1).train()
+    assert checkpoints(tmp_path) == []
+
+
+def test_retry_goes_on_and_saves_at_the_next_interval(tmp_path, monkeypatch):
+    FullAfter(monkeypatch, writes=2, times=2, number=errno.EDQUOT)
+    runner_of(tmp_path, max_keep_ckpts=2, on_full_disk='retry').train()
+    assert checkpoints(tmp_path) == ['iter_5.pth', 'iter_6.pth']
+    log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'iter_3.pth: cannot be written' in log and 'iter_4.pth: cannot be written' in log
+    assert torch.load(tmp_path / 'iter_6.pth')['message_hub']['runtime_info'][
+        'keep_ckpt_ids'] == [5, 6]
+
+
+def test_retry_does_not_end_without_the_last_checkpoint(tmp_path, monkeypatch):
+    FullAfter(monkeypatch, writes=4)
+    with pytest.raises(DiskFull, match='iter_6.pth'):
+        runner_of(tmp_path, max_keep_ckpts=2, on_full_disk='retry').train()
+    assert checkpoints(tmp_path) == ['iter_3.pth', 'iter_4.pth']
+
+
+def test_other_errors_are_not_for_retrying(tmp_path, monkeypatch):
+    FullAfter(monkeypatch, writes=2, number=errno.EIO)
+    with pytest.raises(OSError, match='Input/output error'):
+        runner_of(tmp_path, on_full_disk='retry').train()
+
+
+def best_hook(runner, out):
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    runner.train_loop, runner.optim_wrapper  # noqa: B018  built
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    hook.before_train(runner)
+    return hook
+
+
+@pytest.mark.parametrize('keys', [['PSNR'], ['PSNR', 'MAE']], ids=len)
+def test_the_best_checkpoint_goes_once_the_better_one_is_there(tmp_path, monkeypatch, keys):
+    runner = runner_of(tmp_path, save_best=keys, rule=['greater', 'less'][:len(keys)],
+                       on_full_disk='retry')
+    hook, loop = best_hook(runner, tmp_path), runner.train_loop
+
+    def best(iteration, psnr):
+        loop._iter = iteration
+        hook.after_val_epoch(runner, dict(PSNR=psnr, MAE=-psnr))
+        return [name for name in checkpoints(tmp_path) if name.startswith('best_')]
+
+    named = [[f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in range(6)]
+    assert best(1, 20.) == named[1] and best(2, 19.) == named[1] and best(3, 21.) == named[3]
+    FullAfter(monkeypatch, writes=0, times=1)
+    assert set(named[3]) & set(best(4, 22.))  # there is no room for a better one
+    monkeypatch.undo()
+    assert best(5, 22.) == named[5]  # which is still better
+    assert runner.message_hub.get_info('best_score' if len(keys) == 1 else 'best_score_PSNR') == 22
+
+
+def test_a_copied_run_leaves_the_best_one_of_the_original(tmp_path):
+    """mmengine's path in the checkpoint is that of the original, whose file it would delete."""
+    runner = runner_of(tmp_path / 'run', save_best='PSNR', rule='greater')
+    hook = best_hook(runner, tmp_path)
+    runner.train_loop._iter = 1
+    hook._save_checkpoint_with_step(runner, 1, dict(epoch=0, iter=1))
+    hook.after_val_epoch(runner, dict(PSNR=20.))
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    runner = runner_of(tmp_path / 'copy', save_best='PSNR', rule='greater')
+    runner.train_loop, runner.optim_wrapper  # noqa: B018
+    runner.resume(str(tmp_path / 'copy' / 'iter_1.pth'))
+    hook = best_hook(runner, tmp_path)
+    runner.train_loop._iter = 2
+    hook.after_val_epoch(runner, dict(PSNR=21.))
+    assert 'best_PSNR_iter_1.pth' in checkpoints(tmp_path / 'run')
+    assert 'best_PSNR_iter_1.pth' not in checkpoints(tmp_path / 'copy')
+    assert 'best_PSNR_iter_2.pth' in checkpoints(tmp_path / 'copy')
+
+
+def test_leftovers_of_killed_runs_are_removed_at_the_start(tmp_path):
+    (tmp_path / '.iter_9.pth.abcdefgh.partial').write_text('x')
+    (tmp_path / '.mine.abcdefgh').write_text('x')
+    runner_of(tmp_path, iters=1).train()
+    assert [name for name in os.listdir(tmp_path) if name.startswith('.')] == ['.mine.abcdefgh']
+
+
+@pytest.mark.parametrize('bad', ['weight', 'mean'])
+def test_weights_with_nan_are_never_written(tmp_path, bad):
+    class Poison(Hook):
+        priority = 'HIGH'
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            if runner.iter == 3:
+                tensor = runner.model.layer.weight if bad == 'weight' else runner.model.mean
+                tensor.data.fill_(float('nan'))
+
+    with pytest.raises(TrainingDiverged, match=(
+            rf'the model: 1 of 1 values of ".*{bad}" are NaN: no checkpoint of it is written; the '
+            rf'last good one is {tmp_path}/iter_3.pth')):
+        runner_of(tmp_path, hooks=[Poison()], max_keep_ckpts=2).train()
+    assert checkpoints(tmp_path) == ['iter_2.pth', 'iter_3.pth']
+
+
+def test_infinite_buffers_are_masks_and_infinite_weights_are_not(tmp_path):
+    runner = runner_of(tmp_path, iters=1)
+    hook = SafeCheckpointHook()
+    state = {'layer.weight': torch.ones(1), 'mean': torch.tensor([float('-inf')])}
+    hook.before_save_checkpoint(runner, dict(state_dict=state))
+    state = {'layer.weight': torch.tensor([float('inf')])}
+    with pytest.raises(TrainingDiverged, match='"layer.weight" are infinite'):
+        hook.before_save_checkpoint(runner, dict(state_dict=state))
+    with pytest.raises(TrainingDiverged, match='the averaged model'):
+        hook.before_save_checkpoint(runner, dict(ema_state_dict=dict(a=torch.tensor(torch.nan))))
+
+
+STOP = dict(type='NaNHook')
+SKIP = dict(type='NaNHook', on_nan='skip', max_skips=2)
+INF, NAN = float('inf'), float('nan')
+
+
+@pytest.mark.parametrize('value, loss', [(NAN, 'nan'), (1e30, 'inf')])
+def test_nan_stops_at_its_iteration_with_loss_and_file(tmp_path, value, loss):
+    with pytest.raises(TrainingDiverged) as caught:
+        runner_of(tmp_path, (1., 2., 3., value), nan=STOP, max_keep_ckpts=2).train()
+    said = str(caught.value)
+    assert said == (
+        f'iteration 4: loss_fit is {loss}; the batch: 3.png. The training ends '
+        f'here, with nothing written; the last good checkpoint is {tmp_path}/iter_3.pth')
+    assert checkpoints(tmp_path) == ['iter_2.pth', 'iter_3.pth']
+    assert said in ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+
+
+def test_skipping_a_batch_changes_nothing(tmp_path):
+    """As if the bad image had not been there, momentum and statistics included."""
+    runner = runner_of(tmp_path / 'bad', (1., NAN, 3., 1e30), iters=8, nan=SKIP)
+    runner.train()
+    good = runner_of(tmp_path / 'good', (1., 3.), iters=4)
+    good.train()
+    for key, value in good.model.state_dict().items():
+        torch.testing.assert_close(runner.model.state_dict()[key], value)
+    log = ''.join(path.read_text() for path in (tmp_path / 'bad').glob('*/*.log'))
+    assert log.count('It is skipped') == 4 and 'the batch: 1.png. It is skipped' in log
+    assert runner.message_hub.get_scalar('train/loss').mean() < 100
+    assert not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
+
+
+def test_skipping_has_a_limit(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r'iteration 4.*3\.png.*2 batches before it'):
+        runner_of(tmp_path, (1., NAN, NAN, NAN), iters=8, nan=SKIP).train()
+    assert runner_of(tmp_path / 'b', (1., NAN, NAN, 3.), iters=8, nan=SKIP).train()  # not in a row
+
+
+def test_gradients_alone_are_looked_at_when_skipping(tmp_path):
+    runner = runner_of(tmp_path, iters=4, nan=SKIP)
+    gradients = []
+    runner.model.layer.weight.register_hook(
+        lambda grad: gradients.append(1) or (grad * NAN if len(gradients) == 2 else grad))
+    runner.train()
+    assert torch.isfinite(runner.model.layer.weight).all()
+    log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'iteration 2: gradients of the model are not finite; the batch: 1.png' in log
+
+
+@pytest.mark.parametrize('kwargs', [dict(on_nan='ignore'), dict(max_skips=0)])
+def test_wrong_arguments(kwargs):
+    with pytest.raises(ValueError, match=next(iter(kwargs))):
+        NaNHook(**kwargs)
