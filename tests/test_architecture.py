@@ -19,6 +19,9 @@ OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
            # nor does it list its loaders of checkpoints, all of which have to be safe
            ('mmpd/compat/checkpoints.py', '_schemes'),
+           # mmcv gives only CUDA tensors to its autograd functions
+           ('mmpd/compat/ext_ops.py', '_upfirdn2d_cuda'),
+           ('mmpd/compat/ext_ops.py', '_upfirdn2d_ref'),
            # numpy moved its core, and pickles name it
            ('mmpd/utils/safe_pickle.py', '_core'), ('mmpd/utils/safe_pickle.py', '_reconstruct'),
            ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook'),

@@ -68,10 +68,11 @@ TINY = dict(in_size=8, out_size=32, style_channels=16, num_mlps=1, rrdb_channels
 PRIOR = {'style_channels': 'count', 'num_mlps': 'count0', 'channel_multiplier': 'count',
          'channels': 'widths?', 'blur_kernel': 'kernel', 'lr_mlp': 'positive',
          'fp16_enabled': 'flag', 'bgr2rgb': 'flag', 'init_cfg': 'init'}
+CP = {'with_cp': 'flag'}
 NETWORK = {'in_size': 'size', 'out_size': 'size', 'img_channels': 'count',
            'rrdb_channels': 'count', 'num_rrdbs': 'count0', 'growth_channels': 'count',
            'default_style_mode': 'name', 'eval_style_mode': 'name', 'mix_prob': 'fraction',
-           'freeze_prior': 'flag', **PRIOR}
+           'freeze_prior': 'flag', **CP, **PRIOR}
 EDIT = {'generator': 'config', 'pixel_loss': 'config', 'train_cfg': 'cfg', 'test_cfg': 'cfg',
         'init_cfg': 'init', 'data_preprocessor': 'config?', 'pd_head': 'cfg'}
 GAN = {'discriminator': 'config?', 'gan_loss': 'config?', 'perceptual_loss': 'config?'}
@@ -155,13 +156,15 @@ def parts():
     return {
         'StyleGAN2Prior': (registered('StyleGAN2Prior', **prior), {
             'out_size': 'size', 'noise_size': 'count?', 'out_channels': 'count',
-            'norm_eps': 'positive', **PRIOR}),
+            'norm_eps': 'positive', **CP, **PRIOR}),
         'GLEANNet': (registered(**{'name': 'GLEANNet', **TINY}), {'decoder': 'flag', **NETWORK}),
         'PDNNet': (registered('PDNNet', **TINY), NETWORK),
         'PaniniNet': (registered('PaniniNet', **TINY), {
             'reduction': 'count', 'fuse_size': 'size?', 'stem_channels': 'count',
             'latent_channels': 'count', 'representation_channels': 'count',
             'degradation_encoder': 'config?', **NETWORK}),
+        'StyleGAN2Discriminator': (registered('StyleGAN2Discriminator', in_size=8), CP),
+        'StyleGANv2Discriminator': (registered('StyleGANv2Discriminator', in_size=8), CP),
         'DegradationEncoder': (registered('DegradationEncoder', channels=(4, 8)), {
             'in_channels': 'count', 'channels': 'counts', 'image_size': 'steps',
             'init_cfg': 'init'}),
@@ -188,7 +191,7 @@ def parts():
             'init_cfg': 'init'}),
         'PDHead': (registered('PDHead'), HEAD),
         'PerceptualLoss': (registered('PerceptualLoss', layer_weights={'0': 1.0}), {
-            'layer_weights': 'keys', 'vgg_type': 'name', 'pretrained': 'text'}),
+            'layer_weights': 'keys', 'vgg_type': 'name', 'pretrained': 'text', **CP}),
         'LRSynthesis': (registered('LRSynthesis', scale=4), {
             'quantize': 'flag', 'keys': 'keys?', **OPERATOR}),
         'LRConsistency': (registered('LRConsistency'), {

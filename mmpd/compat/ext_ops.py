@@ -4,7 +4,8 @@ The plain wheel ``mmcv-lite`` has no ``mmcv._ext``, and MMagic then fails at
 import.  A module of that name is put in its place; where compiled mmcv is
 installed it is used, untouched.
 """
-import importlib.util
+import contextlib
+import importlib
 import sys
 import warnings
 from functools import cache
@@ -33,15 +34,17 @@ def fused_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**
         alpha (float): negative slope.
         scale (float): gain.
     """
-    _tell()
+    _tell(input)
     if act != 3 or grad not in (0, 1):
         raise ValueError(f'fused_bias_leakyrelu: expected act=3 and grad 0 or 1, got act={act}, '
                          f'grad={grad}')
     if bias.numel():
         input = input + bias.view(1, -1, *[1] * (input.ndim - 2))
-    if grad == 0:
-        return F.leaky_relu(input, alpha) * scale
-    return torch.where(refer > 0, input, input * alpha) * scale
+    if grad == 1:
+        return torch.ops.aten.leaky_relu_backward(input, refer, alpha, True).mul_(scale)
+    # the sum is this function's own and may be overwritten
+    out = F.leaky_relu(input, alpha, inplace=bias.numel() > 0)
+    return out.mul_(scale)
 
 
 def upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1, flip, gain):
@@ -55,24 +58,32 @@ def upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1,
         flip (bool): True for correlation, False for convolution.
         gain (float): factor on the result.
     """
-    _tell()
+    _tell(input)
     n, c, h, w = input.shape
-    x = input.reshape(n * c, 1, h, w)
     if upx > 1 or upy > 1:
-        stuffed = x.new_zeros(n * c, 1, h * upy, w * upx)
-        stuffed[:, :, ::upy, ::upx] = x
-        x = stuffed
-    x = F.pad(x, (padx0, padx1, pady0, pady1))
-    kernel = (filter * gain).to(x.dtype)
+        stuffed = input.new_zeros(n, c, h * upy, w * upx)
+        stuffed[:, :, ::upy, ::upx] = input
+        input = stuffed
+    # the convolution pads without a copy, but only both sides alike
+    alike = max(min(pady0, pady1), 0), max(min(padx0, padx1), 0)
+    rest = padx0 - alike[1], padx1 - alike[1], pady0 - alike[0], pady1 - alike[0]
+    if any(rest):
+        input = F.pad(input, rest)
+    kernel = (filter * gain).to(input.dtype)
     if not flip:
         kernel = kernel.flip(0, 1)
-    x = F.conv2d(x, kernel[None, None], stride=(downy, downx))
-    return x.reshape(n, c, *x.shape[2:])
+    return F.conv2d(input, kernel.expand(c, 1, -1, -1), stride=(downy, downx), padding=alike,
+                    groups=c)
+
+
+def _tell(input):
+    """Say once, when a GPU first uses one, what stands in for compiled ops."""
+    if input.is_cuda:
+        _tell_once()
 
 
 @cache
-def _tell():
-    """Say once, when one is first used, what stands in for compiled ops."""
+def _tell_once():
     print_log('mmcv has no compiled ops: upfirdn2d and fused_bias_leakyrelu run in plain PyTorch.',
               logger='current')
 
@@ -106,6 +117,31 @@ def install_ext_ops():
     module.upfirdn2d = upfirdn2d
     module.fused_bias_leakyrelu = fused_bias_leakyrelu
     sys.modules[NAME] = module
+
+
+@contextlib.contextmanager
+def one_way_for_all_devices():
+    """Tensors of every device take mmcv's autograd functions, for the time of an import and after.
+
+    mmcv leaves tensors that are on no GPU to its references, which are slower on a CPU, and
+    whose graph holds the sum before the activation and two padded copies before every blur.
+    """
+    if not isinstance(sys.modules.get(NAME), _StandIn):  # compiled ops run on GPUs alone
+        yield
+        return
+    activation = importlib.import_module('mmcv.ops.fused_bias_leakyrelu')
+    resampling = importlib.import_module('mmcv.ops.upfirdn2d')
+
+    def activate(x, bias, negative_slope=0.2, scale=2**0.5):
+        return activation.FusedBiasLeakyReLUFunction.apply(
+            x, bias.to(x.dtype), negative_slope, scale)
+
+    def resample(input, filter, **kwargs):
+        return resampling._upfirdn2d_cuda(**kwargs).apply(input, filter)
+
+    activation.bias_leakyrelu_ref = activate
+    resampling._upfirdn2d_ref = resample
+    yield
 
 
 def silence_rolling_back():

@@ -2,8 +2,8 @@
 
 A finder ahead of Python's own leaves MMagic's modules to the usual loader,
 except the few that trip over today's stack: those which import packages that
-super-resolution never uses, the one which spells ``np.bool8``, and the one
-which refuses mmcv 2.2 and later.
+super-resolution never uses, the one which spells ``np.bool8``, the one which
+refuses mmcv 2.2 and later, and the first one that uses StyleGAN2's ops.
 """
 import builtins
 import contextlib
@@ -12,6 +12,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
 
+from .ext_ops import one_way_for_all_devices
 from .stand_ins import PACKAGES, import_for_mmagic
 
 __all__ = ['MMagicFinder', 'MMagicLoader', 'install_mmagic_finder', 'mmcv_accepted', 'numpy_bool8']
@@ -47,7 +48,8 @@ def mmcv_accepted():
         mmcv.__version__ = installed
 
 
-CONTEXTS = {'mmagic': mmcv_accepted, 'mmagic.utils.trans_utils': numpy_bool8}
+CONTEXTS = {'mmagic': mmcv_accepted, 'mmagic.utils.trans_utils': numpy_bool8,
+            'mmagic.models.editors.stylegan1.stylegan1_modules': one_way_for_all_devices}
 
 
 class MMagicLoader(SourceFileLoader):

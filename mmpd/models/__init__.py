@@ -1,3 +1,3 @@
-from . import editors, generators, heads, losses
+from . import discriminators, editors, generators, heads, losses
 
-__all__ = ['editors', 'generators', 'heads', 'losses']
+__all__ = ['discriminators', 'editors', 'generators', 'heads', 'losses']

@@ -13,12 +13,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.graph import saved_tensors_hooks
 
 from mmpd.compat import ext_ops
 
+modules = importlib.import_module('mmagic.models.editors.stylegan2.stylegan2_modules')
 up_module = importlib.import_module('mmcv.ops.upfirdn2d')
 act_module = importlib.import_module('mmcv.ops.fused_bias_leakyrelu')
+
+
+def untouched(module):
+    """A second copy of one of mmcv's modules, as it is without mmpd: the reference."""
+    spec = importlib.util.spec_from_file_location(module.__name__, module.__file__)
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+up_reference, act_reference = untouched(up_module), untouched(act_module)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -53,7 +67,7 @@ def test_upfirdn2d_equals_mmcvs_reference(seed, batch, channels, size, taps, sep
         # mmcv's CUDA path makes a full 1x1 filter of it and then applies the whole gain
         gain = 1
     kwargs = dict(up=list(up), down=list(down), padding=list(padding), flip_filter=flip, gain=gain)
-    expected = up_module._upfirdn2d_ref(x, kernel, **kwargs)
+    expected = up_reference._upfirdn2d_ref(x, kernel, **kwargs)
     actual = filtered(x, kernel, **kwargs)
     assert actual.shape == expected.shape
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)  # float32 filters
@@ -107,7 +121,7 @@ SHAPES = [(3, 4), (2, 3, 5), (2, 3, 4, 5)]
 def test_fused_bias_leakyrelu_equals_mmcvs_reference(shape, slope, scale):
     x, bias = torch.randn(shape), torch.randn(shape[1])
     torch.testing.assert_close(activated(x, bias, slope, scale),
-                               act_module.bias_leakyrelu_ref(x, bias, slope, scale))
+                               act_reference.bias_leakyrelu_ref(x, bias, slope, scale))
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
@@ -144,6 +158,14 @@ def test_r1_penalty_reaches_the_weights():
     torch.testing.assert_close(gradient[1, 2], numeric, rtol=1e-5, atol=1e-6)
 
 
+def kept(function):
+    """Shapes of what the graph of ``function()`` keeps for the backward pass."""
+    shapes = []
+    with saved_tensors_hooks(lambda tensor: shapes.append(tuple(tensor.shape)), lambda kept: kept):
+        function()
+    return shapes
+
+
 needs_lite = pytest.mark.skipif(ext_ops.has_compiled_ops(), reason='mmcv is compiled here')
 
 
@@ -159,15 +181,19 @@ def test_installed_once_and_said_once_when_first_used(monkeypatch):
     lines = []
     monkeypatch.setattr(ext_ops, 'print_log', lambda text, **_: lines.append(text))
     monkeypatch.delitem(sys.modules, ext_ops.NAME)
-    ext_ops._tell.cache_clear()
+    ext_ops._tell_once.cache_clear()
     for _ in range(3):
         ext_ops.install_ext_ops()
     module = sys.modules[ext_ops.NAME]
     assert module.upfirdn2d is ext_ops.upfirdn2d
     assert module.fused_bias_leakyrelu is ext_ops.fused_bias_leakyrelu
     assert not lines  # importing mmpd says nothing
-    for _ in range(2):
-        module.fused_bias_leakyrelu(torch.ones(1, 2), torch.zeros(2), torch.ones(1, 2))
+    module.fused_bias_leakyrelu(torch.ones(1, 2), torch.zeros(2), torch.ones(1, 2))
+    assert not lines  # without a GPU nothing is slower than with compiled ops
+    with FakeTensorMode():
+        x = torch.ones(1, 2, device='cuda')
+        for _ in range(2):
+            module.fused_bias_leakyrelu(x, x[0], x)
     assert len(lines) == 1 and 'upfirdn2d' in lines[0]
 
 
@@ -176,6 +202,35 @@ def test_other_ops_name_themselves_and_the_remedy():
     with pytest.raises(RuntimeError, match=r'"deform_conv_forward".*pip install mmcv==2\.1\.0'):
         module.deform_conv_forward(torch.ones(1))
     assert not hasattr(module, '__path__')  # import machinery must see no package
+
+
+@needs_lite
+def test_tensors_of_every_device_take_the_stand_ins_and_keep_as_little():
+    """MMagic's modules, imported, have mmcv's public functions do on a CPU what they do on a GPU."""
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    bias, kernel = torch.randn(3, requires_grad=True), torch.ones(4, 4) / 16
+    uses = [lambda m: m.upfirdn2d(x, kernel, padding=(2, 1)),
+            lambda m: m.upfirdn2d(x, kernel, up=2, padding=(2, 1, 2, 1), gain=4)]
+    for use in uses:
+        assert kept(lambda use=use: use(modules)) == [(4, 4)]  # the kernel alone
+        assert kept(lambda use=use: use(up_reference)) != [(4, 4)]
+        assert torch.equal(use(modules), use(up_reference))
+    out = modules.fused_bias_leakyrelu(x, bias)
+    assert torch.equal(out, act_reference.fused_bias_leakyrelu(x, bias))
+    # what is kept is the output, which the next layer keeps anyway
+    assert out.grad_fn.saved_tensors[0].data_ptr() == out.data_ptr()
+    for one, other in zip(torch.autograd.grad(out.square().sum(), (x, bias)),
+                          torch.autograd.grad(act_reference.fused_bias_leakyrelu(
+                              x, bias).square().sum(), (x, bias)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_compiled_ops_are_not_led_anywhere(monkeypatch):
+    monkeypatch.setitem(sys.modules, ext_ops.NAME, sys)  # a module that is no stand-in
+    before = act_module.bias_leakyrelu_ref, up_module._upfirdn2d_ref
+    with ext_ops.one_way_for_all_devices():
+        pass
+    assert (act_module.bias_leakyrelu_ref, up_module._upfirdn2d_ref) == before
 
 
 @needs_lite

@@ -4,12 +4,16 @@
     python tools/analysis_tools/training_cost.py configs/pdn/pdn_x8_1xb4-100k_ffhq.py
 
 Two training steps and one test image run on PyTorch's meta device: every operation says the sizes
-of its results and computes none. Memory is the largest sum of tensors alive at once; the workspaces
-of cuDNN and the allocator's fragments come on top, and compiled mmcv ops need less than their
-stand-ins. Arithmetic counts matrix products and convolutions, a multiplication with addition as
-two. Hours are that divided by a rate which the reader may set (--tflops).
+of its results and computes none. Memory is the largest sum of tensors alive at once in float32; the
+workspaces of cuDNN and the allocator's fragments come on top. Compiled mmcv ops need what their
+stand-ins need. "with_cp" is the same with activation checkpointing (with_cp=True) of generator,
+discriminator and perceptual loss, and the arithmetic that it adds; "MMagic" the same with MMagic's
+own GLEAN and discriminator. Arithmetic counts matrix products and convolutions, a multiplication
+with addition as two. Hours are that divided by a rate which the reader may set (--tflops).
 """
 import argparse
+import copy
+import inspect
 import json
 import re
 import tempfile
@@ -17,6 +21,7 @@ import weakref
 from pathlib import Path
 
 import torch
+from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator
 from mmagic.registry import MODELS
 from mmagic.structures import DataSample
 from mmengine.config import Config
@@ -89,8 +94,44 @@ def images(cfg, model, count, device):
     def image(size):
         return torch.zeros(3, size, size, device=device)
 
+    # MMagic's GLEAN keeps the size of its output in its prior
+    out_size = getattr(generator, 'out_size', None) or generator.generator.out_size
     return dict(inputs=[image(generator.in_size) for _ in range(count)],
-                data_samples=[DataSample(gt_img=image(generator.out_size)) for _ in range(count)])
+                data_samples=[DataSample(gt_img=image(out_size)) for _ in range(count)])
+
+
+def with_checkpointing(cfg):
+    """A copy of a config with ``with_cp=True`` in every part of the model that knows it."""
+    cfg = copy.deepcopy(cfg)
+    for part in ('generator', 'discriminator', 'perceptual_loss'):
+        part = cfg.model.get(part)
+        if part and 'with_cp' in inspect.signature(MODELS.get(part.type)).parameters:
+            part.with_cp = True
+    return cfg
+
+
+def as_mmagic(cfg):
+    """A copy of a GLEAN config with MMagic's generator and discriminator; None of another one."""
+    if cfg.model.generator.type != 'GLEANNet' or cfg.model.generator.get('channels'):
+        return None
+    cfg = copy.deepcopy(cfg)
+    cfg.model.generator.type = 'GLEANStyleGANv2'
+    if cfg.model.get('discriminator'):
+        cfg.model.discriminator.type = StyleGAN2Discriminator
+    return cfg
+
+
+def measure_training(cfg, device):
+    """(bytes, operations) of a training step, once the optimisers' state is there."""
+    model = build(cfg, device)
+    wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
+    model.train()
+    with PeakMemory(model) as trained:
+        for _ in range(2):
+            with FlopCounterMode(display=False) as flops:
+                model.train_step(images(cfg, model, cfg.train_dataloader.batch_size, device),
+                                 wrappers)
+    return trained.peak, flops.get_total_flops()
 
 
 def measure(path, device='meta'):
@@ -102,41 +143,55 @@ def measure(path, device='meta'):
 
     Returns:
         dict: ``batch``, ``iterations``; ``parameters`` and ``trainable`` of the generator;
-        ``train_bytes`` and ``train_flop`` of one iteration; ``test_bytes`` for one image.
+        ``train_bytes`` and ``train_flop`` of one iteration, ``cp_bytes`` and ``cp_flop`` with
+        activation checkpointing, ``mmagic_bytes`` of MMagic's own modules (None where it has
+        none); ``test_bytes`` for one image.
     """
     cfg = path if isinstance(path, Config) else Config.fromfile(path)
     init_default_scope('mmagic')
     model = build(cfg, device)
-    wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
-    batch = cfg.train_dataloader.batch_size
+    parameters = list(model.generator.parameters())
+    found = dict(batch=cfg.train_dataloader.batch_size, iterations=cfg.train_cfg.max_iters,
+                 parameters=sum(p.numel() for p in parameters),
+                 trainable=sum(p.numel() for p in parameters if p.requires_grad))
     with PeakMemory(model.eval()) as tested, torch.no_grad():
         data = images(cfg, model, 1, device)
         model(torch.stack(data['inputs']), mode='tensor')
-    model.train()
-    with PeakMemory(model) as trained:
-        for _ in range(2):  # the optimisers' state is there from the second step on
-            with FlopCounterMode(display=False) as flops:
-                model.train_step(images(cfg, model, batch, device), wrappers)
-    parameters = list(model.generator.parameters())
-    return dict(batch=batch, iterations=cfg.train_cfg.max_iters,
-                parameters=sum(p.numel() for p in parameters),
-                trainable=sum(p.numel() for p in parameters if p.requires_grad),
-                train_bytes=trained.peak, train_flop=flops.get_total_flops(),
-                test_bytes=tested.peak)
+    found['test_bytes'] = tested.peak
+    del model, parameters
+    found['train_bytes'], found['train_flop'] = measure_training(cfg, device)
+    found['cp_bytes'], found['cp_flop'] = measure_training(with_checkpointing(cfg), device)
+    mmagic = as_mmagic(cfg)
+    found['mmagic_bytes'] = mmagic and measure_training(mmagic, device)[0]
+    return found
+
+
+def same_cost(cfg):
+    """A text that configs share which cost the same: they differ in data and weights alone."""
+    model = cfg.model.to_dict()
+    for part in ('generator', 'discriminator'):
+        (model.get(part) or {}).pop('init_cfg', None)
+    return repr((model, cfg.train_dataloader.batch_size, cfg.optim_wrapper.to_dict()))
 
 
 def table(costs, tflops):
     """Markdown table of what :func:`measure` found, by name of the config."""
-    lines = ['| config | generator (trainable) | batch | training memory | test memory | '
-             f'per iteration | iterations | hours at {tflops:g} TFLOP/s |',
-             '| :-- | --: | --: | --: | --: | --: | --: | --: |']
+    lines = ['| config | generator (trainable) | batch | training memory | with_cp | MMagic | '
+             'test memory | per iteration | with_cp | iterations | '
+             f'hours at {tflops:g} TFLOP/s |',
+             '| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |']
+
+    def gigabytes(count):
+        return f'{count / 1e9:.1f} GB' if count else '-'
+
     for name, cost in costs.items():
         hours = cost['train_flop'] * cost['iterations'] / (tflops * 1e12 * 3600)
         lines.append(
             f'| {name} | {cost["parameters"] / 1e6:.1f} M ({cost["trainable"] / 1e6:.1f} M) | '
-            f'{cost["batch"]} | {cost["train_bytes"] / 1e9:.1f} GB | '
-            f'{cost["test_bytes"] / 1e9:.1f} GB | {cost["train_flop"] / 1e12:.1f} TFLOP | '
-            f'{cost["iterations"]:,} | {hours:.0f} |')
+            f'{cost["batch"]} | {gigabytes(cost["train_bytes"])} | {gigabytes(cost["cp_bytes"])} | '
+            f'{gigabytes(cost["mmagic_bytes"])} | {gigabytes(cost["test_bytes"])} | '
+            f'{cost["train_flop"] / 1e12:.1f} TFLOP | × '
+            f'{cost["cp_flop"] / cost["train_flop"]:.2f} | {cost["iterations"]:,} | {hours:.0f} |')
     return '\n'.join(lines)
 
 
@@ -164,10 +219,13 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    costs = {}
+    costs, known = {}, {}
     for path in args.configs:
         print(path, flush=True)
-        costs[Path(path).stem] = measure(path)
+        cfg = Config.fromfile(path)
+        key = same_cost(cfg)
+        known[key] = known.get(key) or measure(cfg)
+        costs[Path(path).stem] = dict(known[key], iterations=cfg.train_cfg.max_iters)
     text = table(costs, args.tflops)
     print(f'\n{text}')
     if args.out:

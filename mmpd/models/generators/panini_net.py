@@ -1,6 +1,5 @@
 """Panini-Net's generator, for any sizes, with a learned or a degradation-aware interpolation."""
 import torch
-from mmagic.models.editors.glean.glean_styleganv2 import RRDBFeatureExtractor
 from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
@@ -8,6 +7,7 @@ from torch import nn
 from ...utils.model import check_part
 from ...utils.validation import MOST_CHANNELS, check_positive_int, optional, refuse
 from .glean_net import check_encoder, check_lr, check_sizes
+from .rrdb_trunk import RRDBTrunk
 from .stylegan2_prior import StyleGAN2Prior, log2_of
 
 
@@ -64,6 +64,8 @@ class PaniniNet(BaseModule):
         representation_channels (int): Width of the learned vector.
         degradation_encoder (dict, optional): Config of a :class:`DegradationEncoder`.
         freeze_prior (bool): Do not train the prior; Panini trains it.
+        with_cp (bool): Activation checkpointing of encoder and prior: less memory in training, more
+            time, the same gradients.
         default_style_mode, eval_style_mode, mix_prob: Accepted for configs of
             ``GLEANStyleGANv2``, where they have no effect either.
         init_cfg (dict, optional): ``dict(type='Pretrained', ...)`` is the checkpoint of the prior.
@@ -90,11 +92,11 @@ class PaniniNet(BaseModule):
                  init_cfg=None, fp16_enabled=False, bgr2rgb=False, channels=None,
                  growth_channels=32, reduction=8, fuse_size=None, stem_channels=32,
                  latent_channels=256, representation_channels=256, degradation_encoder=None,
-                 freeze_prior=False):
+                 freeze_prior=False, with_cp=False):
         super().__init__()
         check_sizes(in_size, out_size)
         check_encoder(img_channels, rrdb_channels, num_rrdbs, growth_channels, default_style_mode,
-                      eval_style_mode, mix_prob, freeze_prior)
+                      eval_style_mode, mix_prob, freeze_prior, with_cp)
         for name, value in (('reduction', reduction), ('stem_channels', stem_channels),
                             ('latent_channels', latent_channels),
                             ('representation_channels', representation_channels)):
@@ -108,13 +110,14 @@ class PaniniNet(BaseModule):
         self.generator = StyleGAN2Prior(
             out_size, style_channels, num_mlps, channel_multiplier, channels,
             out_channels=3, blur_kernel=blur_kernel, lr_mlp=lr_mlp, fp16_enabled=fp16_enabled,
-            bgr2rgb=bgr2rgb, init_cfg=init_cfg)
+            bgr2rgb=bgr2rgb, init_cfg=init_cfg, with_cp=with_cp)
         # from 4 px up: fusion_out[0] works at 4 px, as in the published network, which creates
         # its convolutions from 64 px down but uses them from 4 px up (all are 512 wide)
         self.widths = [self.generator.channels[2**(level + 2)] for level in range(levels)]
 
         self.encoder = nn.ModuleList([self._stem(
-            img_channels, rrdb_channels, num_rrdbs, growth_channels, reduction, stem_channels)])
+            img_channels, rrdb_channels, num_rrdbs, growth_channels, reduction, stem_channels,
+            with_cp)])
         for wide, narrow in zip(self.widths[:0:-1], self.widths[-2::-1], strict=True):
             self.encoder.append(self._conv(wide, narrow, stride=2))
         self.encoder.append(nn.Sequential(
@@ -141,10 +144,11 @@ class PaniniNet(BaseModule):
         return nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.LeakyReLU(0.2, inplace=True))
 
-    def _stem(self, img_channels, rrdb_channels, num_rrdbs, growth_channels, reduction, width):
+    def _stem(self, img_channels, rrdb_channels, num_rrdbs, growth_channels, reduction, width,
+              with_cp):
         halvings = log2_of(self.in_size, 'in_size') - log2_of(self.fuse_size, 'fuse_size')
         widths = [width * 2**index for index in range(halvings)] + [self.widths[-1]]
-        layers = [RRDBFeatureExtractor(img_channels, rrdb_channels, num_rrdbs, growth_channels),
+        layers = [RRDBTrunk(img_channels, rrdb_channels, num_rrdbs, growth_channels, with_cp),
                   SharedCBAM(rrdb_channels, reduction),
                   *self._conv(rrdb_channels, widths[0])]
         for before, after in zip(widths[:-1], widths[1:], strict=True):

@@ -21,6 +21,7 @@ from ...utils.validation import (
     optional,
     refuse,
 )
+from ..recompute import recomputed
 from ..settings import check_init_cfg
 
 
@@ -85,6 +86,8 @@ class StyleGAN2Prior(BaseModule):
         norm_eps (float): Of the normalisation of z.
         fp16_enabled (bool): Half precision convolutions (GPU only).
         bgr2rgb (bool): Flip the channels of the image.
+        with_cp (bool): Activation checkpointing: in training, compute each resolution again in the
+            backward pass, which needs less memory and more time. Gradients are the same.
         init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is loaded
             by ``init_weights``, completely or with an error (see :func:`load_completely`).
 
@@ -108,7 +111,8 @@ class StyleGAN2Prior(BaseModule):
 
     def __init__(self, out_size, style_channels=512, num_mlps=8, channel_multiplier=2,
                  channels=None, noise_size=None, out_channels=3, blur_kernel=(1, 3, 3, 1),
-                 lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None):
+                 lr_mlp=0.01, norm_eps=1e-6, fp16_enabled=False, bgr2rgb=False, init_cfg=None,
+                 with_cp=False):
         super().__init__(init_cfg=check_init_cfg(init_cfg))
         self.log_size = log2_of(out_size, 'out_size')
         if out_size < 8:
@@ -122,9 +126,10 @@ class StyleGAN2Prior(BaseModule):
         check_number(norm_eps, 'norm_eps', above=0)
         check_bool(fp16_enabled, 'fp16_enabled')
         check_bool(bgr2rgb, 'bgr2rgb')
+        check_bool(with_cp, 'with_cp')
         self.out_size, self.style_channels = out_size, style_channels
         self.noise_size = noise_size or style_channels
-        self.fp16_enabled, self.bgr2rgb = fp16_enabled, bgr2rgb
+        self.fp16_enabled, self.bgr2rgb, self.with_cp = fp16_enabled, bgr2rgb, with_cp
         self.channels = prior_channels(channel_multiplier, channels)
         missing = [2**i for i in range(2, self.log_size + 1) if 2**i not in self.channels]
         if missing:
@@ -208,8 +213,8 @@ class StyleGAN2Prior(BaseModule):
         out = self.conv1(self.constant_input(latents), latents[:, 0], noise=noises[0])
         rgb = self.to_rgb1(out, latents[:, 1]) if return_rgb else None
         features = {4: out}
-        for index, to_rgb in enumerate(self.to_rgbs):
-            layer = 2 * index + 1
+
+        def double(out, rgb, layer):
             if fuse is not None:
                 out, rgb = (image if image is None else image.to(dtype)
                             for image in fuse(out.shape[-1], out, rgb))
@@ -217,9 +222,14 @@ class StyleGAN2Prior(BaseModule):
             if modulate is not None:
                 out = modulate(out.shape[-1], out)
             out = self.convs[layer](out, latents[:, layer + 1], noise=noises[layer + 1])
-            features[out.shape[-1]] = out
             if return_rgb:
-                rgb = to_rgb(out, latents[:, layer + 2], rgb)
+                rgb = self.to_rgbs[layer // 2](out, latents[:, layer + 2], rgb)
+            return out, rgb
+
+        for layer in range(1, len(self.convs), 2):
+            out, rgb = recomputed(double, out, rgb, layer, enabled=self.with_cp,
+                                  random=any(noise is None for noise in noises))
+            features[out.shape[-1]] = out
         if return_rgb and self.bgr2rgb:
             rgb = rgb.flip(1)
         return Synthesis(features, rgb)

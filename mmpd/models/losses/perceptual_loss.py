@@ -1,4 +1,6 @@
 """MMagic's perceptual loss, whose VGG weights can come from a local file."""
+from itertools import pairwise
+
 import torch
 from mmagic.models.losses.perceptual_loss import PerceptualLoss as MMagicPerceptualLoss
 from mmagic.models.losses.perceptual_loss import PerceptualVGG
@@ -9,6 +11,7 @@ from torchvision.models import get_model_weights, vgg
 from ...errors import InputError, WeightsMismatch, WeightsNotFound
 from ...utils.checkpoint import read_state_dict
 from ...utils.validation import (
+    ArgumentError,
     check_bool,
     check_choice,
     check_dict,
@@ -16,6 +19,7 @@ from ...utils.validation import (
     check_str,
     refuse,
 )
+from ..recompute import recomputed
 
 DOWNLOAD = 'torchvision://'
 CRITERIA = dict(l1=nn.L1Loss, mse=nn.MSELoss)
@@ -86,15 +90,40 @@ class VGGFeatures(PerceptualVGG):
         layer_names (Iterable[str]): Which layers' outputs to return.
         layers (nn.Sequential): The layers.
         use_input_norm (bool): Whether to normalise images in [0, 1] first.
+        with_cp (bool): Compute what ends in a pooling again in the backward pass.
     """
 
-    def __init__(self, layer_names, layers, use_input_norm=True):
+    def __init__(self, layer_names, layers, use_input_norm=True, with_cp=False):
         nn.Module.__init__(self)  # MMagic's own builds and downloads a VGG, whatever it is told
+        self.with_cp = with_cp
         self.layer_name_list, self.use_input_norm = list(layer_names), use_input_norm
         self.vgg_layers = layers
         if use_input_norm:
             for name, values in (('mean', MEAN), ('std', STD)):
                 self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+
+    def forward(self, x):
+        """Images (N, 3, H, W) -> dict from the names of layers to their outputs."""
+        if not self.with_cp:
+            return super().forward(x)
+        if self.use_input_norm:
+            x = (x - self.mean) / self.std
+        stops = [index + 1 for index, layer in enumerate(self.vgg_layers)
+                 if isinstance(layer, nn.MaxPool2d)]  # behind it features are smallest
+        output = {}
+
+        def stage(x, start, stop):
+            found = {}
+            for index in range(start, stop):
+                x = self.vgg_layers[index](x)
+                if str(index) in self.layer_name_list:
+                    found[str(index)] = x.clone()  # the next layer may overwrite it
+            return x, found
+
+        for start, stop in pairwise([0, *stops, len(self.vgg_layers)]):
+            x, found = recomputed(stage, x, start, stop)
+            output.update(found)
+        return output
 
 
 @MODELS.register_module(force=True)
@@ -115,6 +144,9 @@ class PerceptualLoss(MMagicPerceptualLoss):
         pretrained (str): ``torchvision://vgg19`` for torchvision's download, or a local
             checkpoint, or an address, with torchvision's keys.
         criterion (str): 'l1' or 'mse'.
+        with_cp (bool): Activation checkpointing: compute the VGG again in the backward pass, for
+            less memory and more time. Not with batch normalisation, whose statistics would move
+            twice.
 
     Raises:
         InputError: for unknown networks, layers or criteria.
@@ -138,7 +170,8 @@ class PerceptualLoss(MMagicPerceptualLoss):
 
     def __init__(self, layer_weights, layer_weights_style=None, vgg_type='vgg19',
                  use_input_norm=True, perceptual_weight=1.0, style_weight=1.0, norm_img=True,
-                 pretrained=f'{DOWNLOAD}vgg19', criterion='l1'):
+                 pretrained=f'{DOWNLOAD}vgg19', criterion='l1',
+                 with_cp=False):
         nn.Module.__init__(self)
         for name, weights in (('layer_weights', layer_weights),
                               ('layer_weights_style', layer_weights_style)):
@@ -146,8 +179,12 @@ class PerceptualLoss(MMagicPerceptualLoss):
                 self._check_layers(name, weights)
         check_choice(vgg_type, 'vgg_type', VGG_TYPES)
         check_str(pretrained, 'pretrained', 'a file, or torchvision://NAME')
-        for name, value in (('use_input_norm', use_input_norm), ('norm_img', norm_img)):
+        for name, value in (('use_input_norm', use_input_norm), ('norm_img', norm_img),
+                            ('with_cp', with_cp)):
             check_bool(value, name)
+        if with_cp and vgg_type.endswith('_bn'):
+            raise ArgumentError(f'perceptual_loss.with_cp: expected False with {vgg_type}, whose '
+                                'batch normalisation would count every image twice, got True')
         for name, value in (('perceptual_weight', perceptual_weight),
                             ('style_weight', style_weight)):
             check_number(value, name, least=0)
@@ -159,7 +196,7 @@ class PerceptualLoss(MMagicPerceptualLoss):
 
         def features(weights):
             layers = load_layers(vgg_type, max(map(int, weights)) + 1, state, pretrained)
-            return VGGFeatures(weights, layers, use_input_norm)
+            return VGGFeatures(weights, layers, use_input_norm, with_cp)
 
         self.vgg, self.vgg_style = features(layer_weights), None
         self.layer_weights_style = layer_weights_style or layer_weights
