@@ -66,6 +66,9 @@ class Calls:
     def __init__(self, function, *args):
         self.call = function, args
 
+    def __repr__(self):
+        return 'Calls'  # names of tests are the same in every process
+
     def __reduce__(self):
         return self.call
 

@@ -392,6 +392,9 @@ def test_gradients_through_alternating_projections_are_refused(operator):
 class Foreign:
     """Pooling by somebody else."""
 
+    def __repr__(self):
+        return 'Foreign'
+
     def A(self, x):
         return torch.nn.functional.avg_pool2d(x, 4)
 
