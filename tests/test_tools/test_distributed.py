@@ -91,7 +91,8 @@ def launch(script, *arguments, folder, check=True):
         port = probe.getsockname()[1]
     paths = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     environment = dict(os.environ, PATH=paths, PORT=str(port), OMP_NUM_THREADS='1',
-                       PYTHONPATH=str(folder), CUDA_VISIBLE_DEVICES='', PYTHONWARNINGS='ignore')
+                       PYTHONPATH=f'{folder}{os.pathsep}{ROOT}', CUDA_VISIBLE_DEVICES='',
+                       PYTHONWARNINGS='ignore')
     for name in ('LOCAL_RANK', 'RANK', 'WORLD_SIZE'):
         environment.pop(name, None)
     command = ['bash', str(ROOT / 'tools' / script)] if script.endswith('.sh') else [
@@ -160,7 +161,7 @@ randomness = dict(seed=3)
 """
 NO_VALIDATION = """
 val_cfg = val_dataloader = val_evaluator = None
-custom_hooks = []
+custom_hooks = [dict(type='FixedStatistics')]
 """
 
 
@@ -217,6 +218,8 @@ def single(runs):
     return runs / 'single'
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('name', ['two', 'two-of-one', 'one-of-two'])
 def test_a_run_does_not_depend_on_the_number_of_processes(methods, method, name):
@@ -287,6 +290,7 @@ def test_one_process_tests_what_two_trained(runs, single):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_process_ends_the_job(runs):
     """The other one would wait for its gradients for ever."""
     config = runs / 'killed.py'
