@@ -206,7 +206,7 @@ def test_other_ops_name_themselves_and_the_remedy():
 
 @needs_lite
 def test_tensors_of_every_device_take_the_stand_ins_and_keep_as_little():
-    """MMagic's modules, imported, have mmcv's public functions do on a CPU what they do on a GPU."""
+    """MMagic's modules have mmcv's public functions do on a CPU what they do on a GPU."""
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     bias, kernel = torch.randn(3, requires_grad=True), torch.ones(4, 4) / 16
     uses = [lambda m: m.upfirdn2d(x, kernel, padding=(2, 1)),
