@@ -27,3 +27,11 @@ class MissingPackage(InputError, ImportError):
 
 class ArgumentError(InputError, ValueError):
     """An argument of the wrong type or out of range; the message names it."""
+
+
+class BadSample(InputError, ValueError):
+    """An image of a data set that cannot be used; the message names file, transform and reason."""
+
+    def __init__(self, message):
+        # a data loader makes it anew of a text in which a worker's traceback goes before
+        super().__init__(str(message).rsplit(f'{type(self).__name__}: ', 1)[-1].strip())

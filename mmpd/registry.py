@@ -6,6 +6,7 @@ __all__ = ['announce', 'has_mmagic']
 
 LOCATIONS = {
     'MODELS': 'mmpd.models',
+    'DATASETS': 'mmpd.datasets.image_dataset',
     'TRANSFORMS': 'mmpd.datasets.transforms',
     'METRICS': 'mmpd.evaluation.metrics',
     'HOOKS': 'mmpd.engine',

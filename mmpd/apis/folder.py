@@ -17,6 +17,8 @@ import torch
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..utils.files import name_fault, plain
+from ..utils.image_files import read_bytes
 from ..utils.images import Picture, picture_size, read_description, read_picture, write_picture
 from ..visualization import decomposition_panel
 
@@ -87,6 +89,7 @@ class FolderRun:
         failures (dict[Path, str]): Files that could not be used, and why.
         finished (list[Job]): Files of this process that were there already.
         written (list[Job]): Files that were written.
+        notes (list[str]): What was done to files in reading them, see docs/images.md.
     """
 
     def __init__(self, inferencer, jobs, overwrite=False, alpha='keep', workers=2, rank=0,
@@ -95,6 +98,7 @@ class FolderRun:
         self.alpha, self.workers, self.rank, self.world_size = alpha, workers, rank, world_size
         self.settings = inferencer.settings
         self.failures, self.finished, self.written, self._batches = {}, [], [], []
+        self.notes = []
 
     def check(self, progress=False):
         """Read everything, write nothing.
@@ -109,6 +113,7 @@ class FolderRun:
         usable, sizes = [], []
         for job in self.jobs:
             try:
+                self._check_names(job)
                 size = picture_size(job.source)
                 self._check_size(job, size)
             except ValueError as error:
@@ -128,16 +133,24 @@ class FolderRun:
                              if kind == 'failure')
         return [message for kind, message in found.values() if kind == 'problem']
 
+    @staticmethod
+    def _check_names(job):
+        for path in filter(None, (job.source, job.target, job.panel)):
+            reason = name_fault(path.name)
+            if reason:
+                raise ValueError(f'{plain(job.source)}: {reason}'
+                                 + f' ({plain(path.name)})' * (path != job.source))
+
     def _check_size(self, job, size):
         try:
             self.inferencer.check_size(size)
         except ValueError as error:
-            raise ValueError(f'{job.source}: {error}') from None
+            raise ValueError(f'{plain(job.source)}: {error}') from None
 
     def _verify(self, job):
         """What is special about a job: ('finished' | 'failure' | 'problem', message), or None."""
         try:
-            data = job.source.read_bytes()
+            data = read_bytes(job.source)
             job.digest = hashlib.sha256(data).hexdigest()[:8]
             if not self.overwrite:
                 problem = self._obstacle(job)
@@ -145,10 +158,13 @@ class FolderRun:
                     return 'problem', problem
                 if job.target.exists() and (job.panel is None or job.panel.exists()):
                     return 'finished', None
-            if read_picture(job.source, data).alpha is not None and self.alpha == 'refuse':
-                return 'failure', f'{job.source}: has alpha, which --alpha refuse does not take'
+            picture = read_picture(job.source, data)
+            if picture.alpha is not None and self.alpha == 'refuse':
+                return 'failure', (f'{plain(job.source)}: has alpha, which --alpha refuse does '
+                                   'not take')
+            self.notes += [f'{plain(job.source)}: {note}' for note in picture.notes]
         except OSError as error:
-            return 'failure', f'{job.source}: {error.strerror or error}'
+            return 'failure', f'{plain(job.source)}: {error.strerror or error}'
         except ValueError as error:
             return 'failure', str(error)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmagic.structures import DataSample
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from PIL import Image
 
 from ..errors import InputError
@@ -16,6 +17,7 @@ from ..evaluation.functional import errors, psnr
 from ..operators import clip_uint8
 from ..operators.decomposition import apply
 from ..operators.library_resize import LibraryResize
+from ..utils.files import plain
 from ..utils.images import Picture, find_pictures, from_pil, read_picture
 from ..utils.model import check_device
 from ..utils.validation import (
@@ -333,6 +335,8 @@ class PDInferencer:
     def _predict_all(self, pictures, names):
         """Arrays for pictures of any sizes, in batches of equal ones."""
         for picture, name in zip(pictures, names, strict=True):
+            for note in picture.notes:
+                print_log(f'{plain(name)}: {note}', logger='current')
             try:
                 self.check_size(picture.pixels.shape[1::-1])
             except ValueError as error:

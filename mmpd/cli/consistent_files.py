@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..operators.resolve import resolve_operator
 from ..postprocess.consistent import work_dtype
 from ..utils.files import csv_text, remove_partial_files, write_atomically, write_partial
-from ..utils.rasters import Raster, any_size, encode_raster, read_raster
+from ..utils.rasters import Raster, encode_raster, read_raster
 from .consistent_pairs import file_hash
 
 __all__ = ['Run', 'make_file']
@@ -158,8 +158,7 @@ def read_rows(path):
 def make_file(pair, degradation, correction):
     """One pair: (row, None, temporary file), or (None, what went wrong, None)."""
     try:
-        with any_size():
-            rasters = {name: read_raster(path) for name, path in pair.paths.items()}
+        rasters = {name: read_raster(path) for name, path in pair.paths.items()}
         if pair.resize:
             rasters['sr'] = resized(rasters['sr'], pair.resize)
         lr, sr = rasters['lr'], rasters['sr']

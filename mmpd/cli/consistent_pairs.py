@@ -1,14 +1,15 @@
 """The pairs of ``mmpd-make-consistent``: all that can be wrong, before anything is written."""
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..operators.resolve import infer_scale, resolve_operator
+from ..utils.files import name_fault, plain
 from ..utils.rasters import (
     RASTERS,
     Raster,
-    any_size,
     encode_raster,
     output_suffix,
     profile_name,
@@ -56,7 +57,7 @@ def check(args, run):
     for name, folder in folders.items():
         if folder.resolve() == args.out.resolve():
             problems.append(f'--out {args.out}: is also the folder of --{name}')
-    inputs = {path.resolve() for found in images.values() for path in found.values()}
+    inputs = {os.path.realpath(path) for found in images.values() for path in found.values()}
     match_suffix(images, args.sr_suffix, problems)
     stems = sorted(set.intersection(*(set(found) for found in images.values())))
     jobs = [(stem, {name: images[name][stem] for name in images}, args) for stem in stems]
@@ -72,7 +73,7 @@ def check(args, run):
         target = args.out / f'{stem}{output_suffix(images["sr"][stem])}'
         check_target(target, args, problems)
     check_target(args.csv, args, problems)
-    if args.csv.resolve() in inputs:
+    if os.path.realpath(args.csv) in inputs:
         problems.append(f'--csv {args.csv}: is an input image')
     for folder in (args.out, args.csv.parent):
         upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
@@ -89,9 +90,13 @@ def find_images(folder, name, problems):
         return {}
     found = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTERS):
+        reason = name_fault(path.name)
+        if reason:
+            problems.append(f'--{name} {plain(path)}: {reason}')
+            continue
         if path.stem in found:
-            problems.append(f'{path.stem}: --{name} has both {found[path.stem].name} and '
-                            f'{path.name}')
+            problems.append(f'{plain(path.stem)}: --{name} has both {plain(found[path.stem].name)}'
+                            f' and {plain(path.name)}')
         found[path.stem] = path
     if not found:
         problems.append(f'--{name} {folder}: expected images ({", ".join(RASTERS)}), found none')
@@ -113,7 +118,7 @@ def match_suffix(images, suffix, problems):
         return
     if suffix:
         others = [stem for stem in images['sr'] if not stem.endswith(suffix) or stem == suffix]
-        problems += [f'{stem}: in --sr, but does not end in --sr-suffix {suffix}'
+        problems += [f'{plain(stem)}: in --sr, but does not end in --sr-suffix {suffix}'
                      for stem in others]
         images['sr'] = {stem.removesuffix(suffix): path for stem, path in images['sr'].items()
                         if stem not in others}
@@ -121,7 +126,8 @@ def match_suffix(images, suffix, problems):
         for other in images:
             # GT may hold more than is needed
             missing = images[other].keys() - images[name].keys() if other != 'gt' else ()
-            problems += [f'{stem}: in --{other} but not in --{name}' for stem in sorted(missing)]
+            problems += [f'{plain(stem)}: in --{other} but not in --{name}'
+                         for stem in sorted(missing)]
     lone_lr, lone_sr = (images[a].keys() - images[b].keys() for a, b in (('lr', 'sr'),
                                                                         ('sr', 'lr')))
     found = propose_suffix(lone_lr, lone_sr) if not suffix else None
@@ -143,12 +149,12 @@ def file_hash(paths):
 def check_pair(stem, paths, args):
     """One pair of files: (Pair, None or 'swapped'), problems, warnings."""
     problems, warnings, rasters = [], [], {}
-    with any_size():
-        for name, path in paths.items():
-            try:
-                rasters[name] = read_raster(path)
-            except (OSError, ValueError) as error:
-                problems.append(str(error))
+    for name, path in paths.items():
+        try:
+            rasters[name] = raster = read_raster(path)
+            warnings += [f'{plain(path)}: {note}' for note in raster.notes]
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
     if len(rasters) < len(paths):
         return None, problems, warnings
     lr, sr, gt = rasters['lr'], rasters['sr'], rasters.get('gt')
@@ -218,8 +224,10 @@ def check_values(stem, scale, lr, sr, suffix, args, problems, warnings):
 
 def check_target(path, args, problems):
     """A file may be written, or replaced if the user says so."""
-    if path.is_dir():
-        problems.append(f'{path}: is a folder, expected a file name')
+    if os.path.isdir(path):
+        problems.append(f'{plain(path)}: is a folder, expected a file name')
+    elif name_fault(path.name):
+        problems.append(f'{plain(path)}: {name_fault(path.name)}')
     elif path.exists() and not args.overwrite and not args.resume:
-        problems.append(f'{path}: exists (--overwrite replaces it); --resume keeps what is '
+        problems.append(f'{plain(path)}: exists (--overwrite replaces it); --resume keeps what is '
                         'complete')

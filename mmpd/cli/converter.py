@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..datasets.preparation import FolderSource, Recipe, open_source, prepare
 from ..datasets.resampling import BORDERS, KERNELS
+from ..errors import InputError
 
 
 def parse_args(argv, description, out, size, test_count):
@@ -67,12 +68,12 @@ def main(argv, description, out, size, test_count=0, check=None):
             check(source)
         manifest = prepare(source, args.out, recipe, args.workers, args.limit, args.test_count,
                            progress=not args.quiet and sys.stderr.isatty())
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, InputError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    except BrokenProcessPool:
-        print('error: a worker process was killed (out of memory?): run the same command again to '
-              'continue, with fewer --workers', file=sys.stderr)
+    except BrokenProcessPool as error:
+        print(f'error: a worker process was killed {error} (out of memory?): run the same command '
+              'again to continue, with fewer --workers', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('interrupted: run the same command again to continue', file=sys.stderr)
@@ -80,6 +81,8 @@ def main(argv, description, out, size, test_count=0, check=None):
     seconds = time.perf_counter() - start
     print(f'{manifest["images"]} images in {args.out} ({manifest["train"]} train, '
           f'{manifest["test"]} test), {seconds:.1f} s')
+    for note, count in manifest['converted'].items():
+        print(f'{count} images: {note} (docs/images.md)')
     if manifest['bad']:
         report = os.path.join(args.out, 'report.txt')
         print(f'{manifest["bad"]} images are corrupt or undersized: see {report}', file=sys.stderr)

@@ -9,13 +9,14 @@ import argparse
 import csv
 import io
 import math
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..utils.files import csv_text, remove_partial_files, write_atomically
+from ..utils.files import csv_text, plain, remove_partial_files, write_atomically
 from ..utils.images import LOSSLESS, SUFFIXES, find_pictures
 from ..utils.model_zoo import resolve_model
 from . import run_tool
@@ -150,16 +151,17 @@ def plan(args):
             if args.compare else None
         for path in filter(None, (target, panel)):
             if path in taken and taken[path] != source:
-                raise InputError(f'{taken[path]} and {source} would both become {path}: rename '
+                raise InputError(f'{plain(taken[path])} and {plain(source)} would both become '
+                                 f'{plain(path)}: rename '
                                  'one, or run them into different folders')
             taken[path] = source
         plans.append(Plan(source, name, target, panel))
-    inputs = {plan.source.resolve() for plan in plans}
+    inputs = {os.path.realpath(plan.source) for plan in plans}
     for path in (*taken, *filter(None, [args.csv])):
-        if path.resolve() in inputs:
-            raise InputError(f'{path}: would replace an input image')
-        if path.is_dir():
-            raise InputError(f'{path}: is a folder, expected a file name')
+        if os.path.realpath(path) in inputs:
+            raise InputError(f'{plain(path)}: would replace an input image')
+        if os.path.isdir(path):
+            raise InputError(f'{plain(path)}: is a folder, expected a file name')
     plans = list(dict.fromkeys(plans))  # named twice
     return sorted(plans, key=lambda plan: plan.name.as_posix()), others
 
@@ -285,7 +287,10 @@ def run(args, processes, inferencer, plans):
     problems = work.check(processes.first and len(jobs) > 99)
     problems = [problem for found in processes.gather(problems) for problem in found]
     failures = merge(processes.gather(work.failures))
+    notes = [note for found in processes.gather(work.notes) for note in found]
     if processes.first:
+        for note in sorted(notes):
+            print(f'note: {note}', file=sys.stderr)
         for message in (*problems, *failures.values()):
             report(message)
     if problems or len(failures) == len(jobs):
@@ -326,8 +331,9 @@ def summarise(args, inferencer, jobs, failures, kept):
     for job in jobs:
         record = {} if job.source in failures else read_record(job.target)
         rows.append(dict(
-            {key: record.get(key, '') for key in COLUMNS}, name=csv_text(job.name.as_posix()),
-            output=csv_text(job.target.as_posix()) if record else '',
+            {key: record.get(key, '') for key in COLUMNS},
+            name=csv_text(plain(job.name.as_posix())),
+            output=csv_text(plain(job.target.as_posix())) if record else '',
             error=csv_text(failures.get(job.source, ''))))
     if args.csv is not None:
         args.csv.parent.mkdir(parents=True, exist_ok=True)

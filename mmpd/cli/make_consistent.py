@@ -19,7 +19,8 @@ from ..operators.library_resize import LIBRARIES
 from ..operators.resolve import prepare_operator, resolve_operator
 from ..postprocess.consistent import identified
 from ..postprocess.correction import NAMES, Correction, named_operator
-from ..utils.rasters import any_size, read_raster
+from ..utils.files import plain
+from ..utils.rasters import read_raster
 from . import run_tool
 from .consistent_files import Run
 from .consistent_pairs import check
@@ -110,9 +111,8 @@ def find_operator(args, pairs):
     scale = Counter(pair.scale for pair in usable).most_common(1)[0][0]
     usable = [pair for pair in usable if pair.scale == scale]
     some = usable[::-(-len(usable) // MOST_PAIRS)]
-    with any_size():
-        images = [tuple(read_raster(pair.paths[name]).pixels for name in ('lr', kind))
-                  for pair in some]
+    images = [tuple(read_raster(pair.paths[name]).pixels for name in ('lr', kind))
+              for pair in some]
     cfg, made_by, psnr, doubt = identified(images, recolour=kind == 'sr')
     prepare_operator(cfg)
     print(f'--operator auto: A = {cfg}, made by {args.made_by or made_by or "the likeliest"}, '
@@ -131,19 +131,19 @@ def make_consistent(argv=None):
 def _make_consistent(args, run_jobs):
     pairs, problems, warnings = check(args, run_jobs)
     for warning in warnings:
-        print(f'warning: {warning}', file=sys.stderr)
+        print(f'warning: {plain(warning)}', file=sys.stderr)
     if not problems and args.degradation is None:
         args.degradation, made_by = find_operator(args, pairs)
         args.correction = Correction(args.strength, args.noise_std, args.bounds, made_by)
     run = Run(args, pairs)
     problems = problems or run.resume_problems()
     if problems:
-        print('\n'.join(f'error: {problem}' for problem in problems), file=sys.stderr)
+        print('\n'.join(f'error: {plain(problem)}' for problem in problems), file=sys.stderr)
         print(f'error: nothing was written ({len(problems)} problems)', file=sys.stderr)
         return 2
     rows, failure = run(run_jobs)
     if failure:
-        print(f'error: {failure} ({len(rows)} images were written before)', file=sys.stderr)
+        print(f'error: {plain(failure)} ({len(rows)} images were written before)', file=sys.stderr)
         return 2
     summarise(args, rows, run.kept)
     return 0
@@ -167,7 +167,7 @@ def summarise(args, rows, kept):
           f'{unmatched} of {total} LR values not given back by {rounding}')
     for row in rows:
         if int(row['lr_values_unmatched']):
-            print(f'{row["name"]}: {row["lr_values_unmatched"]} of {row["lr_values"]}')
+            print(f'{plain(row["name"])}: {row["lr_values_unmatched"]} of {row["lr_values"]}')
     if args.gt:
         print(f'mean PSNR against GT {mean("psnr_gt_before"):.3f} -> '
               f'{mean("psnr_gt_after"):.3f} dB')

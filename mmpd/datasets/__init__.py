@@ -1,3 +1,6 @@
-"""LR synthesis for training, and the preparation of data sets; needs no MMagic but transforms."""
+"""LR synthesis for training, data sets and their preparation.
 
-__all__ = ['preparation', 'resampling', 'transforms']
+Only ``image_dataset`` and ``transforms`` need MMagic.
+"""
+
+__all__ = ['image_dataset', 'preparation', 'resampling', 'transforms']

@@ -2,7 +2,9 @@
 import errno
 import os
 import shutil
+import stat
 import tempfile
+import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +15,19 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['csv_text', 'disk_full', 'is_full', 'remove_partial_files', 'write_atomically',
-           'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault', 'plain',
+           'remove_partial_files', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
+LONGEST = 255  # bytes of a name, on all file systems in use
+KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
+         (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
+HIDDEN = ('Cc', 'Cf', 'Cs', 'Zl', 'Zp')  # control, format, undecodable, line and paragraph ends
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
+
+
+class Refused(ValueError):
+    """A sound file of a kind that cannot be used."""
 
 
 def is_full(error):
@@ -118,7 +128,8 @@ def write_partial(path, data, sync=True):
 
 
 def _write_beside(path, data, sync):
-    handle, temporary = tempfile.mkstemp(PARTIAL, f'.{path.name[:60]}.', path.parent)
+    short = os.fsencode(path.name)[:60].decode(errors='ignore')  # names end at 255 bytes
+    handle, temporary = tempfile.mkstemp(PARTIAL, f'.{short}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
@@ -158,3 +169,35 @@ def csv_text(text):
         ('face.png', "'=1+1")
     """
     return f"'{text}" if text.startswith(('=', '+', '-', '@', '\t', '\r')) else text
+
+
+def plain(text):
+    """A name in one line of text: what is no printable character is written as an escape."""
+    return ''.join(char.encode('unicode_escape').decode() if unicodedata.category(char) in HIDDEN
+                   else char for char in os.fspath(text))
+
+
+def name_fault(name):
+    """Why a file cannot be called so, or None: undecodable, or too long.
+
+    Args:
+        name (str): The last part of a path.
+    """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return f'its name {plain(name)} is not UTF-8'
+    return f'expected a name of at most {LONGEST} bytes, got {length}' if length > LONGEST else None
+
+
+def check_regular(path):
+    """Refuse what is no file to be read to its end: reading a pipe might wait for ever.
+
+    Raises:
+        OSError: if there is none (links in a loop, or that lead nowhere).
+        Refused: for folders, pipes and devices.
+    """
+    mode = os.stat(path).st_mode
+    for is_kind, name in KINDS:
+        if is_kind(mode):
+            raise Refused(f'expected a file, got {name}')

@@ -1,7 +1,7 @@
-"""Image files as they are: no value is changed on the way in.
+"""Image files of 8 bits as people have them: palettes, alpha, an orientation; docs/images.md.
 
-Two readers: :func:`read_8bit` for pairs of files that must be alike (grey or RGB, nothing else),
-:func:`read_picture` for pictures that people have: palettes, alpha, an orientation.
+What loses nothing is done, and noted; what would lose something is refused.
+:func:`read_8bit` is for files that are compared: it refuses alpha too.
 """
 import glob
 import io
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from .files import write_atomically
+from .files import plain, write_atomically
+from .image_files import Refused, opened
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 LOSSLESS = {'png': 'PNG', 'tif': 'TIFF', 'tiff': 'TIFF', 'webp': 'WEBP'}
@@ -21,6 +22,7 @@ DESCRIPTION = 0x010E  # EXIF's and TIFF's tag, which all these formats carry
 MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'RGB': 'RGB', 'RGBA': 'RGBA', 'P': 'RGB', 'PA': 'RGBA'}
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102
+TURNED = 'turned as its orientation says'
 
 
 @dataclass(eq=False)
@@ -31,6 +33,7 @@ class Picture:
         pixels (ndarray): uint8, (H, W) grey or (H, W, 3) RGB.
         alpha (ndarray | None): uint8, (H, W), opacity.
         icc_profile (bytes | None): Its colour space.
+        notes (tuple[str]): What was done to what the file holds, in words.
 
     Example:
         >>> import numpy as np
@@ -42,6 +45,7 @@ class Picture:
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
+    notes: tuple = ()
 
     @property
     def grey(self):
@@ -53,6 +57,20 @@ class Picture:
         if self.alpha is None:
             return self.pixels
         return np.dstack([self.pixels, self.alpha])
+
+    def as_rgb(self):
+        """(H, W, 3) for networks that take colour alone, and notes on what that took.
+
+        Returns:
+            tuple[ndarray, tuple[str]]: Grey is repeated; colour that goes with alpha stays what it
+            is, whatever the opacity.
+        """
+        notes = self.notes
+        if self.alpha is not None:
+            notes += ('its alpha was left out', )
+        if self.grey:
+            return np.dstack([self.pixels] * 3), (*notes, 'grey became RGB')
+        return self.pixels, notes
 
     @classmethod
     def from_array(cls, array):
@@ -87,43 +105,6 @@ def is_wide(image):
     return image.mode.startswith('I;16')
 
 
-def opened(source, path, read):
-    """``read(image)`` of an open file; whatever a damaged one does becomes a ValueError.
-
-    Example:
-        >>> from PIL import Image
-        >>> from mmpd.utils.images import opened
-        >>> Image.new('RGB', (6, 4)).save('face.png')
-        >>> opened('face.png', 'face.png', lambda image: image.size)
-        (6, 4)
-    """
-    try:
-        with Image.open(source) as image:
-            return read(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f'{path}: not a readable image (of no known format)') from error
-    except Refused as error:
-        raise ValueError(f'{path}: {error}') from None
-    except MemoryError:
-        raise
-    except Exception as error:  # OSError, SyntaxError, EOFError, struct.error, bombs ...
-        raise ValueError(f'{path}: not a readable image ({error})') from error
-
-
-class Refused(ValueError):
-    """A sound file of a kind that cannot be used.
-
-    Example:
-        >>> from PIL import Image
-        >>> from mmpd.utils.images import Refused, from_pil
-        >>> try:
-        ...     from_pil(Image.new('CMYK', (4, 4)))
-        ... except Refused as error:
-        ...     print(error)
-        expected grey or RGB, with or without alpha, got CMYK
-    """
-
-
 def read_8bit(path):
     """Read a grey or RGB image of 8 bits per channel.
 
@@ -134,8 +115,7 @@ def read_8bit(path):
         ndarray: uint8, (H, W) or (H, W, 3) RGB.
 
     Raises:
-        ValueError: if it cannot be read to its end, or holds 16 bits per channel (of which
-            Pillow would drop eight), a palette, transparency or another colour space.
+        ValueError: as :func:`read_picture`, and for alpha.
 
     Example:
         >>> from PIL import Image
@@ -144,14 +124,11 @@ def read_8bit(path):
         >>> read_8bit('face.png').shape
         (4, 6, 3)
     """
-    def read(image):
-        wide = is_wide(image)
-        image.load()
-        mode = f'16-bit {image.mode}' if wide and image.mode == 'RGB' else image.mode
-        if mode not in ('L', 'RGB'):
-            raise Refused(f'expected 8-bit grey or RGB, got mode {mode}')
-        return np.array(image)  # asarray would give one that cannot be written
-    return opened(path, path, read)
+    picture = read_picture(path)
+    if picture.alpha is not None:
+        raise ValueError(f'{plain(path)}: expected 8-bit grey or RGB, got mode '
+                         f'{"LA" if picture.grey else "RGBA"}')
+    return picture.pixels.copy()  # Pillow's memory cannot be written
 
 
 def _check_kind(image):
@@ -188,13 +165,13 @@ def picture_size(path):
     """
     def read(image):
         _check_kind(image)
-        if _exif(image).get(ORIENTATION, 1) not in (5, 6, 7, 8):
+        if orientation(image) < 5:
             return image.size
         if image.format == 'TIFF':  # Pillow turns it itself: on opening or on loading
             image.load()
             return image.size
         return image.size[::-1]
-    return opened(path, path, read)
+    return opened(path, path, read, whole=False)
 
 
 def read_picture(path, data=None):
@@ -225,6 +202,32 @@ def read_picture(path, data=None):
     return opened(path if data is None else io.BytesIO(data), path, from_pil)
 
 
+def orientation(image):
+    """How a PIL image is to be turned, 1 (not) to 8, as far as was read of it."""
+    value = _exif(image).get(ORIENTATION, 1)
+    return value if value in range(2, 9) else 1
+
+
+def upright(image):
+    """Load a PIL image, turn it as its orientation says, look its palette up.
+
+    Returns:
+        tuple[Image, tuple[str]]: The image, of mode L, LA, RGB or RGBA if it was of one of MODES,
+        and notes on what was done.
+    """
+    before, mode = orientation(image), image.mode
+    image.load()  # which turns a TIFF
+    notes = (TURNED, ) if max(before, orientation(image)) > 1 else ()
+    image, wanted = ImageOps.exif_transpose(image), MODES.get(mode, mode)
+    if mode in ('P', 'PA'):
+        notes += ('its palette was looked up', )
+    if wanted in ('L', 'RGB') and image.has_transparency_data:  # a colour or index stands for it
+        image = image.convert('RGBA')
+        notes += ('what it calls transparent became alpha', )
+        wanted = 'LA' if wanted == 'L' else 'RGBA'
+    return image if image.mode == wanted else image.convert(wanted), notes
+
+
 def from_pil(image):
     """The :class:`Picture` of a PIL image, by the rules of :func:`read_picture`.
 
@@ -235,16 +238,10 @@ def from_pil(image):
         (4, 6, 3)
     """
     _check_kind(image)
-    image.load()
-    profile, mode = image.info.get('icc_profile'), MODES[image.mode]
-    image = ImageOps.exif_transpose(image)
-    if mode in ('L', 'RGB') and image.has_transparency_data:  # a colour or index stands for it
-        image = image.convert('RGBA')
-        mode = 'LA' if mode == 'L' else 'RGBA'
-    if image.mode != mode:
-        image = image.convert(mode)
+    profile = image.info.get('icc_profile')
+    image, notes = upright(image)
     picture = Picture.from_array(np.asarray(image))
-    picture.icc_profile = profile
+    picture.icc_profile, picture.notes = profile, notes
     return picture
 
 
@@ -297,6 +294,11 @@ def read_description(path):
     return text if isinstance(text, str) else None
 
 
+def _counts(path):
+    """Whether it is a file, or a folder, pipe, device or dead link by the name of an image."""
+    return path.suffix.lower() in SUFFIXES or path.is_file()
+
+
 def find_pictures(source, recursive=False):
     """The pictures that a file, folder or pattern names.
 
@@ -308,6 +310,7 @@ def find_pictures(source, recursive=False):
     Returns:
         tuple[list[tuple[Path, Path]], int]: Paths and their names below the folder (or the part
         of the pattern without wildcards), sorted; and how many other files the folder has.
+        Folders, pipes and dead links with an image's name are among them: reading refuses them.
 
     Raises:
         ValueError: if there is nothing.
@@ -327,14 +330,14 @@ def find_pictures(source, recursive=False):
     if source.is_dir():
         root = source
         files = sorted(path for path in (source.rglob('*') if recursive else source.iterdir())
-                       if path.is_file() and not path.name.startswith('.'))
+                       if _counts(path) and not path.name.startswith('.'))
     elif glob.has_magic(str(source)):
         fixed = [*source.parts]
         while any(glob.has_magic(part) for part in fixed):
             fixed.pop()
         root = Path(*fixed)
         files = sorted(path for path in map(Path, glob.glob(str(source), recursive=True))
-                       if path.is_file())
+                       if _counts(path))
     else:
         raise ValueError(f'{source}: no such file or folder')
     found = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -1,5 +1,7 @@
 """Image files of any depth and any number of bands, value for value: PNG, TIFF, ``.npy`` and more.
 
+What is done to them is what docs/images.md says, as in :mod:`mmpd.utils.images`.
+
 Pillow reads and writes what it can hold: 8 bits, 16-bit grey, 32-bit floating point grey.  Of RGB
 with 16 bits it would drop eight, so those PNG files are read by OpenCV and TIFF files by tifffile
 (which also has any number of bands and floating point), where they are installed: both are well
@@ -8,7 +10,6 @@ kept, neither is in the light set, and without them such a file is refused.
 import io
 import struct
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from .images import SUFFIXES, Refused, is_wide, opened
+from ..errors import InputError
+from .files import check_regular, plain
+from .image_files import Refused, check_pixels, opened
+from .images import MODES, ORIENTATION, SUFFIXES, TURNED, is_wide, orientation, upright
 
-__all__ = ['RASTERS', 'Raster', 'any_size', 'encode_raster', 'output_suffix', 'profile_name',
+__all__ = ['RASTERS', 'Raster', 'encode_raster', 'output_suffix', 'profile_name',
            'raster_from_pil', 'raster_to_pil', 'read_raster']
 
 RASTERS = (*SUFFIXES, '.npy')
@@ -42,6 +46,7 @@ class Raster:
         alpha (ndarray | None): (H, W), the same dtype.
         icc_profile (bytes | None): Colour space.
         tags (dict): GeoTIFF tags, code -> (type, value).
+        notes (tuple[str]): What was done to what the file holds, in words.
 
     Example:
         >>> import numpy as np
@@ -54,6 +59,7 @@ class Raster:
     alpha: np.ndarray | None = None
     icc_profile: bytes | None = None
     tags: dict = field(default_factory=dict)
+    notes: tuple = ()
 
     @property
     def size(self):
@@ -107,9 +113,9 @@ def read_raster(path):
         Raster: Its content.
 
     Raises:
-        ValueError: if it cannot be read to its end; for palettes, CMYK and other colour spaces,
-            several pages, integers of more than 16 bits, NaN and inf; for what needs a package
-            that is not installed.
+        ValueError: if it cannot be read to its end; for CMYK and other colour spaces, several
+            pages, integers of more than 16 bits, NaN and inf; for what needs a package that is
+            not installed.
 
     Example:
         >>> import numpy as np
@@ -129,45 +135,48 @@ def read_raster(path):
         raise
 
 
-@contextmanager
-def any_size():
-    """Pillow reads pictures of any size meanwhile: the user named the files.
-
-    Example:
-        >>> from PIL import Image
-        >>> from mmpd.utils.rasters import any_size
-        >>> with any_size():
-        ...     print(Image.MAX_IMAGE_PIXELS)
-        None
-    """
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
 def _own_errors(path, read):
     try:
+        check_regular(path)
         return read(path)
     except Refused as error:
-        raise ValueError(f'{path}: {error}') from None
-    except MemoryError:
+        raise ValueError(f'{plain(path)}: {error}') from None
+    except (MemoryError, InputError):
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f'{path}: not a readable image ({first})') from error
+        first = getattr(error, 'strerror', None) or str(error).strip() or type(error).__name__
+        first = first.splitlines()[0]
+        raise ValueError(f'{plain(path)}: not a readable image ({first})') from error
 
 
 def _read_npy(path):
+    mapped = np.load(path, mmap_mode='r', allow_pickle=False)  # reads the header alone
+    if isinstance(mapped, np.ndarray) and mapped.ndim > 1:
+        check_pixels(*mapped.shape[1::-1])
     return _checked(np.load(path, allow_pickle=False))
+
+
+def _turned(raster, how):
+    """A raster as EXIF's orientation ``how`` means it to be seen."""
+    if how == 1:
+        return raster
+
+    def turn(array):
+        array = array.swapaxes(0, 1) if how > 4 else array
+        down, right = how in (3, 4, 7, 8), how in (2, 3, 6, 7)
+        return np.ascontiguousarray(array[::-1 if down else 1, ::-1 if right else 1])
+
+    raster.pixels = turn(raster.pixels)
+    raster.alpha = None if raster.alpha is None else turn(raster.alpha)
+    raster.notes += (TURNED, )
+    return raster
 
 
 def raster_from_pil(image, path=None):
     """The :class:`Raster` of a PIL image.
 
     Args:
-        image (PIL.Image.Image): The image, of mode L, LA, RGB, RGBA, I;16 or F.
+        image (PIL.Image.Image): The image, of one of :data:`.images.MODES`, I;16 or F.
         path (Path, optional): Its file, for what Pillow cannot hold.
 
     Raises:
@@ -187,24 +196,24 @@ def raster_from_pil(image, path=None):
         raise Refused(f'expected one picture, got {frames} frames')
     if mode == 'I' and image.format == 'PNG':  # what older Pillow calls 16 bits
         wide = True
-    elif mode not in ('L', 'LA', 'RGB', 'RGBA', 'F') and not mode.startswith('I;16'):
+    elif mode not in (*MODES, 'F') and not mode.startswith('I;16'):
         if path and mode == 'RGBX' and image.format == 'TIFF':
             return _read_tiff(path)
         found = 'signed or 32-bit integers' if mode == 'I' else f'mode {mode}'
         raise Refused(f'expected {EXPECTED}, got {found}')
     if wide and mode in ('LA', 'RGB', 'RGBA'):
         return _read_wide(image, path)
-    image.load()  # to its end
     profile, tags = image.info.get('icc_profile'), _pil_tags(image)
-    if mode in ('L', 'RGB') and image.has_transparency_data:  # one colour stands for it
-        image = image.convert('RGBA' if mode == 'RGB' else 'LA')
+    image, notes = upright(image)
     pixels, alpha = np.array(image), None  # asarray would give one that cannot be written
     if image.mode == 'I':
         pixels = pixels.astype(np.uint16)
     elif image.mode in ('LA', 'RGBA'):
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
         pixels = pixels[..., 0] if image.mode == 'LA' else pixels
-    return _checked(pixels, alpha, profile, tags)
+    raster = _checked(pixels, alpha, profile, tags)
+    raster.notes = notes
+    return raster
 
 
 def _read_wide(image, path):
@@ -215,8 +224,10 @@ def _read_wide(image, path):
     if path is None or image.format not in ('PNG', 'TIFF'):
         raise Refused(f'got 16-bit {mode}, of which Pillow drops eight bits; expected a PNG or '
                       'TIFF file, or an array')
+    how = orientation(image)
     image.load()  # OpenCV does not tell a truncated file
-    raster = _read_tiff(path) if image.format == 'TIFF' else _read_wide_png(path, mode)
+    raster = _read_tiff(path, how) if image.format == 'TIFF' else _turned(
+        _read_wide_png(path, mode), max(how, orientation(image)))
     raster.icc_profile = raster.icc_profile or image.info.get('icc_profile')
     return raster
 
@@ -250,12 +261,13 @@ def _read_wide_png(path, mode):
     return _checked(pixels[..., :3], pixels[..., 3] if channels == 4 else None)
 
 
-def _read_tiff(path):
+def _read_tiff(path, how=1):
     """By tifffile; what it cannot decompress, and where it is missing, by OpenCV."""
     try:
         tifffile = import_module('tifffile')
     except ImportError:
-        return _read_tiff_by_opencv(path, 'tifffile, which is not installed: pip install tifffile')
+        return _read_tiff_by_opencv(
+            path, how, 'tifffile, which is not installed: pip install tifffile')
     with tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             raise Refused(f'expected one picture, got {len(file.series)}')
@@ -269,6 +281,9 @@ def _read_tiff(path):
         tags = {code: (int(page.tags[code].dtype), page.tags[code].value)
                 for code in GEOGRAPHY if code in page.tags}
         profile = page.tags[ICC].value if ICC in page.tags else None
+        check_pixels(page.imagewidth, page.imagelength)
+        how = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
+        how = how if how in range(2, 9) else 1
         extra = [int(sample) for sample in page.extrasamples or ()]
         try:
             pixels = series.asarray()
@@ -276,17 +291,18 @@ def _read_tiff(path):
             if 'imagecodecs' not in str(error):
                 raise
             return _read_tiff_by_opencv(
-                path, 'tifffile with imagecodecs, which is not installed: pip install imagecodecs')
+                path, how,
+                'tifffile with imagecodecs, which is not installed: pip install imagecodecs')
     if axes == 'SYX':
         pixels = np.moveaxis(pixels, 0, -1)
     alpha = None
     if extra and extra[-1] in (1, 2):
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
         pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
-    return _checked(pixels, alpha, profile, tags)
+    return _turned(_checked(pixels, alpha, profile, tags), how)
 
 
-def _read_tiff_by_opencv(path, missing):
+def _read_tiff_by_opencv(path, how, missing):
     try:
         cv2 = import_module('cv2')
         pixels = cv2.imdecode(np.memmap(path, np.uint8, 'r'), cv2.IMREAD_UNCHANGED)
@@ -294,7 +310,8 @@ def _read_tiff_by_opencv(path, missing):
         pixels = None
     if pixels is None or pixels.shape[2:] not in ((), (3,)):  # it does not tell alpha from bands
         raise Refused(f'such a TIFF needs {missing}')
-    return _checked(pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1]))
+    pixels = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., ::-1])
+    return _turned(_checked(pixels), how)
 
 
 def output_suffix(path):

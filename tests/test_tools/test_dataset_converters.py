@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import runpy
 import signal
 import struct
@@ -18,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from mmpd.datasets.preparation import LMDBSource, Recipe, engine, open_source, prepare
-from mmpd.datasets.preparation.images import is_truncated
 from mmpd.datasets.resampling import downsample
+from mmpd.utils.images import read_picture
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
 
@@ -150,7 +151,7 @@ def test_bad_images_are_listed_and_the_run_continues(tmp_path, capsys):
     (root / 'text.png').write_bytes(b'no image at all')
     (root / 'small.png').write_bytes(encode(picture(0, (31, 40))))
     (root / 'odd.npy').write_bytes(b'\x93NUMPY')
-    header = bytearray(whole)  # more pixels than OpenCV allows, with the right checksum
+    header = bytearray(whole)  # more pixels than allowed, with the right checksum
     header[16:24] = struct.pack('>II', 60000, 60000)
     header[29:33] = struct.pack('>I', zlib.crc32(bytes(header[12:29])))
     (root / 'huge.png').write_bytes(header)
@@ -162,7 +163,9 @@ def test_bad_images_are_listed_and_the_run_continues(tmp_path, capsys):
     assert set(report) == {'cut.png', 'half.jpg', 'empty.png', 'text.png', 'small.png', 'odd.npy',
                            'huge.png', 'wild.npy'}
     assert report['small.png'] == 'undersized: 31 x 40, needed 32 x 32'
-    assert all('corrupt' in reason for name, reason in report.items() if name != 'small.png')
+    assert 'got 60000x60000' in report['huge.png']
+    assert all('corrupt' in reason for name, reason in report.items()
+               if name not in ('small.png', 'huge.png'))
     assert len(list((out / 'GT').iterdir())) == 3
     assert '8 images are corrupt or undersized' in capsys.readouterr().err
     for name in report:
@@ -240,7 +243,7 @@ def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path):
     made = list(out.glob('*/*.png'))
     assert 10 <= len(made)
     for path in made:
-        assert not is_truncated(path.read_bytes())
+        read_picture(path)
     assert run('ffhq', root, '--out', out, '--size', 256, '--scale', 8) == 0
     fresh = tmp_path / 'fresh'
     assert run('ffhq', root, '--out', fresh, '--size', 256, '--scale', 8) == 0
@@ -257,9 +260,13 @@ def test_a_limited_run_forgets_nothing(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (out / 'GT').iterdir()} == stamps
 
 
-def test_a_png_with_bytes_behind_its_end_is_whole():
-    assert not is_truncated(encode(picture(0), '.png') + b'x' * 5000)
-    assert is_truncated(encode(picture(0), '.png')[:-12])
+def test_a_png_with_bytes_behind_its_end_is_whole(tmp_path):
+    root = tmp_path / 'png'
+    root.mkdir()
+    (root / 'more.png').write_bytes(encode(picture(0)) + b'x' * 5000)
+    (root / 'less.png').write_bytes(encode(picture(0))[:-12])
+    manifest = prepare(open_source(root), tmp_path / 'out', Recipe(32), 1, progress=False)
+    assert list(manifest['gt_sha256']) == ['more'] and manifest['bad'] == 1
 
 
 def test_hard_links_save_the_copy(tmp_path):
@@ -269,16 +276,101 @@ def test_hard_links_save_the_copy(tmp_path):
     assert (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
 
 
-def test_grey_and_16_bit_png_become_8_bit_rgb(tmp_path):
+def test_what_loses_nothing_is_converted_and_told_the_rest_is_bad(tmp_path, capsys):
+    """The rule of docs/images.md: as inference and training."""
     root = tmp_path / 'png'
     root.mkdir()
     cv2.imwrite(str(root / 'grey.png'), picture(0)[..., 0])
+    cv2.imwrite(str(root / 'alpha.png'), np.dstack([picture(0), picture(0)[..., 0]]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0)[..., ::-1]).save(root / 'turned.png', exif=exif)
+    Image.fromarray(picture(0)[..., 0], 'P').save(root / 'palette.png')
     cv2.imwrite(str(root / 'deep.png'), picture(0).astype(np.uint16) * 257)
-    manifest = prepare(open_source(root), tmp_path / 'out', Recipe(32), 1, progress=False)
-    assert manifest['images'] == 2
-    for name in ('grey', 'deep'):
-        image = cv2.imread(str(tmp_path / 'out' / 'GT' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
-        assert image.dtype == np.uint8 and image.shape == (32, 32, 3)
+    Image.new('CMYK', (32, 32)).save(root / 'cmyk.jpg')
+    out = tmp_path / 'out'
+    assert run('ffhq', root, '--out', out, '--size', 32) == 1
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['converted'] == {
+        'grey became RGB': 1, 'its alpha was left out': 1, 'its palette was looked up': 1,
+        'turned as its orientation says': 1}
+    assert '1 images: its alpha was left out' in capsys.readouterr().out
+    report = dict(line.split('\t') for line in (out / 'report.txt').read_text().splitlines())
+    assert report == {'deep.png': 'expected 8 bits per channel, got 16 bits',
+                      'cmyk.jpg': 'expected grey or RGB, with or without alpha, got CMYK'}
+    for name, expected in (('grey', np.dstack([picture(0)[..., 0]] * 3)), ('alpha', picture(0)),
+                           ('turned', np.rot90(picture(0), -1))):
+        image = cv2.imread(str(out / 'GT' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_whatever_lies_in_the_folder_the_rest_goes_on(tmp_path):
+    root, out = folder_of(tmp_path, 2) / '00000', tmp_path / 'out'
+    os.mkfifo(root / 'pipe.png')
+    (root / 'loop.png').symlink_to('loop.png')
+    (root / 'zero.png').symlink_to('/dev/zero')
+    (root / 'folder.png').mkdir()
+    good = encode(picture(1))
+    (root / ('x' * 240 + '.png')).write_bytes(good)
+    for name in (b'caf\xe9.png', b'a b.png', b'c\nd.png 1.png'):
+        with open(os.path.join(os.fsencode(root), name), 'wb') as file:
+            file.write(good)
+    assert run('ffhq', root, '--out', out, '--size', 32) == 1
+    report = dict(line.split('\t') for line in (out / 'report.txt').read_text().splitlines())
+    assert report.pop('caf\\udce9.png') == 'its name caf\\udce9.png is not UTF-8'
+    assert all('cannot stand in an annotation file' in report.pop(name)
+               for name in ('a b.png', 'c\\nd.png 1.png'))
+    assert report == {'folder.png': 'cannot be read: expected a file, got a folder',
+                      'loop.png': 'cannot be read: Too many levels of symbolic links',
+                      'pipe.png': 'cannot be read: expected a file, got a named pipe',
+                      'zero.png': 'cannot be read: expected a file, got a device'}
+    assert json.loads((out / 'manifest.json').read_text())['images'] == 3
+    assert (out / 'meta_info_train.txt').read_text().splitlines() == [
+        f'{name}.png (32,32,3)' for name in ('00000', '00001', 'x' * 240)]
+
+
+def test_members_of_an_archive_write_no_lines_and_eat_no_memory(tmp_path):
+    def chunk(name, data):
+        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(
+            name + data))
+    archive, out = tmp_path / 'x.zip', tmp_path / 'out'
+    bomb = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack(
+        '>IIBBBBB', 30000, 30000, 8, 0, 0, 0, 0)) + chunk(
+            b'IDAT', zlib.compress(bytes(1 << 20))) + chunk(b'IEND', b'')
+    with zipfile.ZipFile(archive, 'w') as file:
+        for name in ('a\n.png', 'evil.png (32,32,3)\nother.png', 'good.png', '../../b.png',
+                     'y' * 300 + '.png'):
+            file.writestr(name, encode(picture(0)))
+        file.writestr('bomb.png', bomb)
+    assert run('ffhq', archive, '--out', out, '--size', 32) == 1
+    assert (out / 'meta_info_train.txt').read_text().splitlines() == [
+        'b.png (32,32,3)', 'good.png (32,32,3)']
+    report = (out / 'report.txt').read_text().splitlines()
+    assert len(report) == 4 and any('got 30000x30000' in line for line in report)
+    assert any('at most 255 bytes, got 304' in line for line in report)
+
+
+def test_members_of_more_bytes_than_pixels_may_take_are_not_unpacked(tmp_path, monkeypatch):
+    archive = tmp_path / 'x.zip'
+    with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('a.bmp', bytes(3 << 20))
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '1000')
+    monkeypatch.setattr(zipfile.ZipFile, 'read', lambda *_: 1 / 0)
+    manifest = prepare(open_source(archive), tmp_path / 'out', Recipe(32), 1, progress=False)
+    assert manifest['bad'] == 1
+    assert 'expected at most 1052576 bytes, got 3145728' in (
+        tmp_path / 'out' / 'report.txt').read_text()
+
+
+def test_an_lmdb_cut_anywhere_is_refused_before_it_is_read(tmp_path, capsys):
+    """LMDB itself ends in a bus error."""
+    make_lmdb(tmp_path / 'cat')
+    whole = (tmp_path / 'cat' / 'data.mdb').read_bytes()
+    for size in (5000, 9000, len(whole) // 2, len(whole) - 1):
+        (tmp_path / 'cat' / 'data.mdb').write_bytes(whole[:size])
+        assert run('lsun', tmp_path / 'cat', '--out', tmp_path / 'out') == 2
+        assert re.search(r'cat is no LMDB or damaged: truncated: (it has \d+ bytes|\d+ of \d+)',
+                         capsys.readouterr().err)
 
 
 def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):

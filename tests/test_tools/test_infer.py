@@ -370,3 +370,37 @@ def test_killed_processes_leave_whole_files_and_two_make_what_one_does(run, mode
     assert rows(tmp_path / 'two.csv').keys() == rows(tmp_path / 'one.csv').keys()
     assert [{**row, 'output': ''} for row in rows(tmp_path / 'two.csv').values()] == [
         {**row, 'output': ''} for row in rows(tmp_path / 'one.csv').values()]
+
+
+def test_what_is_no_file_is_named_and_the_rest_goes_on(run, lr, tmp_path):
+    os.mkfifo(lr / 'pipe.png')
+    (lr / 'loop.png').symlink_to('loop.png')
+    (lr / 'folder.png').mkdir()
+    for name in (b'caf\xe9.png', b'x\nerror: y.png', b'z' * 240 + b'.png'):
+        with open(os.path.join(os.fsencode(lr), name), 'wb') as file:
+            Image.fromarray(pixels(8, 8, 3)).save(file, 'PNG')
+    code, _, error = run('--csv', tmp_path / 'x.csv', '--suffix', '_of_a_network')
+    assert code == 1
+    for text in ('pipe.png: expected a file, got a named pipe',
+                 'loop.png: not a readable image (Too many levels of symbolic links)',
+                 'folder.png: expected a file, got a folder', 'caf\\udce9.png: its name',
+                 f'{"z" * 240}.png: expected a name of at most 255 bytes, got 257'):
+        assert text in error
+    made = sorted(path.name for path in (tmp_path / 'sr').iterdir())
+    assert made == [f'{name}_of_a_network.png' for name in ('a', 'b', 'c', 'x\nerror: y')]
+    assert len(rows(tmp_path / 'x.csv')) == 9
+
+
+def test_what_was_done_to_a_file_is_told(run, lr):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels(8, 8)).convert('P').save(lr / 'a.png', exif=exif)
+    code, _, error = run()
+    assert code == 0 and f'note: {lr}/a.png: turned as its orientation says' in error
+    assert f'note: {lr}/a.png: its palette was looked up' in error
+
+
+def test_more_pixels_than_allowed(run, lr, monkeypatch):
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '63')
+    code, _, error = run()
+    assert code == 2 and error.count('expected at most 63 pixels, got 8x8') == 3

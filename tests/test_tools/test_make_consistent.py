@@ -213,7 +213,8 @@ def test_output_must_not_be_an_input(tool, data, capsys):
 @pytest.mark.parametrize('make, message', [
     (lambda path: path.write_bytes(b'no image'), 'not a readable image'),
     (lambda path: path.write_bytes(path.read_bytes()[:200]), 'a.png'),
-    (lambda path: Image.new('P', (32, 32)).save(path), 'alpha) or bands, got mode P'),
+    (lambda path: Image.new('CMYK', (32, 32)).save(path, 'JPEG'),
+     'alpha) or bands, got mode CMYK'),
     (lambda path: Image.fromarray(np.zeros((32, 32), np.uint16)).save(path),
      'a: LR is RGB but SR is 16-bit L'),
     # Pillow reads the next one as RGB, dropping eight bits
@@ -284,3 +285,50 @@ def test_names_in_the_csv_are_no_formulas(tool, data):
         (data / name / 'a.png').rename(data / name / '=1+1.png')
     assert run(tool, data) == 0
     assert "'=1+1" in rows(data) and (data / 'out' / '=1+1.png').is_file()
+
+
+def test_orientation_and_palette_are_seen_to_and_told(tool, tmp_path, capsys):
+    """The rule of docs/images.md: the files fit as they are seen."""
+    lr, sr = tmp_path / 'lr', tmp_path / 'sr'
+    lr.mkdir(), sr.mkdir()
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rng.integers(0, 256, (8, 12), dtype=np.uint8)).convert('P').save(
+        lr / 'a.png', exif=exif)
+    Image.fromarray(rng.integers(0, 256, (48, 32, 3), dtype=np.uint8)).save(sr / 'a.png')
+    assert tool.main(['--lr', str(lr), '--sr', str(sr), '--out', str(tmp_path / 'out')]) == 0
+    said = capsys.readouterr().err
+    assert f'warning: {lr}/a.png: turned as its orientation says' in said
+    assert f'warning: {lr}/a.png: its palette was looked up' in said
+    made = np.asarray(Image.open(tmp_path / 'out' / 'a.png')).astype(float)
+    upright = np.asarray(Image.open(lr / 'a.png').convert('RGB'))[::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(made.reshape(12, 4, 8, 4, 3).mean((1, 3)), upright)
+
+
+def test_what_is_no_file_is_named_before_anything_is_written(tool, tmp_path, capsys):
+    lr, sr = tmp_path / 'lr', tmp_path / 'sr'
+    lr.mkdir(), sr.mkdir()
+    bad = [b'caf\xe9.png', b'pipe.png', b'loop.png', b'folder.png']
+    os.mkfifo(lr / 'pipe.png')
+    (lr / 'loop.png').symlink_to('loop.png')
+    (lr / 'folder.png').mkdir()
+    for name in (b'caf\xe9.png', b'x\nerror: y.png', b'z' * 240 + b'.png'):
+        for folder, side in ((lr, 8), (sr, 16)):
+            with open(os.path.join(os.fsencode(folder), name), 'wb') as file:
+                Image.new('RGB', (side, side)).save(file, 'PNG')
+    for name in bad[1:]:
+        Image.new('RGB', (16, 16)).save(sr / name.decode())
+    assert tool.main(['--lr', str(lr), '--sr', str(sr), '--out', str(tmp_path / 'out')]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith('error: ') and 'y.png' not in line for line in lines)
+    for text in ('caf\\udce9.png is not UTF-8', 'pipe.png: expected a file, got a named pipe',
+                 'loop.png: not a readable image (Too many levels of symbolic links)',
+                 'folder.png: expected a file, got a folder'):
+        assert any(text in line for line in lines), lines
+    assert not (tmp_path / 'out').exists()
+    for name in bad:
+        for folder in (lr, sr):
+            path = os.path.join(os.fsencode(folder), name)
+            os.rmdir(path) if os.path.isdir(path) else os.remove(path)
+    assert tool.main(['--lr', str(lr), '--sr', str(sr), '--out', str(tmp_path / 'out')]) == 0
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 2

@@ -9,7 +9,13 @@ import pytest
 
 from mmpd.cli import run_tool
 from mmpd.errors import DiskFull
-from mmpd.utils.files import remove_partial_files, write_atomically
+from mmpd.utils.files import (
+    csv_text,
+    name_fault,
+    plain,
+    remove_partial_files,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize('sync', [True, False])
@@ -129,3 +135,27 @@ def test_a_limit_of_files_is_named(tmp_path):
     assert os.listdir(tmp_path) == []
     assert re.search(r'x\.pth: cannot be written: File too large; 5,000 bytes needed, the limit of '
                      r'this process is 1,000 \(ulimit -f\), [\d,]+ free$', said)
+
+
+@pytest.mark.parametrize('name', ['\U0001f600' * 62, 'é' * 120, 'a' * 251])
+def test_names_of_the_greatest_length_in_bytes(tmp_path, name):
+    write_atomically(tmp_path / f'{name}.png', b'1')
+    assert os.listdir(tmp_path) == [f'{name}.png']
+
+
+@pytest.mark.parametrize('name, shown', [
+    ('a\nb', 'a\\nb'), ('caf\udce9', 'caf\\udce9'), ('\x1b[31m', '\\x1b[31m'), ('ü 漢 …', 'ü 漢 …'),
+    ('a\u202egnp', 'a\\u202egnp'), ('a\u2028b', 'a\\u2028b')])
+def test_names_in_one_line_of_text(name, shown):
+    assert plain(name) == shown
+
+
+def test_what_is_wrong_with_names():
+    assert name_fault('x' * 255) is None and name_fault('é' * 127) is None
+    assert name_fault('é' * 128) == 'expected a name of at most 255 bytes, got 256'
+    assert name_fault('caf\udce9') == 'its name caf\\udce9 is not UTF-8'
+
+
+@pytest.mark.parametrize('text', ['=1+1', '+1', '-1', '@x', '\t=1', '\r=1'])
+def test_cells_that_would_be_formulas_are_text(text):
+    assert csv_text(text) == f"'{text}" and csv_text(f'a{text}') == f'a{text}'

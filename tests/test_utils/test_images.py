@@ -1,9 +1,15 @@
 """Picture files: what is kept, what is refused, and that nothing is changed on the way."""
+import os
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
+from mmpd.errors import InputError
 from mmpd.utils.images import (
     Picture,
     find_pictures,
@@ -14,6 +20,7 @@ from mmpd.utils.images import (
     read_picture,
     write_picture,
 )
+from mmpd.utils.rasters import read_raster
 
 
 def pixels(*shape, seed=0):
@@ -124,12 +131,92 @@ def test_refused(tmp_path, name):
     assert name in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_bombs_are_refused_by_both_readers(tmp_path, monkeypatch):
-    Image.fromarray(pixels(64, 64, 3)).save(tmp_path / 'x.png')
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+def test_more_pixels_than_allowed_are_refused_from_the_header(tmp_path, monkeypatch):
+    """A file of 60 bytes that says 30,000 x 30,000: no decoder is asked."""
+    def chunk(name, data):
+        return (struct.pack('>I', len(data)) + name + data
+                + struct.pack('>I', zlib.crc32(name + data)))
+    path = tmp_path / 'x.png'
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(
+        b'IHDR', struct.pack('>IIBBBBB', 30000, 30000, 8, 2, 0, 0, 0)) + chunk(b'IDAT', b''))
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda *_: pytest.fail('decoded'))
     for read in (read_8bit, read_picture, picture_size):
-        with pytest.raises(ValueError, match='x.png: not a readable image .*decompression bomb'):
-            read(tmp_path / 'x.png')
+        with pytest.raises(ValueError, match='x.png: expected at most 268435456 pixels, got '
+                           '30000x30000 .*MMPD_MAX_PIXELS'):
+            read(path)
+    monkeypatch.setenv('MMPD_MAX_PIXELS', 'none')
+    assert picture_size(path) == (30000, 30000)
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '-3')
+    with pytest.raises(InputError, match='MMPD_MAX_PIXELS: expected a positive integer or none'):
+        picture_size(path)
+
+
+def test_the_limit_holds_for_threads_and_leaves_that_of_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
+    Image.fromarray(pixels(64, 64, 3)).save(tmp_path / 'x.png')
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(read_picture, [tmp_path / 'x.png'] * 40))
+    assert len(seen) == 40 and Image.MAX_IMAGE_PIXELS == 10
+
+
+def damaged(path):
+    """One bit of the pixels of a PNG is wrong: neither Pillow nor OpenCV says so."""
+    Image.fromarray(pixels(32, 32, 3)).save(path, compress_level=0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def cut_at_its_end(path):
+    Image.fromarray(pixels(32, 32, 3)).save(path)
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+def other_format(path):
+    """Pillow would start Ghostscript."""
+    path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n')
+
+
+@pytest.mark.parametrize('make, message', [
+    (damaged, 'the checksum of its part IDAT is wrong'),
+    (cut_at_its_end, 'truncated: its end is missing'), (other_format, 'of no known format'),
+    (os.mkfifo, 'expected a file, got a named pipe'), (os.mkdir, 'expected a file, got a folder'),
+    (lambda path: path.symlink_to(path), 'Too many levels of symbolic links'),
+    (lambda path: path.symlink_to('/dev/zero'), 'expected a file, got a device'),
+    (lambda path: path.symlink_to('nowhere'), 'No such file or directory'),
+])
+def test_what_is_no_sound_file_is_said_at_once(tmp_path, make, message):
+    path = tmp_path / 'x.png'
+    make(path)
+    for read in (read_8bit, read_picture, read_raster):
+        with pytest.raises(ValueError, match=f'x.png: .*{message}'):
+            read(path)
+    assert find_pictures(tmp_path)[0] == [(path, Path('x.png'))]  # named, not passed over
+
+
+def test_names_stay_in_one_line(tmp_path):
+    path = tmp_path / 'a\nerror: b.png'
+    path.write_bytes(b'')
+    with pytest.raises(ValueError) as caught:
+        read_picture(path)
+    assert '\n' not in str(caught.value) and 'a\\nerror: b.png' in str(caught.value)
+
+
+def test_what_was_done_is_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(pixels(4, 6)).convert('P').save(tmp_path / 'x.png', exif=exif,
+                                                   transparency=bytes([0, 9]))
+    picture = read_picture(tmp_path / 'x.png')
+    assert picture.notes == ('turned as its orientation says', 'its palette was looked up',
+                             'what it calls transparent became alpha')
+    rgb, notes = picture.as_rgb()
+    assert rgb.shape == (6, 4, 3) and notes == (*picture.notes, 'its alpha was left out')
+    rgb, notes = Picture(pixels(2, 3)).as_rgb()
+    assert notes == ('grey became RGB', ) and (rgb == pixels(2, 3)[..., None]).all()
+    Image.fromarray(pixels(4, 6, 3)).save(tmp_path / 'y.png')
+    assert read_picture(tmp_path / 'y.png').as_rgb()[1] == ()
+
 
 
 def test_an_offset_with_16_in_it_is_no_depth(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from mmpd.utils.rasters import Raster, any_size, encode_raster, output_suffix, read_raster
+from mmpd.utils.rasters import Raster, encode_raster, output_suffix, read_raster
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
@@ -137,7 +137,6 @@ def nan(path):
     ('x.tif', lambda p: Image.new('CMYK', (4, 4)).save(p), 'got mode CMYK'),
     ('x.tif', lambda p: tifffile.imwrite(p, np.zeros((8, 8), np.int16)),
      'got signed or 32-bit integers'),
-    ('x.png', lambda p: Image.new('P', (4, 4)).save(p), 'got mode P'),
 ])
 def test_refusals(tmp_path, name, make, message):
     make(tmp_path / name)
@@ -192,11 +191,70 @@ def test_formats_of_outputs(name, suffix):
     assert output_suffix(name) == suffix
 
 
-def test_any_size_is_for_the_block_alone(tmp_path, monkeypatch):
+def test_one_limit_for_pixels_and_not_that_of_pillow(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
     Image.new('L', (8, 8)).save(tmp_path / 'x.png')
-    with pytest.raises(ValueError, match='exceeds limit'):
-        read_raster(tmp_path / 'x.png')
-    with any_size():
-        assert read_raster(tmp_path / 'x.png').size == (8, 8)
-    assert Image.MAX_IMAGE_PIXELS == 10
+    np.save(tmp_path / 'x.npy', np.zeros((8, 8), np.uint8))
+    tifffile.imwrite(tmp_path / 'x.tif', np.zeros((8, 8, 3), np.float32), photometric='rgb')
+    for name in ('x.png', 'x.npy', 'x.tif'):
+        assert read_raster(tmp_path / name).size == (8, 8)
+        assert Image.MAX_IMAGE_PIXELS == 10
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '63')
+    for name in ('x.png', 'x.npy', 'x.tif'):
+        with pytest.raises(ValueError, match=f'{name}: expected at most 63 pixels, got 8x8'):
+            read_raster(tmp_path / name)
+
+
+def test_the_size_of_an_array_is_looked_at_before_there_is_one(tmp_path):
+    """A header of 128 bytes, which says 900 million values."""
+    np.save(tmp_path / 'x.npy', np.zeros((1, 1), np.uint8))
+    data = (tmp_path / 'x.npy').read_bytes()
+    (tmp_path / 'x.npy').write_bytes(data.replace(b'(1, 1), }        ', b'(30000, 30000), }'))
+    with pytest.raises(ValueError, match='x.npy: (expected at most|not a readable image)'):
+        read_raster(tmp_path / 'x.npy')
+
+
+@pytest.mark.parametrize('how', range(1, 9))
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+@pytest.mark.parametrize('name', ['x.png', 'x.tif', 'x.jpg'])
+def test_orientation_is_carried_out_at_any_depth(tmp_path, how, dtype, name):
+    """What Pillow makes of the same picture of 8 bits, turned by the same tag."""
+    from PIL import ImageOps
+    if dtype != 'uint8' and name == 'x.jpg' or dtype == 'float32' and name != 'x.tif':
+        pytest.skip('no such file')
+    array = np.repeat(np.repeat(np.arange(6, dtype='uint8').reshape(2, 3) * 40, 8, 0), 8, 1)
+    array = np.dstack([array, 255 - array, array])
+    exif, path = Image.Exif(), tmp_path / name
+    exif[0x0112] = how
+    Image.fromarray(array).save(tmp_path / 'plain.png', exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / 'plain.png')))
+    if dtype == 'uint8':
+        Image.fromarray(array).save(path, exif=exif, quality=100, subsampling=0)
+    elif name == 'x.tif':
+        tifffile.imwrite(path, array.astype(dtype), photometric='rgb',
+                         extratags=[(0x0112, 3, 1, how, True)])
+    else:
+        data = encode_raster(Raster(array.astype(dtype)), '.png').tobytes()
+        block = exif.tobytes().removeprefix(b'Exif\0\0')
+        chunk = (struct.pack('>I', len(block)) + b'eXIf' + block
+                 + struct.pack('>I', zlib.crc32(b'eXIf' + block)))
+        path.write_bytes(data[:33] + chunk + data[33:])
+    raster = read_raster(path)
+    error = np.abs(raster.pixels.astype(float) - expected).max()
+    assert error <= (3 if name == 'x.jpg' else 0)
+    assert raster.notes == (('turned as its orientation says', ) if how > 1 else ())
+
+
+def test_palettes_are_looked_up_as_the_other_reader_does(tmp_path):
+    from mmpd.utils.images import read_picture
+    index, path = values((6, 5), 'uint8') % 4, tmp_path / 'x.png'
+    image = Image.fromarray(index, 'P')
+    image.putpalette(values((4, 3), 'uint8', 1).tobytes())
+    for options in ({}, dict(transparency=bytes([0, 128, 255, 255]))):
+        image.save(path, **options)
+        raster, picture = read_raster(path), read_picture(path)
+        np.testing.assert_array_equal(raster.pixels, picture.pixels)
+        np.testing.assert_array_equal(raster.alpha, picture.alpha)
+        assert raster.notes == picture.notes and 'its palette was looked up' in raster.notes
+    Image.fromarray(index > 1).save(path)
+    np.testing.assert_array_equal(read_raster(path).pixels, (index > 1) * 255)

@@ -16,6 +16,8 @@ import math
 import sys
 from pathlib import Path
 
+from mmpd.utils.files import csv_text
+
 PAPER = Path(__file__).with_name('paper_tables.json')
 MISSING = 'missing'
 
@@ -131,7 +133,8 @@ def to_csv(title, columns, rows):
     for row in rows:
         pairs = [x for pair in zip(row['ours'], row['paper'], strict=True) for x in pair]
         cells = [MISSING if x is None and i % 2 == 0 else x for i, x in enumerate(pairs)]
-        writer.writerow([row['dataset'], row['method'], row['config'], *cells])
+        names = [csv_text(row[key] or '') for key in ('dataset', 'method', 'config')]
+        writer.writerow([*names, *cells])
     return file.getvalue()
 
 

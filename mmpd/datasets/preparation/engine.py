@@ -13,13 +13,14 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
 
-from ...utils.files import remove_partial_files, write_atomically
+from ...utils.files import plain, remove_partial_files, write_atomically
 from .recipe import make_one
 from .sources import name_of
 
@@ -81,12 +82,25 @@ def _chunks(executor, source, keys, recipe, out, workers):
     """Results of all chunks, a bounded number of them in flight."""
     chunks = (keys[start:start + CHUNK] for start in range(0, len(keys), CHUNK))
     waiting = deque()
+    def first():
+        chunk, future = waiting.popleft()
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise BrokenProcessPool(f'at one of the images from {plain(chunk[0])} to '
+                                    f'{plain((waiting[-1][0] if waiting else chunk)[-1])}') \
+                from error
+
     for chunk in chunks:
-        waiting.append(executor.submit(_make_chunk, source, chunk, recipe, out))
+        try:
+            waiting.append((chunk, executor.submit(_make_chunk, source, chunk, recipe, out)))
+        except BrokenProcessPool:
+            if not waiting:
+                raise
         if len(waiting) >= 4 * workers:
-            yield waiting.popleft().result()
+            yield first()
     while waiting:
-        yield waiting.popleft().result()
+        yield first()
 
 
 def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progress=True):
@@ -131,7 +145,8 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
     for key in keys:
         other = names.setdefault(name_of(source, key), key)
         if other != key:
-            raise ValueError(f'{other} and {key} would both become {name_of(source, key)}.png')
+            raise ValueError(f'{plain(other)} and {plain(key)} would both become '
+                             f'{plain(name_of(source, key))}.png')
     header = dict(source=str(source.path.resolve()), **recipe.options())
     journal_path = out / JOURNAL
     done = read_journal(journal_path, header)
@@ -182,11 +197,14 @@ def _finish(keys, done, header, out, test_count):
     if bad:
         write_atomically(report, ''.join(
             # a file by its path; LMDB keys have no suffix and are held in hexadecimal: by name
-            f'{entry["key"] if "." in entry["key"] else entry["name"]}\t{entry["bad"]}\n'
+            f'{plain(entry["key"] if "." in entry["key"] else entry["name"])}\t'
+            f'{plain(entry["bad"])}\n'
             for entry in bad).encode())
     elif report.exists():
         report.unlink()
+    converted = Counter(note for entry in good for note in entry.get('notes', ()))
     manifest = dict(header, images=len(good), train=cut, test=len(good) - cut, bad=len(bad),
+                    converted=dict(sorted(converted.items())),
                     gt_sha256={entry['name']: entry['sha256'] for entry in good})
     write_atomically(out / 'manifest.json', (json.dumps(manifest, indent=1) + '\n').encode())
     return manifest

@@ -1,55 +1,68 @@
 """One raw image: decoding it, cropping it to a square, encoding it again."""
 import io
+import os
 
 import cv2
 import numpy as np
 from PIL import Image
 
-__all__ = ['BadImage', 'decode', 'encode', 'is_truncated', 'square']
+from ...utils.files import plain
+from ...utils.image_files import Refused, check_pixels
+from ...utils.images import read_picture
+
+__all__ = ['BadImage', 'decode', 'encode', 'square']
 
 
 class BadImage(Exception):
     """An image that cannot be used, with the reason."""
 
 
-def is_truncated(data):
-    """Whether an image file lacks its end; decoders often accept such files silently."""
-    if data.startswith(b'\x89PNG'):
-        return b'IEND\xaeB`\x82' not in data  # more may follow
-    if data.startswith(b'\xff\xd8'):
-        return b'\xff\xd9' not in data[-1024:]
-    if data.startswith(b'RIFF') and data[8:12] == b'WEBP':
-        return int.from_bytes(data[4:8], 'little') + 8 > len(data)
-    return False
-
-
-def decode(data, suffix=''):
-    """(H, W, 3) uint8 BGR image of a file's bytes.
+def decode(data, name):
+    """A file's bytes by the rule of docs/images.md.
 
     ``.npy`` files are read as CelebA-HQ's tools write them: RGB, (1, 3, H, W) or (3, H, W).
+
+    Args:
+        data (bytes): The file.
+        name (str): What it is called.
+
+    Returns:
+        tuple[ndarray, tuple[str]]: uint8, (H, W, 3), BGR; notes on what was converted.
 
     Raises:
         BadImage: If it is damaged or no image.
     """
-    if suffix == '.npy':
-        try:
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-        except Exception as error:  # of zip, header tokens, sizes: they have no common base
-            raise BadImage(f'corrupt: {error}') from None
-        array = array[0] if array.ndim == 4 and len(array) == 1 else array
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[0] != 3:
-            raise BadImage(f'not a uint8 array of shape (1, 3, H, W): {array.dtype} of shape '
-                           f'{array.shape}')
-        return np.ascontiguousarray(array[::-1].transpose(1, 2, 0))
-    if is_truncated(data):
-        raise BadImage('corrupt: truncated file')
+    if os.path.splitext(name)[1].lower() == '.npy':
+        return _decode_npy(data), ()
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as error:  # a header that asks for more than OpenCV allows
-        raise BadImage(f'corrupt: {error.err}') from None
-    if image is None:
-        raise BadImage('corrupt: cannot be decoded')
-    return image
+        pixels, notes = read_picture(name, data).as_rgb()
+    except ValueError as error:
+        reason = str(error).removeprefix(f'{plain(name)}: ')
+        # what is damaged is told from what is sound and not taken
+        reason = reason.replace('not a readable image', 'corrupt: not a readable image')
+        raise BadImage(reason) from None
+    return np.ascontiguousarray(pixels[..., ::-1]), notes
+
+
+def _decode_npy(data):
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
+            np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if dtype != np.uint8 or shape[-3:-2] != (3, ) or shape[:-3] not in ((), (1, )):
+            raise BadImage(f'not a uint8 array of shape (1, 3, H, W): {dtype} of shape {shape}')
+        check_pixels(*shape[-2:])
+        file.seek(0)
+        array = np.load(file, allow_pickle=False)
+    except BadImage:
+        raise
+    except Refused as error:
+        raise BadImage(str(error)) from None
+    except Exception as error:  # of zip, header tokens, sizes: they have no common base
+        raise BadImage(f'corrupt: {error}') from None
+    return np.ascontiguousarray(array.reshape(array.shape[-3:])[::-1].transpose(1, 2, 0))
 
 
 def square(image, size):

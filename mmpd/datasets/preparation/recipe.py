@@ -3,7 +3,7 @@ import errno
 import hashlib
 import os
 
-from ...utils.files import write_atomically
+from ...utils.files import name_fault, plain, write_atomically
 from ..resampling import check_kernel, downsample
 from .images import BadImage, decode, encode, square
 from .sources import name_of
@@ -65,24 +65,26 @@ def make_one(source, key, recipe, out):
     """Make GT and LRs of one image.
 
     Returns:
-        dict: ``key``, ``name``, and either ``sha256`` and ``bytes`` of the GT or the reason why
-        the image is ``bad``.
+        dict: ``key``, ``name``, and either ``sha256`` and ``bytes`` of the GT, and ``notes`` on
+        what was converted, or the reason why the image is ``bad``.
     """
     name = name_of(source, key)
     entry = dict(key=key, name=name)
     source.handle  # noqa: B018  an archive that cannot be opened is no matter of this one image
     try:
+        _check_name(name)
         try:
             data = source.read(key)
         except Exception as error:  # checksum, decompression or read errors of the one image
-            raise BadImage(f'cannot be read: {error}') from None
-        suffix = os.path.splitext(key)[1].lower()
-        image = decode(data, suffix)
+            reason = getattr(error, 'strerror', None) or str(error)
+            raise BadImage(f'cannot be read: {reason}') from None
+        image, notes = decode(data, key)
         gt = square(image, recipe.size)
     except BadImage as error:
         return dict(entry, bad=str(error))
     target = f'{out}/GT/{name}.png'
-    if data.startswith(b'\x89PNG') and gt.shape == image.shape and data[24:26] == b'\x08\x02':
+    if data.startswith(b'\x89PNG') and gt.shape == image.shape and data[24:26] == b'\x08\x02' \
+            and not notes:
         file = source.file(key) if recipe.link else None  # an 8-bit RGB PNG of the right size
     else:
         data, file = encode(gt), None
@@ -104,4 +106,16 @@ def make_one(source, key, recipe, out):
             downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border))
         write_atomically(f'{out}/{folder}/{name}.png', encoded, sync=False)
         sizes[folder] = len(encoded)
-    return dict(entry, sha256=hashlib.sha256(data).hexdigest(), bytes=sizes)
+    entry.update(sha256=hashlib.sha256(data).hexdigest(), bytes=sizes)
+    return dict(entry, notes=notes) if notes else entry
+
+
+def _check_name(name):
+    """A name must be one word of an annotation file, and a file name."""
+    file = f'{name}.png'
+    reason = name_fault(file)
+    if reason is None and (plain(file) != file or file.split() != [file] or '\\' in file):
+        reason = (f'its name {plain(file)!r} cannot stand in an annotation file, where a space or '
+                  'line end ends a name: rename it')
+    if reason:
+        raise BadImage(reason)

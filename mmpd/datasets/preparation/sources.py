@@ -7,6 +7,9 @@ import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from ...utils.image_files import check_bytes, read_bytes
+from ...utils.lmdb_file import check_lmdb
+
 __all__ = ['FolderSource', 'LMDBSource', 'Source', 'ZipSource', 'name_of', 'open_source']
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.npy')
@@ -81,12 +84,13 @@ class FolderSource(Source):
     """
 
     def keys(self):
+        # folders, pipes and dead links with an image's name too: reading tells what they are
         return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob('*')
-                      if path.suffix.lower() in SUFFIXES and path.is_file()
+                      if path.suffix.lower() in SUFFIXES
                       and not path.name.startswith('._'))  # macOS's resource forks
 
     def read(self, key):
-        return (self.path / key).read_bytes()
+        return read_bytes(self.path / key)
 
     def file(self, key):
         return self.path / key
@@ -118,6 +122,7 @@ class ZipSource(Source):
                       and not name.startswith('__MACOSX/'))
 
     def read(self, key):
+        check_bytes(self.handle.getinfo(key).file_size)  # zipfile unpacks no more than that
         return self.handle.read(key)
 
 
@@ -138,6 +143,7 @@ class LMDBSource(Source):
 
     def open(self):
         import lmdb
+        check_lmdb(self.path)
         try:
             return lmdb.open(str(self.path), readonly=True, lock=False, readahead=False,
                              meminit=False, subdir=self.path.is_dir(), max_readers=1024)

@@ -1,3 +1,4 @@
+from .loading import LoadImageFromFile
 from .lr_synthesis import LRSynthesis
 
-__all__ = ['LRSynthesis']
+__all__ = ['LRSynthesis', 'LoadImageFromFile']
