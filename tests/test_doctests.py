@@ -1,11 +1,11 @@
 """Every public function and class has an example in its docstring, and the examples are true."""
 import doctest
-import importlib
 import inspect
 import json
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -18,12 +18,16 @@ EXEMPT = {
     'mmpd.evaluation.protocol.protocol': 'reads a Runner with its data; every test run logs it',
 }
 # what an example needs that not every environment of the tests has
-NEEDS = {'mmpd.models.generators.SpandrelGenerator': 'spandrel', 'mmpd.datasets.preparation.'
-         'LMDBSource': 'lmdb', 'mmpd.evaluation.metrics.LPIPS': 'lpips'}
+NEEDS = {
+    'mmpd.models.generators.SpandrelGenerator': 'spandrel',
+    'mmpd.datasets.preparation.LMDBSource': 'lmdb',
+    'mmpd.evaluation.metrics.LPIPS': 'lpips',
+}
 # rooms whose examples run without OpenMMLab
 LIGHT = ('mmpd.consistent', 'mmpd.operators.', 'mmpd.postprocess.', 'mmpd.testing.',
          'mmpd.visualization.', 'mmpd.datasets.preparation.', 'mmpd.datasets.resampling.',
-         'mmpd.utils.files.', 'mmpd.utils.images.', 'mmpd.utils.rasters.', 'mmpd.utils.model_zoo.')
+         'mmpd.utils.files.', 'mmpd.utils.images.', 'mmpd.utils.rasters.', 'mmpd.utils.model_zoo.',
+         'mmpd.web.limits.', 'mmpd.web.uploads.')
 OPTIONS = doctest.ELLIPSIS
 
 
@@ -119,7 +123,7 @@ sys.exit(runner.failures)
 
 def test_examples_of_light_rooms_need_no_mmagic(tmp_path):
     places = [name for name in PUBLIC if name.startswith(LIGHT)
-              and importlib.util.find_spec(NEEDS.get(name, 'torch'))]
+              and find_spec(NEEDS.get(name, 'torch'))]
     assert len(places) > 70
     run = subprocess.run([sys.executable, '-c', SCRIPT, str(OPTIONS), *places], cwd=tmp_path,
                          capture_output=True, text=True)

@@ -18,6 +18,15 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     Args:
         kwargs: Those of mmengine's OptimWrapper.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.engine.amp import CPUAmpOptimWrapper
+        >>> model = torch.nn.Linear(2, 1)
+        >>> wrapper = CPUAmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> with wrapper.optim_context(model):
+        ...     print(model(torch.rand(1, 2)).dtype)
+        torch.bfloat16
     """
 
     @contextmanager
@@ -37,6 +46,14 @@ def amp_optim_wrapper(loss_scale='dynamic', dtype=None, use_fsdp=False, **kwargs
 
     Raises:
         ArgumentError: on a CPU, for another dtype.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.engine.amp import amp_optim_wrapper
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1)
+        >>> wrapper = amp_optim_wrapper(optimizer=optimizer)  # optim_wrapper.type='AmpOptimWrapper'
+        >>> type(wrapper).__name__.endswith('AmpOptimWrapper')  # CPUAmpOptimWrapper without a GPU
+        True
     """
     if get_device() != 'cpu':
         return AmpOptimWrapper(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)

@@ -31,7 +31,14 @@ class Refused(ValueError):
 
 
 def is_full(error):
-    """Whether an OSError says that the disk, a quota or a limit has no room for more."""
+    """Whether an OSError says that the disk, a quota or a limit has no room for more.
+
+    Example:
+        >>> import errno
+        >>> from mmpd.utils.files import is_full
+        >>> is_full(OSError(errno.ENOSPC, 'No space left on device')), is_full(FileNotFoundError())
+        (True, False)
+    """
     return isinstance(error, OSError) and (
         isinstance(error, DiskFull) or error.errno in FULL)
 
@@ -43,6 +50,13 @@ def disk_full(error, path=None, needed=None):
         error (OSError): What the system said.
         path (str | Path, optional): The file; by default that of ``error``.
         needed (int, optional): Bytes that were to be written.
+
+    Example:
+        >>> import errno
+        >>> from mmpd.utils.files import disk_full
+        >>> error = OSError(errno.ENOSPC, 'No space left on device')
+        >>> print(disk_full(error, 'iter_5000.pth', needed=10**9))
+        iter_5000.pth: cannot be written: No space left on device; 1,000,000,000 bytes needed...
     """
     path = error.filename if path is None else path
     parts = [f'{path or "a file"}: cannot be written: {error.strerror}']

@@ -42,6 +42,15 @@ class Job:
 
     Raises:
         InputError: for values that cannot be; one line.
+
+    Example:
+        >>> from mmpd.web.jobs import Job
+        >>> Job(lr='lr.png', sr='sr.png', strength=0.9).operator
+        'average pooling'
+        >>> Job(lr='lr.png')
+        Traceback (most recent call last):
+            ...
+        mmpd.errors.InputError: choose a model, or give a picture (SR) of the LR
     """
     lr: str
     sr: str | None = None
@@ -75,6 +84,13 @@ class Result:
             of A of x_r against the LR, and ``next_name`` and ``next_psnr`` of the next kernel),
             ``scale``, ``size``, ``psnr_lr_before``, ``psnr_lr_after`` (dB, infinite if equal),
             ``lr_values``, ``lr_values_unmatched``.
+
+    Example:
+        >>> from mmpd.web.jobs import Result
+        >>> figures = dict(psnr_lr_before=31.5, psnr_lr_after=float('inf'))
+        >>> result = Result('lr_consistent.png', 'before.png', panels=[], figures=figures)
+        >>> result.figures['psnr_lr_after']
+        inf
     """
     picture: str
     before: str
@@ -149,6 +165,15 @@ def run(job, folder):
     Raises:
         InputError: Pictures that cannot be used or do not fit; one line.
         ValueError: from the network or the operator, likewise.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.web.jobs import Job, run
+        >>> for name, side, grey in (('lr', 8, 100), ('sr', 32, 120)):
+        ...     Image.new('L', (side, side), grey).save(f'{name}.png')
+        >>> result = run(Job(lr='lr.png', sr='sr.png'), folder='.')
+        >>> result.picture, result.figures['psnr_lr_after']
+        ('lr_consistent.png', inf)
     """
     from ..postprocess import consistent
     folder = Path(folder)

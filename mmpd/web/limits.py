@@ -22,6 +22,11 @@ class Limits:
 
     Raises:
         ArgumentError: for what is not positive.
+
+    Example:
+        >>> from mmpd.web.limits import Limits
+        >>> Limits(upload_mb=5).upload_bytes
+        5000000
     """
     upload_mb: float = 20
     megapixels: float = 16

@@ -17,7 +17,13 @@ KNOWN = 'PNG, JPEG, BMP, TIFF or WebP'
 
 
 def safe_stem(name):
-    """Of a file name what is harmless in any other one: letters, digits, ``._-``, at most 60."""
+    """Of a file name what is harmless in any other one: letters, digits, ``._-``, at most 60.
+
+    Example:
+        >>> from mmpd.web.uploads import safe_stem
+        >>> safe_stem('../etc/my face.png')
+        'my_face'
+    """
     stem = Path(str(name).replace('\\', '/')).stem
     return re.sub(r'[^A-Za-z0-9._-]+', '_', stem).strip('._-')[:60] or 'picture'
 
@@ -36,6 +42,16 @@ def check_header(data, name, limits, most=None):
 
     Raises:
         InputError: Another type, too many bytes or pixels; one line.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> from mmpd.web.limits import Limits
+        >>> from mmpd.web.uploads import check_header
+        >>> file = io.BytesIO()
+        >>> Image.new('RGB', (6, 4)).save(file, 'PNG')
+        >>> check_header(file.getvalue(), 'face.png', Limits())
+        (6, 4)
     """
     if len(data) > limits.upload_bytes:
         raise InputError(f'{name}: expected at most {limits.upload_mb:g} MB, got '
@@ -80,6 +96,14 @@ def load_upload(path, limits, most=None, name=None):
     Raises:
         InputError: as :func:`check_header`; a file that is no longer there, is damaged, or has
             more than 8 bits, other colours or several frames.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.web.limits import Limits
+        >>> from mmpd.web.uploads import load_upload
+        >>> Image.new('RGB', (6, 4)).save('face.png')
+        >>> load_upload('face.png', Limits()).pixels.shape
+        (4, 6, 3)
     """
     path = Path(path)
     name = name or path.name

@@ -31,6 +31,12 @@ class NaNHook(Hook):
             left out).
         max_skips (int): With 'skip', how many batches one after another may be skipped before
             the training ends. A GradScaler, which skips on its own, is treated as 'skip'.
+
+    Example:
+        >>> from mmagic.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='NaNHook', on_nan='skip', max_skips=3))  # in custom_hooks
+        >>> hook.on_nan, hook.max_skips
+        ('skip', 3)
     """
 
     priority = 'HIGHEST'  # before the log, averages and checkpoints get to see the losses

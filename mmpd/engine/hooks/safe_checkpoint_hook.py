@@ -31,6 +31,12 @@ class SafeCheckpointHook(CheckpointHook):
             ends the training; 'retry' says so and goes on, and tries again at the next
             interval. The last checkpoint of a training is not done without.
         args, kwargs: Those of mmengine's CheckpointHook.
+
+    Example:
+        >>> from mmagic.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='CheckpointHook', interval=5000, on_full_disk='retry'))
+        >>> type(hook).__name__, hook.interval  # default_hooks.checkpoint of a config
+        ('SafeCheckpointHook', 5000)
     """
 
     def __init__(self, *args, on_full_disk='stop', **kwargs):
