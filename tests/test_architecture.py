@@ -21,7 +21,6 @@ FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations')
            ('mmpd/compat/checkpoints.py', '_schemes'),
            # mmcv gives only CUDA tensors to its autograd functions
            ('mmpd/compat/ext_ops.py', '_upfirdn2d_cuda'),
-           ('mmpd/compat/ext_ops.py', '_upfirdn2d_ref'),
            # numpy moved its core, and pickles name it
            ('mmpd/utils/safe_pickle.py', '_core'), ('mmpd/utils/safe_pickle.py', '_reconstruct'),
            ('mmpd/models/editors/gan_prior_sr.py', '_register_load_state_dict_pre_hook'),

@@ -35,6 +35,19 @@ class BasicImageDataset(MMagicDataset):
         ValueError: on construction, for another ``on_bad_image``, or 'skip' with ``test_mode``,
             where every image counts.
         BadSample: on use, for an image that cannot be used; with 'skip' if none of them can.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.datasets.image_dataset import BasicImageDataset
+        >>> _ = Path('face.png').write_bytes(b'no image')
+        >>> load = dict(type='LoadImageFromFile', key='gt')
+        >>> dataset = BasicImageDataset(
+        ...     data_root='.', data_prefix=dict(gt=''), ann_file='', pipeline=[load])
+        >>> try:
+        ...     dataset[0]
+        ... except ValueError as error:
+        ...     print(type(error).__name__, 'face.png' in str(error))
+        BadSample True
     """
 
     def __init__(self, *args, on_bad_image='stop', **kwargs):

@@ -27,7 +27,18 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
 
 
 class Refused(ValueError):
-    """A sound file of a kind that cannot be used."""
+    """A sound file of a kind that cannot be used.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.files import Refused
+        >>> from mmpd.utils.images import from_pil
+        >>> try:
+        ...     from_pil(Image.new('CMYK', (4, 4)))
+        ... except Refused as error:
+        ...     print(error)
+        expected grey or RGB, with or without alpha, got CMYK
+    """
 
 
 def is_full(error):
@@ -186,7 +197,13 @@ def csv_text(text):
 
 
 def plain(text):
-    """A name in one line of text: what is no printable character is written as an escape."""
+    """A name in one line of text: what is no printable character is written as an escape.
+
+    Example:
+        >>> from mmpd.utils.files import plain
+        >>> print(plain('a\\n.png'))
+        a\\n.png
+    """
     return ''.join(char.encode('unicode_escape').decode() if unicodedata.category(char) in HIDDEN
                    else char for char in os.fspath(text))
 
@@ -196,6 +213,11 @@ def name_fault(name):
 
     Args:
         name (str): The last part of a path.
+
+    Example:
+        >>> from mmpd.utils.files import name_fault
+        >>> name_fault('face.png'), name_fault('x' * 300)
+        (None, 'expected a name of at most 255 bytes, got 300')
     """
     try:
         length = len(name.encode())
@@ -210,6 +232,16 @@ def check_regular(path):
     Raises:
         OSError: if there is none (links in a loop, or that lead nowhere).
         Refused: for folders, pipes and devices.
+
+    Example:
+        >>> import os
+        >>> from mmpd.utils.files import Refused, check_regular
+        >>> os.mkdir('x.png')
+        >>> try:
+        ...     check_regular('x.png')
+        ... except Refused as error:
+        ...     print(error)
+        expected a file, got a folder
     """
     mode = os.stat(path).st_mode
     for is_kind, name in KINDS:

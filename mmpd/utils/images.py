@@ -203,7 +203,14 @@ def read_picture(path, data=None):
 
 
 def orientation(image):
-    """How a PIL image is to be turned, 1 (not) to 8, as far as was read of it."""
+    """How a PIL image is to be turned, 1 (not) to 8, as far as was read of it.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import orientation
+        >>> orientation(Image.new('RGB', (6, 4)))
+        1
+    """
     value = _exif(image).get(ORIENTATION, 1)
     return value if value in range(2, 9) else 1
 
@@ -214,6 +221,13 @@ def upright(image):
     Returns:
         tuple[Image, tuple[str]]: The image, of mode L, LA, RGB or RGBA if it was of one of MODES,
         and notes on what was done.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.utils.images import upright
+        >>> image, notes = upright(Image.new('P', (6, 4)))
+        >>> image.mode, notes
+        ('RGB', ('its palette was looked up',))
     """
     before, mode = orientation(image), image.mode
     image.load()  # which turns a TIFF

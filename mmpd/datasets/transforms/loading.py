@@ -28,8 +28,17 @@ class LoadImageFromFile(MMagicLoader):
     bits, CMYK, several pictures), is damaged or has more pixels than allowed is refused.
 
     Args:
+        save_original_img (bool): Keep the image as it was read too, under ``ori_{key}``.
+            Defaults to False.
         args, kwargs: MMagic's. With another ``color_type`` than 'color', or an
             ``imdecode_backend``, mmcv decodes the file as it always does: 16 bits become 8.
+
+    Example:
+        >>> from PIL import Image
+        >>> from mmpd.datasets.transforms import LoadImageFromFile
+        >>> Image.new('P', (6, 4)).save('palette.png')  # looked up, which the log says
+        >>> LoadImageFromFile(key='gt')(dict(gt_path='palette.png'))['gt'].shape
+        (4, 6, 3)
     """
     _told = set()  # of this process
 

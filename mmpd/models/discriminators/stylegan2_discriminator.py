@@ -52,6 +52,13 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
     Args:
         args, kwargs: As MMagic's.
         with_cp (bool): Activation checkpointing: compute each block again in the backward pass.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.models.discriminators import StyleGAN2Discriminator
+        >>> discriminator = StyleGAN2Discriminator(8, with_cp=True)
+        >>> discriminator(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 1])
     """
 
     def __init__(self, *args, with_cp=False, **kwargs):
