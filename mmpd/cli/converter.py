@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from ..datasets.preparation import FolderSource, Recipe, open_source, prepare
-from ..datasets.resampling import BORDERS, KERNELS
+from ..datasets.resampling import BORDERS, KERNELS, LIBRARIES
 from ..errors import InputError
 
 
@@ -27,6 +27,9 @@ def parse_args(argv, description, out, size, test_count):
     parser.add_argument('--border', choices=BORDERS, default='library',
                         help="border rule of the LRs: 'library' (PIL, torch, cv2) or 'mirror' "
                         '(MATLAB)')
+    parser.add_argument('--made-by', choices=LIBRARIES, help='whose 8-bit arithmetic makes the LRs; '
+                        'without, as LRSynthesis: torch_uint8 for bicubic and bilinear with '
+                        'antialias and library border, float (A x rounded once) for the others')
     parser.add_argument('--test-count', type=int, default=test_count,
                         help='list the last N images in meta_info_test.txt, the others in '
                         'meta_info_train.txt; -1: all')
@@ -62,7 +65,7 @@ def main(argv, description, out, size, test_count=0, check=None):
     start = time.perf_counter()
     try:
         recipe = Recipe(args.size, args.scale, args.kernel, args.antialias, args.link,
-                        args.border)
+                        args.border, args.made_by)
         source = open_source(args.source)
         if check is not None:
             check(source)

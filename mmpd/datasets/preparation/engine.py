@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
+import torch
 
 from ...utils.files import plain, remove_partial_files, write_atomically
 from .recipe import make_one
@@ -33,6 +34,7 @@ CHUNK = 8
 
 def _start_worker():
     cv2.setNumThreads(0)
+    torch.set_num_threads(1)  # of OpenMP's threads a fork has none
     if sys.platform == 'linux':  # do not outlive a main process that is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 
 from ...utils.files import name_fault, plain, write_atomically
-from ..resampling import check_kernel, downsample
+from ..resampling import check_kernel, check_library, default_library, downsample
 from .images import BadImage, decode, encode, square
 from .sources import name_of
 
@@ -23,9 +23,13 @@ class Recipe:
         antialias (bool): Antialiasing of the LRs.
         border (str): Border rule of the LRs, 'library' or 'mirror'.
         link (bool): Hard-link GT files that need no change instead of copying them.
+        made_by (str, optional): Whose 8-bit arithmetic makes the LRs, see
+            :func:`mmpd.datasets.resampling.downsample`. Defaults to None: that of
+            :func:`mmpd.datasets.resampling.default_library`.
 
     Raises:
-        ValueError: For an undefined downsampling or a size that a scale does not divide.
+        ValueError: For an undefined downsampling, one that the library does not have, or a size
+            that a scale does not divide.
 
     Example:
         >>> from mmpd.datasets.preparation import Recipe
@@ -34,27 +38,32 @@ class Recipe:
     """
 
     def __init__(self, size, scales=(), kernel='bicubic', antialias=True, link=False,
-                 border='library'):
+                 border='library', made_by=None):
         if size < 1:
             raise ValueError(f'size must be positive, got {size}')
         for scale in scales:
             check_kernel(scale, kernel, antialias, border)
+            check_library(made_by, scale, kernel, antialias, border)
             if size % scale:
                 raise ValueError(f'size {size} is not divisible by scale {scale}')
         self.size, self.scales = size, sorted(set(scales))
         self.kernel, self.antialias, self.link, self.border = kernel, antialias, link, border
+        self.default = default_library(kernel, antialias, border)
+        self.made_by = self.default if made_by is None else made_by
 
     def options(self):
         """What decides the pixels, for the manifest."""
-        return dict(size=self.size, scales=self.scales, kernel=self.kernel,
-                    antialias=self.antialias, border=self.border)
+        options = dict(size=self.size, scales=self.scales, kernel=self.kernel,
+                       antialias=self.antialias, border=self.border)
+        return dict(options, made_by=self.made_by) if self.scales else options
 
     def lr_folder(self, scale):
-        """Name of the LR folder: LR_x8_bicubic_antialias."""
+        """Name of the LR folder: LR_x8_bicubic_antialias, with _pil by PIL's arithmetic."""
         alias = '' if self.kernel == 'average_pooling' else \
             '_antialias' if self.antialias else '_alias'
         border = '_mirror' if self.border == 'mirror' else ''
-        return f'LR_x{scale}_{self.kernel}{alias}{border}'
+        library = '' if self.made_by == self.default else f'_{self.made_by}'
+        return f'LR_x{scale}_{self.kernel}{alias}{border}{library}'
 
     def folders(self):
         """Names of all image folders."""
@@ -103,7 +112,8 @@ def make_one(source, key, recipe, out):
     for scale in recipe.scales:
         folder = recipe.lr_folder(scale)
         encoded = encode(
-            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border))
+            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border,
+                       made_by=recipe.made_by))
         write_atomically(f'{out}/{folder}/{name}.png', encoded, sync=False)
         sizes[folder] = len(encoded)
     entry.update(sha256=hashlib.sha256(data).hexdigest(), bytes=sizes)
