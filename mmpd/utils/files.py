@@ -1,9 +1,9 @@
 """Files that are either whole or absent."""
 import errno
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault', 'plain',
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault', 'partial_stem', 'plain',
            'remove_partial_files', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
@@ -107,11 +107,16 @@ def write_atomically(path, data, sync=True):
         >>> Path('figures.csv').read_bytes()
         b'name,psnr'
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        with _room_for(path, data):
-            path.write_bytes(data)
-        return
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode):  # asked first: a data set is a million files, none of them a link
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            with _room_for(path, data):
+                path.write_bytes(data)
+            return
     temporary = write_partial(path, data, sync)
     try:
         os.replace(temporary, path)
@@ -152,18 +157,28 @@ def write_partial(path, data, sync=True):
         return _write_beside(path, data, sync)
 
 
+def partial_stem(name):
+    """What a file's temporary files are called, but for '.' and eight digits and '.partial'.
+
+    Example:
+        >>> from mmpd.utils.files import partial_stem
+        >>> partial_stem('face.png')
+        '.face.png'
+    """
+    return '.' + os.fsencode(name)[:60].decode(errors='ignore')  # names end at 255 bytes
+
+
 def _write_beside(path, data, sync):
-    short = os.fsencode(path.name)[:60].decode(errors='ignore')  # names end at 255 bytes
-    handle, temporary = tempfile.mkstemp(PARTIAL, f'.{short}.', path.parent)
+    temporary = f'{path.parent}{os.sep}{partial_stem(path.name)}.{secrets.token_hex(4)}{PARTIAL}'
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0),
+                     0o666)
     try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
+        with open(handle, 'wb', buffering=0) as file:
+            view = memoryview(data).cast('B')
+            while len(view):  # a call writes 2 GiB at the most
+                view = view[file.write(view):]
             if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files for the owner only
+                os.fsync(handle)
     except BaseException:
         os.unlink(temporary)
         raise
