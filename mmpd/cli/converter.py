@@ -42,11 +42,12 @@ def parse_args(argv, description, out, size, test_count):
     parser.add_argument('--border', choices=BORDERS, default='library',
                         help="border rule of the LRs: 'library' (PIL, torch, cv2) or 'mirror' "
                         '(MATLAB)')
-    parser.add_argument('--made-by', choices=LIBRARIES, help='whose 8-bit arithmetic makes the LRs; '
-                        'without, as LRSynthesis: torch_uint8 for bicubic and bilinear with '
-                        'antialias and library border, float (A x rounded once) for the others')
+    parser.add_argument('--made-by', choices=LIBRARIES,
+                        help='whose 8-bit arithmetic makes the LRs; without, as LRSynthesis: '
+                        'torch_uint8 for bicubic and bilinear with antialias and library border, '
+                        'float (A x rounded once) for the others')
     parser.add_argument('--resized-by', choices=RESIZERS, help='whose Lanczos filter resizes GTs; '
-                        'without, torch_uint8, if the installed torch has it (2.15 does), else pil')
+                        'without, torch_uint8 if the installed torch has it (2.15 does), else pil')
     parser.add_argument('--lr-only', action='store_true', help='write no GT: SOURCE is a flat '
                         'folder of PNG files of --size and stays the GT folder')
     parser.add_argument('--shard', type=parse_shard, metavar='I/N', help='make the I-th of N '

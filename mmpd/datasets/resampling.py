@@ -196,10 +196,10 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
         antialias (bool): Widen the kernel by the scale.
         quantize (bool): Clip to 0..255 and round, as a saved 8-bit LR file would hold.
         border (str): 'library' or 'mirror', see :mod:`mmpd.operators.kernels`.
-        made_by (str, optional): Whose 8-bit arithmetic: 'float' (A x, rounded once, half up; averages
-            of 8-bit images in integers, hence exactly), 'pil', 'torch', 'torch_uint8', 'opencv' or
-            'matlab', see :class:`mmpd.operators.library_resize.LibraryResize`. Defaults to
-            None: :func:`default_library` for uint8, 'float' for floating point.
+        made_by (str, optional): Whose 8-bit arithmetic: 'float' (A x, rounded once, half up;
+            averages of 8-bit images in integers, hence exactly), 'pil', 'torch', 'torch_uint8',
+            'opencv' or 'matlab', see :class:`mmpd.operators.library_resize.LibraryResize`. Defaults
+            to None: :func:`default_library` for uint8, 'float' for floating point.
 
     Returns:
         np.ndarray: (H / scale, W / scale[, C]); uint8 if ``quantize``, else floating point of at

@@ -1,11 +1,9 @@
 """Files that are either whole or absent."""
 import errno
 import os
-import secrets
 import shutil
 import stat
 import unicodedata
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskFull
@@ -15,8 +13,8 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault', 'partial_stem', 'plain',
-           'remove_partial_files', 'write_atomically', 'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault',
+           'partial_stem', 'plain', 'remove_partial_files', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
 LONGEST = 255  # bytes of a name, on all file systems in use
@@ -114,8 +112,11 @@ def write_atomically(path, data, sync=True):
     if not stat.S_ISREG(mode):  # asked first: a data set is a million files, none of them a link
         path = Path(os.path.realpath(path))
         if path.exists() and not path.is_file():
-            with _room_for(path, data):
+            try:
                 path.write_bytes(data)
+            except OSError as error:
+                _raise_if_full(error, path, data)
+                raise
             return
     temporary = write_partial(path, data, sync)
     try:
@@ -123,16 +124,6 @@ def write_atomically(path, data, sync=True):
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-@contextmanager
-def _room_for(path, data):
-    try:
-        yield
-    except OSError as error:
-        if not is_full(error):
-            raise
-        raise disk_full(error, path, memoryview(data).nbytes) from error
 
 
 def write_partial(path, data, sync=True):
@@ -152,9 +143,17 @@ def write_partial(path, data, sync=True):
         False
         >>> os.replace(temporary, 'figures.csv')
     """
-    path = Path(path)
-    with _room_for(path, data):
-        return _write_beside(path, data, sync)
+    folder, name = os.path.split(path)
+    try:
+        return _write_beside(folder, name, data, sync)
+    except OSError as error:
+        _raise_if_full(error, path, data)
+        raise
+
+
+def _raise_if_full(error, path, data):
+    if is_full(error):
+        raise disk_full(error, path, memoryview(data).nbytes) from error
 
 
 def partial_stem(name):
@@ -168,17 +167,20 @@ def partial_stem(name):
     return '.' + os.fsencode(name)[:60].decode(errors='ignore')  # names end at 255 bytes
 
 
-def _write_beside(path, data, sync):
-    temporary = f'{path.parent}{os.sep}{partial_stem(path.name)}.{secrets.token_hex(4)}{PARTIAL}'
+def _write_beside(folder, name, data, sync):
+    # plain calls: of data sets' files there are millions
+    temporary = os.path.join(folder, f'{partial_stem(name)}.{os.urandom(4).hex()}{PARTIAL}')
+    left = memoryview(data).cast('B')
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0),
                      0o666)
     try:
-        with open(handle, 'wb', buffering=0) as file:
-            view = memoryview(data).cast('B')
-            while len(view):  # a call writes 2 GiB at the most
-                view = view[file.write(view):]
+        try:
+            while left:  # a call writes 2 GiB at the most
+                left = left[os.write(handle, left):]
             if sync:
                 os.fsync(handle)
+        finally:
+            os.close(handle)
     except BaseException:
         os.unlink(temporary)
         raise

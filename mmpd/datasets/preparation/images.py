@@ -12,7 +12,7 @@ from PIL import Image
 from ...utils.files import plain
 from ...utils.image_files import Refused, check_pixels
 from ...utils.images import read_picture
-from ...utils.plain_png import decode_plain_png
+from ...utils.plain_files import decode_plain
 
 __all__ = ['BadImage', 'decode', 'default_resizer', 'encode', 'square']
 
@@ -44,7 +44,7 @@ def decode(data, name):
     """
     if os.path.splitext(name)[1].lower() == '.npy':
         return _decode_npy(data), ()
-    plain_pixels = decode_plain_png(data)
+    plain_pixels = decode_plain(data)
     if plain_pixels is not None:
         return plain_pixels, ()
     try:

@@ -16,7 +16,7 @@ from ...utils.files import plain
 from ...utils.image_files import opened, read_bytes
 from ...utils.images import read_picture
 from ...utils.lmdb_file import check_lmdb
-from ...utils.plain_png import decode_plain_png
+from ...utils.plain_files import decode_plain_png
 
 __all__ = ['LoadImageFromFile']
 

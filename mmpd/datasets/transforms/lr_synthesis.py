@@ -58,8 +58,8 @@ class LRSynthesis(BaseTransform):
 
     Raises:
         ValueError: On construction for an undefined downsampling or one that the library does not
-            have, empty ``keys``, or an operator beside a downsampling; on use for a source that is missing, whose sides do not fit, or
-            whose measurement leaves 0..255 with ``quantize``.
+            have, empty ``keys``, or an operator beside a downsampling; on use for a source that is
+            missing, whose sides do not fit, or whose measurement leaves 0..255 with ``quantize``.
 
     Example:
         >>> import numpy as np
