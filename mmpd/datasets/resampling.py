@@ -55,7 +55,7 @@ def default_library(kernel='bicubic', antialias=True, border='library'):
 
     Bicubic and bilinear with antialias are 'torch_uint8', ``F.interpolate`` on uint8: integers,
     so the pixels are the same on every processor and for any number of threads; they are PIL's but
-    for some values in 10,000, which differ by 1. Everything else is 'float', A x rounded once.
+    for about one value in 10,000, which differs by 1. Everything else is 'float', A x rounded once.
 
     Example:
         >>> from mmpd.datasets.resampling import default_library
@@ -105,10 +105,11 @@ def _by_library(image, *downsampling):
     planes = image[..., None] if image.ndim == 2 else image
     if image.size == 0 or planes.shape[2] == 0:
         raise ValueError(f'expected an image with pixels and channels, got shape {image.shape}')
-    # torch takes neither read-only arrays nor flipped views
-    tensor = torch.from_numpy(np.require(planes, requirements='CW')).permute(2, 0, 1)[None]
-    small = _library_resize(*downsampling)(tensor)[0].permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(small.reshape(*small.shape[:2], *image.shape[2:]))
+    if not (planes.flags.c_contiguous and planes.flags.writeable):
+        planes = planes.copy()  # torch takes neither read-only arrays nor flipped views
+    small = _library_resize(*downsampling)(torch.from_numpy(planes).permute(2, 0, 1)[None])
+    small = small[0].permute(1, 2, 0).contiguous().numpy()
+    return small if image.ndim == 3 else small[..., 0]
 
 
 def check_divisible(shape, scale):

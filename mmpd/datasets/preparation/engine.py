@@ -29,14 +29,19 @@ from .sources import name_of
 __all__ = ['prepare']
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 CHUNK = 8
 
 
 def _start_worker():
     cv2.setNumThreads(0)
     torch.set_num_threads(1)  # of OpenMP's threads a fork has none
-    if sys.platform == 'linux':  # do not outlive a main process that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == 'linux':
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive a main process that is killed
+        if hasattr(libc, 'mallopt'):  # glibc would give each image's memory back and fetch it anew,
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 26)  # which takes 2 of 25 ms
+            libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
 
 
 def _make_chunk(source, keys, recipe, out):

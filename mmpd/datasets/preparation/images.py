@@ -16,8 +16,8 @@ from ...utils.plain_files import decode_plain
 
 __all__ = ['BadImage', 'decode', 'default_resizer', 'encode', 'square']
 
-# OpenCV's default filter is SUB: photographs get a tenth to a fifth smaller with UP, and are
-# written and read faster
+# OpenCV's default filter is SUB; most photographs get smaller with UP, and are written and read
+# faster
 PNG_OPTIONS = [] if not hasattr(cv2, 'IMWRITE_PNG_FILTER') else [
     cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
     cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]

@@ -26,9 +26,9 @@ class LRSynthesis(BaseTransform):
     operator of the paper's eq. (8).
 
     The 8-bit arithmetic is a library's (``made_by``): by default torch's on uint8 for bicubic and
-    bilinear with antialias, which takes a tenth of PIL's time and gives PIL's pixels but for some
-    values in 10,000, which differ by 1. Like PIL it rounds and clips between the axes, so that the
-    LR is up to some levels off A x where A x overshoots; with 'float' or ``operator`` it is A x,
+    bilinear with antialias, which takes a fifth of PIL's time and gives PIL's pixels but for about
+    one value in 10,000, which differs by 1. Like PIL it rounds and clips between the axes, so that
+    the LR is some levels off A x where A x overshoots; with 'float' or ``operator`` it is A x,
     rounded once.
 
     Required keys: those of ``keys``, images of shape (H, W, C) or (H, W) in 0..255, or lists of
