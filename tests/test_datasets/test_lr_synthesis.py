@@ -73,6 +73,8 @@ def test_frames_and_float_images(gt):
     assert len(frames['img']) == 2 and frames['ori_img_shape'] == [(8, 12, 3)] * 2
     exact = build(scale=4, quantize=False, kernel='average_pooling')(dict(gt=gt))['img']
     assert exact.dtype == np.float32 and exact.flags.c_contiguous
+    rounded = build(scale=4)(dict(gt=gt.astype(np.float32)))['img']
+    np.testing.assert_array_equal(rounded, build(scale=4, made_by='float')(dict(gt=gt))['img'])
     np.testing.assert_allclose(exact, gt.reshape(8, 4, 12, 4, 3).mean((1, 3)), rtol=1e-6)
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import cv2
 import lmdb
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmpd.datasets.preparation import LMDBSource, Recipe, engine, open_source, prepare
 from mmpd.datasets.preparation.images import default_resizer, square
+from mmpd.datasets.preparation.journal import Journal, check_shard
 from mmpd.datasets.resampling import downsample
 from mmpd.utils.images import read_picture
 
@@ -550,3 +552,19 @@ def test_the_library_that_makes_lr_and_gt_is_in_names_and_manifest(tmp_path):
     close = square(picture(0, (80, 90)), 40, default_resizer())
     far = square(picture(0, (80, 90)), 40, 'pil')
     assert np.abs(close.astype(int) - far).max() <= 2 and close.flags.c_contiguous
+
+
+def test_of_several_entries_of_an_image_the_mended_one_counts(tmp_path):
+    header, bad, good = dict(size=32), dict(key='a', bad='cut'), dict(key='a', name='a')
+    for name, entry in (('progress.jsonl', bad), ('progress.1-of-2.jsonl', bad),
+                        ('progress.1-of-3.jsonl', good), ('progress.2-of-3.jsonl', bad)):
+        (tmp_path / name).write_text(f'{json.dumps(header)}\n{json.dumps(entry)}\n')
+    assert Journal(tmp_path, header, (1, 2)).read() == dict(a=good)
+    with pytest.raises(ValueError, match='was made with size = 32: choose another output folder'):
+        Journal(tmp_path, dict(size=64), (1, 2)).read()
+
+
+@pytest.mark.parametrize('shard', [(0, 2), (3, 2), (1, ), 'ab', (1.0, 2), (True, 2), 1])
+def test_shards_that_are_none_are_refused(shard):
+    with pytest.raises(ValueError, match=r'shard: expected two integers \(i, n\)'):
+        check_shard(shard)

@@ -2,8 +2,9 @@
 import errno
 import hashlib
 import os
+import re
 
-from ...utils.files import name_fault, plain, write_atomically
+from ...utils.files import name_fault, plain, write_partial
 from ...utils.validation import check_choice, refuse
 from ..resampling import check_kernel, check_library, default_library, downsample
 from .images import BadImage, decode, default_resizer, encode, square
@@ -13,6 +14,7 @@ __all__ = ['RESIZERS', 'Recipe', 'make_one']
 
 
 RESIZERS = ('pil', 'torch_uint8')
+USUAL_NAME = re.compile(r'[\w.-]{1,255}', re.ASCII)
 
 
 def _check_resizer(resized_by):
@@ -132,17 +134,22 @@ def make_one(source, key, recipe, out):
         if not as_it_is:
             data = encode(gt)
         if not (as_it_is and recipe.link and _link(source.file(key), f'{out}/GT/{name}.png')):
-            write_atomically(f'{out}/GT/{name}.png', data, sync=False)
+            _write(f'{out}/GT/{name}.png', data)
         sizes['GT'], entry['sha256'] = len(data), hashlib.sha256(data).hexdigest()
     for scale in recipe.scales:
         folder = recipe.lr_folder(scale)
         encoded = encode(
             downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border,
                        made_by=recipe.made_by))
-        write_atomically(f'{out}/{folder}/{name}.png', encoded, sync=False)
+        _write(f'{out}/{folder}/{name}.png', encoded)
         sizes[folder] = len(encoded)
     entry['bytes'] = sizes
     return dict(entry, notes=notes) if notes else entry
+
+
+def _write(path, data):
+    """The whole file or nothing; a link of that name is replaced, not followed."""
+    os.replace(write_partial(path, data, sync=False), path)
 
 
 def _link(file, target):
@@ -163,6 +170,8 @@ def _link(file, target):
 def _check_name(name):
     """A name must be one word of an annotation file, and a file name."""
     file = f'{name}.png'
+    if USUAL_NAME.fullmatch(file):
+        return
     reason = name_fault(file)
     if reason is None and (plain(file) != file or file.split() != [file] or '\\' in file):
         reason = (f'its name {plain(file)!r} cannot stand in an annotation file, where a space or '

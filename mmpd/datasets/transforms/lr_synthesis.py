@@ -54,7 +54,7 @@ class LRSynthesis(BaseTransform):
             :func:`mmpd.operators.build_operator`, in place of scale, kernel, antialias and border.
         made_by (str, optional): Whose 8-bit arithmetic: 'float', 'pil', 'torch', 'torch_uint8',
             'opencv' or 'matlab', as ``test_cfg.made_by``. Defaults to None: that of
-            :func:`mmpd.datasets.resampling.default_library`.
+            :func:`mmpd.datasets.resampling.default_library`, 'float' for images that are not uint8.
 
     Raises:
         ValueError: On construction for an undefined downsampling or one that the library does not
@@ -76,8 +76,6 @@ class LRSynthesis(BaseTransform):
         if operator is None:
             check_kernel(scale, kernel, antialias, border)
             check_library(made_by, scale, kernel, antialias, border, quantize)
-            if made_by is None and quantize:
-                made_by = default_library(kernel, antialias, border)
         elif (scale, kernel, antialias, border, made_by) != (None, 'bicubic', True, 'library',
                                                              None):
             refuse('operator', 'either an operator or scale, kernel, antialias, border and made_by',
@@ -139,6 +137,8 @@ class LRSynthesis(BaseTransform):
         if self.operator is not None:
             return (f'{type(self).__name__}(operator={self.operator}, quantize={self.quantize}, '
                     f'keys={self.keys})')
+        made_by = self.made_by or (default_library(self.kernel, self.antialias, self.border)
+                                   if self.quantize else 'float')
         return (f'{type(self).__name__}(scale={self.scale}, kernel={self.kernel!r}, '
                 f'antialias={self.antialias}, quantize={self.quantize}, keys={self.keys}, '
-                f'border={self.border!r}, made_by={self.made_by!r})')
+                f'border={self.border!r}, made_by={made_by!r})')
