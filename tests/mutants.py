@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS, TESTS = 'mmpd/operators/', 'tests/test_operators/'
+CONVERTERS = 'tests/test_tools/test_dataset_converters.py'
 MUTANTS = [
     # of the pass that training uses
     ('backward', OPS + 'pooling_function.py',
@@ -86,8 +87,28 @@ MUTANTS = [
     ('amp', 'mmpd/models/generators/stylegan2_prior.py', 'latents = latents.to(dtype)', '',
      'tests/test_models/test_generators/test_amp.py', 'generators_under'),
     ('border', 'mmpd/datasets/transforms/lr_synthesis.py', '''self.quantize,
-                              self.border)''', 'self.quantize)',
+                              self.border, self.made_by)''', 'self.quantize)',
      'tests/test_datasets/test_lr_synthesis.py', 'every_option'),
+    # of the data path
+    ('made_by', 'mmpd/datasets/transforms/lr_synthesis.py', 'self.border, self.made_by)',
+     'self.border)', 'tests/test_datasets/test_lr_synthesis.py', 'every_option or lr_folder'),
+    ('half_up', 'mmpd/datasets/resampling.py', '(2 * sums + area)', '(2 * sums)',
+     'tests/test_datasets/test_resampling.py', 'average_pooling'),
+    ('sums_of_16_bits', 'mmpd/datasets/resampling.py', 'and scale <= 16:', 'and scale <= 999:',
+     'tests/test_datasets/test_resampling.py', 'large_scales'),
+    ('shard', 'mmpd/datasets/preparation/journal.py', 'keys[self.index - 1::self.count]', 'keys',
+     CONVERTERS, 'shards'),
+    ('mended', 'mmpd/datasets/preparation/journal.py', " or 'bad' in shards[key]:", ':',
+     CONVERTERS, 'mended'),
+    ('others_at_work', 'mmpd/datasets/preparation/journal.py', 'stem in own - others', 'True',
+     CONVERTERS, 'killed_shards'),
+    ('joined', 'mmpd/datasets/preparation/engine.py', '        journal.join(keys, done)\n',
+     '        pass\n', CONVERTERS, 'byte_for_byte'),
+    ('checksum', 'mmpd/utils/plain_files.py',
+     ' or checksum(data, end)[0] != crc32(view[position + 4:end])', '',
+     'tests/test_utils/test_plain_files.py', 'general_reader'),
+    ('end_of_jpeg', 'mmpd/utils/plain_files.py', ' or data[-2:] != END', '',
+     'tests/test_utils/test_plain_files.py', 'lossy_files'),
     ('panel_operator', 'mmpd/engine/hooks/panel_hook.py', 'if self.operator is not None:',
      'if False:', 'tests/test_engine/test_panel_hook.py', 'given_operator'),
     # of the web page
