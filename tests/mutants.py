@@ -90,7 +90,7 @@ MUTANTS = [
                               self.border, self.made_by)''', 'self.quantize)',
      'tests/test_datasets/test_lr_synthesis.py', 'every_option'),
     # of the data path
-    ('made_by', 'mmpd/datasets/transforms/lr_synthesis.py', 'self.border, self.made_by)',
+    ('lr_made_by', 'mmpd/datasets/transforms/lr_synthesis.py', 'self.border, self.made_by)',
      'self.border)', 'tests/test_datasets/test_lr_synthesis.py', 'every_option or lr_folder'),
     ('half_up', 'mmpd/datasets/resampling.py', '(2 * sums + area)', '(2 * sums)',
      'tests/test_datasets/test_resampling.py', 'average_pooling'),

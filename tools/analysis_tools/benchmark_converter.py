@@ -92,12 +92,16 @@ def plain_chunk(source, names, out, size, scale, write_gt):
                         cv2.resize(image, small, interpolation=cv2.INTER_AREA))
 
 
+def new_processes():
+    """As the converter starts its own."""
+    return multiprocessing.get_context('fork' if 'fork' in multiprocessing.get_all_start_methods()
+                                       else None)
+
+
 def run_plain(source, names, out, workers, **options):
     """The loop on processes."""
     (out / 'GT').mkdir(parents=True)
-    context = multiprocessing.get_context('fork' if 'fork' in
-                                          multiprocessing.get_all_start_methods() else None)
-    with ProcessPoolExecutor(workers, context) as executor:
+    with ProcessPoolExecutor(workers, new_processes()) as executor:
         chunks = [names[start:start + CHUNK] for start in range(0, len(names), CHUNK)]
         for future in [executor.submit(plain_chunk, source, chunk, str(out), **options)
                        for chunk in chunks]:
@@ -216,8 +220,7 @@ def main(argv=None):
     with tempfile.TemporaryDirectory(dir=args.work_dir) as work:
         # elsewhere, for the blocks freed here would teach malloc to keep large ones, which takes a
         # tenth of the time and which a loop that is started by itself does not know
-        context = multiprocessing.get_context('spawn')
-        with ProcessPoolExecutor(1, context) as executor:
+        with ProcessPoolExecutor(1, new_processes()) as executor:
             sources = executor.submit(make_sources, Path(work), args.images, args.size).result()
         report['modes'] = measure(args, sources, work)
     text = markdown(report)

@@ -104,7 +104,7 @@ def square(image, size, resized_by='pil'):
         image (ndarray): uint8, (H, W, 3).
         size (int): Side of the result.
         resized_by (str): 'pil' or 'torch_uint8', whose pixels differ by 1 in about 1 % of values
-            (by 2 in very few); torch takes a sixth of the time.
+            (by 2 in very few); torch takes much less time.
 
     Raises:
         BadImage: If the image is smaller.

@@ -43,7 +43,7 @@ class Recipe:
             :func:`mmpd.datasets.resampling.default_library`.
         resized_by (str, optional): Whose 8-bit arithmetic resizes GTs: 'pil' or 'torch_uint8',
             which take one another's place but for 1 grey level here and there. Defaults to None:
-            torch, which takes a sixth of the time, if it has the Lanczos filter for uint8.
+            torch, which takes much less time, if it has the Lanczos filter for uint8.
         gt (bool): Write the GT folder. Without, the source, a flat folder of PNG files of the right
             size, remains it, and is not hashed. Defaults to True.
 
