@@ -326,7 +326,10 @@ def reaching(data, root):
 
 
 def try_out(fault, tests, root, log, seconds):
-    """What the tests say of a fault: 'killed', 'survived', or None if it cannot be put in."""
+    """What the tests say of a fault: 'killed', 'survived', or None if it cannot be put in.
+
+    Tests that hang or die have noticed it too.
+    """
     path = root / fault.file
     source = path.read_text()
 
@@ -340,7 +343,10 @@ def try_out(fault, tests, root, log, seconds):
         code = child(run, log, seconds)
     finally:
         path.write_text(source)
-    return None if code == 90 else 'survived' if code == 0 else 'killed'
+    if code not in (0, 1, 90, -1):  # no verdict of a test
+        raise SystemExit(f'error: pytest ends with {code} at {fault}; its last words:\n'
+                         + log.read_text()[-3000:])
+    return {0: 'survived', 90: None}.get(code, 'killed')
 
 
 def chosen_tests(tests, times, budget):

@@ -279,7 +279,7 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8 + 0., SMALL + 0., dict(made_by='pil'), 'these are floating point numbers'),
     (Image.new('RGB', (8, 8)), Image.new('L', (4, 4)), {}, 'lr: expected RGB like .*, got L'),
     (Image.new('RGB', (8, 8)), Image.new('RGBA', (4, 4)), {}, 'lr: expected RGB like.*, got RGBA'),
-    (Image.new('P', (8, 8)), Image.new('P', (4, 4)), {}, 'got mode P'),
+    (Image.new('CMYK', (8, 8)), Image.new('CMYK', (4, 4)), {}, 'got mode CMYK'),
 ])
 def test_refusals(image, lr, options, message):
     with pytest.raises(ValueError, match=message) as info:
