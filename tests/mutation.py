@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from types import CodeType, FunctionType
 
-import coverage
 import pytest
 
 COMPARED = {ast.Lt: '<=', ast.LtE: '<', ast.Gt: '>=', ast.GtE: '>', ast.Eq: '!=', ast.NotEq: '==',
@@ -296,6 +295,8 @@ def child(function, output, seconds=None):
 
 def measure(tests, data, log):
     """Run the tests once under coverage; their data and times go to ``data``."""
+    import coverage
+
     def run():
         measured = coverage.Coverage(data_file=str(data), config_file='pyproject.toml')
         measured.set_option('run:parallel', False)
@@ -313,6 +314,7 @@ def measure(tests, data, log):
 
 def reaching(data, root):
     """file -> line -> tests, and the time of each test; without those that fail."""
+    import coverage
     noted = json.loads(Path(f'{data}.json').read_text())
     stored = coverage.CoverageData(str(data))
     stored.read()
