@@ -11,7 +11,6 @@ import pytest
 from mutants import MUTANTS, ROOT
 
 
-
 @pytest.mark.parametrize('mutant', MUTANTS, ids=lambda mutant: mutant[0])
 def test_every_mutant_changes_one_place(mutant):
     _, file, old, new, path, _ = mutant
