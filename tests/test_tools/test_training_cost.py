@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import load_script
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,13 +16,16 @@ def tool():
 
 
 def demo(method):
-    return next((ROOT / 'configs' / method).glob('*_demo.py'))
+    cfg = Config.fromfile(next((ROOT / 'configs' / method).glob('*_demo.py')))
+    cfg.train_dataloader.batch_size = 2
+    return cfg
 
 
 def test_meta_device_counts_what_a_cpu_run_takes(tool):
     shapes, real = (tool.measure(demo('pd_glean'), device) for device in ('meta', 'cpu'))
     assert shapes.pop('train_bytes') == pytest.approx(real.pop('train_bytes'), rel=1e-3)
     assert shapes.pop('test_bytes') == pytest.approx(real.pop('test_bytes'), rel=1e-3)
+    assert shapes.pop('cp_bytes') == pytest.approx(real.pop('cp_bytes'), rel=1e-3)
     assert shapes == real and real['train_flop'] > 1e9
 
 
