@@ -54,7 +54,8 @@ def test_documented_figures_are_the_measured_ones(tool):
     lines = (ROOT / 'docs' / 'reproduction.md').read_text().splitlines()
     for name, cost in costs.items():
         hours = cost['train_flop'] * cost['iterations'] / 3.6e16
-        cell = f'| {cost["train_bytes"] / 1e9:.0f} GB, {hours:.0f} h |'
+        memory = f'{cost["train_bytes"] / 1e9:.0f} GB ({cost["cp_bytes"] / 1e9:.0f})'
+        cell = f'| {memory}, {hours:.0f} h |'
         assert sum(f'[{name}](' in line and cell in line for line in lines) == 1, name
     name = 'pd_glean_x8_1xb4-100k_cat'
     again = tool.measure(ROOT / 'configs' / 'pd_glean' / f'{name}.py')
