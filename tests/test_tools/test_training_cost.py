@@ -23,10 +23,9 @@ def demo(method):
 
 def test_meta_device_counts_what_a_cpu_run_takes(tool):
     shapes, real = (tool.measure(demo('pd_glean'), device) for device in ('meta', 'cpu'))
-    assert shapes.pop('train_bytes') == pytest.approx(real.pop('train_bytes'), rel=5e-3)
-    assert shapes.pop('test_bytes') == pytest.approx(real.pop('test_bytes'), rel=5e-3)
-    assert shapes.pop('cp_bytes') == pytest.approx(real.pop('cp_bytes'), rel=5e-3)
-    assert shapes == real and real['train_flop'] > 1e9
+    assert shapes.pop('mmagic_bytes') is real.pop('mmagic_bytes') is None
+    # a CPU's temporaries, and the other route that PD takes for small images, come on top
+    assert shapes == pytest.approx(real, rel=5e-3) and real['train_flop'] > 1e9
 
 
 def test_pd_costs_next_to_nothing(tool):
