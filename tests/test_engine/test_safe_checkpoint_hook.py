@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_model
 from mmagic.registry import HOOKS, MODELS
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -188,6 +189,19 @@ def test_a_copied_run_leaves_the_best_one_of_the_original(tmp_path):
     assert 'best_PSNR_iter_1.pth' in checkpoints(tmp_path / 'run')
     assert 'best_PSNR_iter_1.pth' not in checkpoints(tmp_path / 'copy')
     assert 'best_PSNR_iter_2.pth' in checkpoints(tmp_path / 'copy')
+
+
+def test_resuming_goes_on_with_the_step_counter(tmp_path):
+    """It is not in the checkpoint, and the first steps of a discriminator would come again."""
+    runner = runner_of(tmp_path, iters=1)
+    model = runner.model = tiny_model(train_cfg=dict(disc_init_steps=3))
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    runner.train_loop  # noqa: B018  built
+    hook.before_train(runner)
+    assert model.step_counter == 0 and not model.if_run_g()
+    runner.train_loop._iter = 7  # as after runner.resume
+    hook.before_train(runner)
+    assert model.step_counter == 7 and model.if_run_g()
 
 
 def test_leftovers_of_killed_runs_are_removed_at_the_start(tmp_path):

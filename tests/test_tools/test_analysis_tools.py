@@ -162,6 +162,15 @@ def test_custom_table(tmp_path, capsys):
     assert '|  | B | 26.00 | missing |' in said
 
 
+def test_names_in_the_csv_table_are_no_formulas(tmp_path, capsys):
+    a = result_file(tmp_path / 'a.json', PSNR=27.5)
+    assert make_table.main(['custom', '--run', f'@SUM(A1)={a}', '--run', f'B={a}', '--format',
+                            'csv']) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row['method'] for row in rows] == ["'@SUM(A1)", 'B']
+    assert [row['PSNR (ours)'] for row in rows] == ['27.5'] * 2
+
+
 def test_missing_runs_are_marked_and_named(tmp_path, capsys):
     a = result_file(tmp_path / 'a.json', PSNR=27.123)
     assert make_table.main(['custom', '--run', f'A={a}', '--run', f'B={tmp_path}/none']) == 0
