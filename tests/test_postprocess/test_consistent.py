@@ -290,6 +290,17 @@ def test_refusals(image, lr, options, message):
     assert '\n' not in str(info.value)
 
 
+def test_a_palette_is_looked_up_which_is_said():
+    sr, lr = (Image.fromarray(image).quantize(16) for image in (U8, SMALL))
+    with pytest.warns(UserWarning) as told:
+        result = mmpd.consistent(sr, lr, 'average_pooling')
+    assert [str(one.message) for one in told] == [
+        f'{name}: its palette was looked up' for name in ('image', 'lr')]
+    assert told[0].filename == __file__
+    expected = mmpd.consistent(sr.convert('RGB'), lr.convert('RGB'), 'average_pooling')
+    assert result.mode == 'RGB' and np.array_equal(result, expected)
+
+
 @pytest.mark.parametrize('operator, most, expected', [
     (AveragePooling(2), 255, 'float'), (SeparableResize(2), 255, 'pil'),
     (SeparableResize(2), 65535, 'float'), (SeparableResize(2), None, 'float'),
