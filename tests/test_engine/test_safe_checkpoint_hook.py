@@ -15,6 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmpd.engine.hooks import NaNHook, SafeCheckpointHook
+from mmpd.engine.hooks import safe_checkpoint_hook as room
+from mmpd.engine.hooks.nan_hook import describe
 from mmpd.errors import DiskFull, TrainingDiverged
 from mmpd.utils import files
 
@@ -238,6 +240,37 @@ def test_infinite_buffers_are_masks_and_infinite_weights_are_not(tmp_path):
         hook.before_save_checkpoint(runner, dict(state_dict=state))
     with pytest.raises(TrainingDiverged, match='the averaged model'):
         hook.before_save_checkpoint(runner, dict(ema_state_dict=dict(a=torch.tensor(torch.nan))))
+
+
+def test_the_oldest_checkpoint_may_be_a_folder(tmp_path, monkeypatch):
+    """deepspeed's are."""
+    runner = runner_of(tmp_path)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    hook.before_train(runner)
+    for name in ('iter_1.pth', 'iter_2.pth'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'part').touch()
+    (tmp_path / 'iter_3.pth').touch()
+    monkeypatch.setattr(room, 'is_main_process', lambda: False)
+    hook._remove(str(tmp_path / 'iter_1.pth'))  # of another process
+    monkeypatch.undo()
+    assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_2.pth', 'iter_3.pth']
+    for name in ('iter_1.pth', 'iter_3.pth', 'gone.pth'):
+        hook._remove(str(tmp_path / name))
+    assert checkpoints(tmp_path) == ['iter_2.pth']
+
+
+def test_files_of_a_batch_in_words():
+    def sample(**info):
+        return SimpleNamespace(all_keys=info.keys, get=info.get)
+
+    samples = [sample(gt_path='g.png', img_path='i.png'), sample(img_path='i.png', gt=1),
+               sample(mask_path='m.png'), sample(gt=1)]
+    assert describe(dict(data_samples=samples)) == 'g.png, i.png, m.png, no file'
+    assert describe(dict(data_samples=samples[:1] * 8)) == ', '.join(['g.png'] * 8)
+    assert describe(dict(data_samples=samples[:1] * 10)).endswith('g.png and 2 more')
+    for nothing in (None, {}, dict(data_samples=[]), dict(data_samples=sample(gt_path='g.png'))):
+        assert describe(nothing) == 'its samples name no files'
 
 
 STOP = dict(type='NaNHook')

@@ -93,6 +93,97 @@ def test_an_empty_data_folder(tmp_path):
     settings.check_data(cfg, 'train')
 
 
+def test_data_that_cannot_or_need_not_be_looked_for(tmp_path):
+    def check(*datasets):
+        settings.check_data(Config(dict(test_dataloader=[
+            None if dataset is None else dict(dataset=dataset) for dataset in datasets])), 'test')
+
+    (tmp_path / 'GT').mkdir()
+    (tmp_path / 'GT/a.png').touch()
+    there = dict(data_root=str(tmp_path), data_prefix='GT')
+    check(None, there, dict(data_root='s3://bucket', data_prefix=dict(gt='GT')),
+          dict(data_root='/nowhere', backend_args=dict(backend='petrel')), dict(data_prefix=None))
+    refused(check, there, dict(there, data_prefix='LR'), match=(
+        r'no data folder .*LR \(test_dataloader.dataset.data_prefix.\)'))
+    refused(check, dict(there, data_root='/nowhere'), match='/nowhere .test_.*.data_root.$')
+    refused(check, dict(there, ann_file='list.txt'), match='no annotation file .*list.txt')
+    (tmp_path / 'list.txt').touch()
+    check(dict(there, ann_file='list.txt'))
+
+
+def test_the_first_file_that_is_not_there_is_named(tmp_path):
+    (tmp_path / 'face_1.png').touch()
+
+    class Images(list):
+        def get_data_info(self, index):
+            return dict(gt_path=str(tmp_path / self[index]), key=index, img_path='s3://x',
+                        shape_path=3)
+
+    def check(dataset, **more):
+        settings.check_pairs(SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), **more),
+                             'val')
+
+    check(Images(['face_1.png']))
+    repeated = SimpleNamespace(dataset=Images(['face_1.png', 'face_2.png']))
+    refused(check, repeated, match=(r"val_dataloader: no file .*face_2.png \(gt_path of the image 1"
+                                    r"\); did you mean 'face_1.png'"))
+    remote = Images(['face_2.png'])
+    remote.backend_args = dict(backend='petrel')
+    check(remote), check([1, 2])  # a data set of another kind
+    with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
+        check(Images(), dataloaders=[SimpleNamespace(dataset=Images()),
+                                     SimpleNamespace(dataset=repeated)])
+
+
+def test_the_work_folder_is_where_checkpoints_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').write_text(
+        "model = dict(type='A')\n"
+        "default_hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir='elsewhere'))\n")
+    cfg = settings.load_config(parse(tmp_path / 'a.py', '--work-dir', tmp_path / 'run'))
+    assert cfg.default_hooks.checkpoint.out_dir is None and (tmp_path / 'run').is_dir()
+    cfg = settings.load_config(parse(tmp_path / 'a.py'))
+    assert cfg.default_hooks.checkpoint.out_dir == 'elsewhere'
+    assert cfg.work_dir == './work_dirs/a' and (tmp_path / 'work_dirs/a').is_dir()
+
+
+@pytest.mark.parametrize('given, expected', [
+    ({}, dict(nan=dict(type='NaNHook'))), (dict(default_hooks=dict(nan=None)), {}),
+    (dict(default_hooks=dict(timer=None)), dict(timer=None, nan=dict(type='NaNHook'))),
+    (dict(default_hooks=dict(nan=dict(type='NaNHook', on_nan='skip'))),
+     dict(nan=dict(type='NaNHook', on_nan='skip'))),
+    (dict(custom_hooks=[dict(type='NaNHook', max_skips=3)]), {})])
+def test_every_training_is_watched_for_nan_once(given, expected):
+    cfg = Config(given)
+    settings.add_nan_hook(cfg)
+    assert cfg.default_hooks == expected
+
+
+def test_arguments_that_the_checkpoint_hook_would_stumble_over():
+    from mmengine.hooks import CheckpointHook
+    from mmengine.runner import Runner
+
+    def check(**options):
+        hooks = [object(), CheckpointHook(**{'interval': 5, **options})]
+        settings.check_hooks(SimpleNamespace(hooks=hooks, save_checkpoint=Runner.save_checkpoint))
+
+    check(), check(save_begin=3), check(save_optimizer=False, file_client_args=None)
+    refused(lambda: check(intervall=5), match=(
+        "CheckpointHook.intervall: CheckpointHook has no such argument; did you mean 'interval'"))
+
+
+def test_an_optimiser_that_there_is_not():
+    def check(**parts):
+        settings.check_optimizers(Config(dict(optim_wrapper=parts)))
+
+    check(optimizer=dict(type='Adam', lr=1)), check(generator=dict(optimizer=dict(type='SGD')))
+    check(optimizer=dict(type=torch.optim.Adam))
+    for wrong in (dict(optimizer=dict(type='Adamm')),
+                  dict(constructor='X', generator=dict(optimizer=dict(type='Adamm')))):
+        refused(lambda wrong=wrong: check(**wrong), match=(
+            "unknown optimizer type 'Adamm'; did you mean 'Adam"))
+
+
 def test_a_type_that_is_missing_is_shown_with_its_config():
     from mmagic.registry import MODELS
     with pytest.raises(InputError, match=r"config a.py: a type is missing in \{'scale': 3\}"), \
