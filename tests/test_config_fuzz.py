@@ -193,7 +193,7 @@ def parts():
         'PerceptualLoss': (registered('PerceptualLoss', layer_weights={'0': 1.0}), {
             'layer_weights': 'keys', 'vgg_type': 'name', 'pretrained': 'text', **CP}),
         'LRSynthesis': (registered('LRSynthesis', scale=4), {
-            'quantize': 'flag', 'keys': 'keys?', **OPERATOR}),
+            'quantize': 'flag', 'keys': 'keys?', 'made_by': 'name?', **OPERATOR}),
         'LRConsistency': (registered('LRConsistency'), {
             'operator': 'operator?', 'input_key': 'text', 'pred_key': 'text',
             'collect_device': 'name', 'prefix': 'text'}),

@@ -7,8 +7,23 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from ..datasets.preparation import FolderSource, Recipe, open_source, prepare
-from ..datasets.resampling import BORDERS, KERNELS
+from ..datasets.preparation.recipe import RESIZERS
+from ..datasets.resampling import BORDERS, KERNELS, LIBRARIES
 from ..errors import InputError
+
+
+def parse_shard(text):
+    """(i, n) of 'i/n'.
+
+    Raises:
+        argparse.ArgumentTypeError: In one line, for anything else.
+    """
+    parts = text.split('/')
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts) or \
+            not 1 <= int(parts[0]) <= int(parts[1]):
+        raise argparse.ArgumentTypeError(
+            f'expected I/N with 1 <= I <= N, e.g. 2/16, got {text!r}')
+    return int(parts[0]), int(parts[1])
 
 
 def parse_args(argv, description, out, size, test_count):
@@ -27,6 +42,17 @@ def parse_args(argv, description, out, size, test_count):
     parser.add_argument('--border', choices=BORDERS, default='library',
                         help="border rule of the LRs: 'library' (PIL, torch, cv2) or 'mirror' "
                         '(MATLAB)')
+    parser.add_argument('--made-by', choices=LIBRARIES,
+                        help='whose 8-bit arithmetic makes the LRs; without, as LRSynthesis: '
+                        'torch_uint8 for bicubic and bilinear with antialias and library border, '
+                        'float (A x rounded once) for the others')
+    parser.add_argument('--resized-by', choices=RESIZERS, help='whose Lanczos filter resizes GTs; '
+                        'without, torch_uint8 if the installed torch has it (2.15 does), else pil')
+    parser.add_argument('--lr-only', action='store_true', help='write no GT: SOURCE is a flat '
+                        'folder of PNG files of --size and stays the GT folder')
+    parser.add_argument('--shard', type=parse_shard, metavar='I/N', help='make the I-th of N '
+                        'parts, 1 <= I <= N, e.g. in the I-th of N jobs of a Slurm array; the '
+                        'one that ends last writes the lists and the manifest of all')
     parser.add_argument('--test-count', type=int, default=test_count,
                         help='list the last N images in meta_info_test.txt, the others in '
                         'meta_info_train.txt; -1: all')
@@ -62,12 +88,12 @@ def main(argv, description, out, size, test_count=0, check=None):
     start = time.perf_counter()
     try:
         recipe = Recipe(args.size, args.scale, args.kernel, args.antialias, args.link,
-                        args.border)
+                        args.border, args.made_by, args.resized_by, not args.lr_only)
         source = open_source(args.source)
         if check is not None:
             check(source)
         manifest = prepare(source, args.out, recipe, args.workers, args.limit, args.test_count,
-                           progress=not args.quiet and sys.stderr.isatty())
+                           progress=not args.quiet and sys.stderr.isatty(), shard=args.shard)
     except (ValueError, OSError, ImportError, InputError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -79,6 +105,11 @@ def main(argv, description, out, size, test_count=0, check=None):
         print('interrupted: run the same command again to continue', file=sys.stderr)
         return 130
     seconds = time.perf_counter() - start
+    if 'missing' in manifest:
+        print(f'shard {args.shard[0]}/{args.shard[1]}: {manifest["images"]} images, '
+              f'{manifest["bad"]} of them bad, {seconds:.1f} s; {manifest["missing"]} of other '
+              f'shards are missing in {args.out}')
+        return 1 if manifest['bad'] else 0
     print(f'{manifest["images"]} images in {args.out} ({manifest["train"]} train, '
           f'{manifest["test"]} test), {seconds:.1f} s')
     for note, count in manifest['converted'].items():

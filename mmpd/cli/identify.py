@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
+from ..datasets.resampling import default_library
 from ..errors import InputError
 from ..postprocess.block_grid import block_grid
 from ..postprocess.free_kernel import fit_kernel
@@ -205,9 +206,11 @@ def _advice(best, verdict):
         options.append(f'--noise-std {noise}')
     operator = ', '.join(f'{key}={value!r}' for key, value in best.operator_cfg.items())
     extra = f', noise_std={noise}' if noise else ''
-    data = ', '.join(f'{key}={value!r}' for key, value in dict(
-        scale=best.operator_cfg['scale'], kernel=best.kernel, antialias=best.antialias,
-        border=best.border).items())
+    data = dict(scale=best.operator_cfg['scale'], kernel=best.kernel, antialias=best.antialias,
+                border=best.border)
+    if best.made_by != default_library(best.kernel, best.antialias, best.border):
+        data['made_by'] = best.made_by
+    data = ', '.join(f'{key}={value!r}' for key, value in data.items())
     lines = [f'  mmpd-make-consistent {" ".join(options)} --lr … --sr … --out …',
              f'  model: pd_head=dict(operator=dict({operator}){extra})',
              f"  data:  dict(type='LRSynthesis', {data})"]

@@ -97,6 +97,7 @@ def with_downsampling(pipeline, case, scale=None):
         operator = step.pop('operator', None)
         if operator is not None:
             step['scale'] = operator.get('scale') if isinstance(operator, dict) else operator.scale
+        step.pop('made_by', None)  # of the other kernel; the library may not have this one
         step.update(kernel=kernel, antialias=antialias)
         if scale is not None:
             step['scale'] = scale

@@ -3,9 +3,7 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 import unicodedata
-from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskFull
@@ -15,8 +13,8 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault', 'plain',
-           'remove_partial_files', 'write_atomically', 'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault',
+           'partial_stem', 'plain', 'remove_partial_files', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
 LONGEST = 255  # bytes of a name, on all file systems in use
@@ -107,27 +105,25 @@ def write_atomically(path, data, sync=True):
         >>> Path('figures.csv').read_bytes()
         b'name,psnr'
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        with _room_for(path, data):
-            path.write_bytes(data)
-        return
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode):  # asked first: a data set is a million files, none of them a link
+        path = Path(os.path.realpath(path))
+        if path.exists() and not path.is_file():
+            try:
+                path.write_bytes(data)
+            except OSError as error:
+                _raise_if_full(error, path, data)
+                raise
+            return
     temporary = write_partial(path, data, sync)
     try:
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-@contextmanager
-def _room_for(path, data):
-    try:
-        yield
-    except OSError as error:
-        if not is_full(error):
-            raise
-        raise disk_full(error, path, memoryview(data).nbytes) from error
 
 
 def write_partial(path, data, sync=True):
@@ -147,23 +143,44 @@ def write_partial(path, data, sync=True):
         False
         >>> os.replace(temporary, 'figures.csv')
     """
-    path = Path(path)
-    with _room_for(path, data):
-        return _write_beside(path, data, sync)
-
-
-def _write_beside(path, data, sync):
-    short = os.fsencode(path.name)[:60].decode(errors='ignore')  # names end at 255 bytes
-    handle, temporary = tempfile.mkstemp(PARTIAL, f'.{short}.', path.parent)
+    folder, name = os.path.split(path)
     try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
+        return _write_beside(folder, name, data, sync)
+    except OSError as error:
+        _raise_if_full(error, path, data)
+        raise
+
+
+def _raise_if_full(error, path, data):
+    if is_full(error):
+        raise disk_full(error, path, memoryview(data).nbytes) from error
+
+
+def partial_stem(name):
+    """What a file's temporary files are called, but for '.' and eight digits and '.partial'.
+
+    Example:
+        >>> from mmpd.utils.files import partial_stem
+        >>> partial_stem('face.png')
+        '.face.png'
+    """
+    return '.' + os.fsencode(name)[:60].decode(errors='ignore')  # names end at 255 bytes
+
+
+def _write_beside(folder, name, data, sync):
+    # plain calls: of data sets' files there are millions
+    temporary = os.path.join(folder, f'{partial_stem(name)}.{os.urandom(4).hex()}{PARTIAL}')
+    left = memoryview(data).cast('B')
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0),
+                     0o666)
+    try:
+        try:
+            while left:  # a call writes 2 GiB at the most
+                left = left[os.write(handle, left):]
             if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files for the owner only
+                os.fsync(handle)
+        finally:
+            os.close(handle)
     except BaseException:
         os.unlink(temporary)
         raise

@@ -7,6 +7,7 @@ from mmagic.registry import TRANSFORMS
 from mmengine.dataset import Compose
 
 import mmpd  # noqa: F401
+from mmpd.datasets.preparation import Recipe, open_source, prepare
 from mmpd.datasets.resampling import downsample
 
 
@@ -23,13 +24,18 @@ def gt():
     return np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('kernel, antialias', [('average_pooling', True), ('bicubic', True),
-                                               ('bicubic', False), ('lanczos', True)])
-def test_pixels_equal_those_of_an_lr_folder(tmp_path, gt, kernel, antialias):
-    cv2.imwrite(str(tmp_path / 'gt.png'), gt)
-    cv2.imwrite(str(tmp_path / 'lr.png'), downsample(gt, 8, kernel, antialias))
-    paths = dict(gt_path=str(tmp_path / 'gt.png'), img_path=str(tmp_path / 'lr.png'))
-    synthesis = dict(type='LRSynthesis', scale=8, kernel=kernel, antialias=antialias)
+@pytest.mark.parametrize('kernel, antialias, made_by', [
+    ('average_pooling', True, None), ('bicubic', True, None), ('bicubic', False, None),
+    ('lanczos', True, None), ('bicubic', True, 'pil'), ('bicubic', False, 'opencv')])
+def test_pixels_equal_those_of_an_lr_folder(tmp_path, gt, kernel, antialias, made_by):
+    (tmp_path / 'raw').mkdir()
+    cv2.imwrite(str(tmp_path / 'raw' / 'a.png'), gt[:, :32])
+    recipe = Recipe(32, [8], kernel, antialias, made_by=made_by)
+    prepare(open_source(tmp_path / 'raw'), tmp_path, recipe, 1, progress=False)
+    paths = dict(gt_path=str(tmp_path / 'GT' / 'a.png'),
+                 img_path=str(tmp_path / recipe.lr_folder(8) / 'a.png'))
+    synthesis = dict(type='LRSynthesis', scale=8, kernel=kernel, antialias=antialias,
+                     made_by=made_by)
     on_the_fly = Compose([TRANSFORMS.build(cfg) for cfg in (
         load('gt'), synthesis, dict(type='PackInputs'))])(dict(gt_path=paths['gt_path']))
     folder = Compose([TRANSFORMS.build(cfg) for cfg in (
@@ -51,7 +57,7 @@ def test_flip_before_synthesis_flips_the_lr(gt):
 def test_every_option_changes_the_result(gt):
     base = build(scale=4)(dict(gt=gt))['img']
     for change in (dict(kernel='average_pooling'), dict(antialias=False), dict(quantize=False),
-                   dict(scale=8), dict(border='mirror')):
+                   dict(scale=8), dict(border='mirror'), dict(made_by='float')):
         other = build(**{'scale': 4, **change})(dict(gt=gt))['img']
         assert other.shape != base.shape or (other != base).any(), change
     mirrored = build(scale=4, border='mirror')(dict(gt=gt))['img']
@@ -59,6 +65,7 @@ def test_every_option_changes_the_result(gt):
     named = build(scale=4, keys=dict(gt='lq'))(dict(gt=gt))
     assert 'img' not in named and (named['lq'] == base).all()
     assert '4' in repr(build(scale=4)) and 'bicubic' in repr(build(scale=4))
+    assert "made_by='torch_uint8'" in repr(build(scale=4))
 
 
 def test_frames_and_float_images(gt):
@@ -66,6 +73,8 @@ def test_frames_and_float_images(gt):
     assert len(frames['img']) == 2 and frames['ori_img_shape'] == [(8, 12, 3)] * 2
     exact = build(scale=4, quantize=False, kernel='average_pooling')(dict(gt=gt))['img']
     assert exact.dtype == np.float32 and exact.flags.c_contiguous
+    rounded = build(scale=4)(dict(gt=gt.astype(np.float32)))['img']
+    np.testing.assert_array_equal(rounded, build(scale=4, made_by='float')(dict(gt=gt))['img'])
     np.testing.assert_allclose(exact, gt.reshape(8, 4, 12, 4, 3).mean((1, 3)), rtol=1e-6)
 
 
@@ -113,7 +122,10 @@ def test_the_same_average_pooling_by_name_and_by_operator():
     (dict(operator=dict(type='AveragePoling', scale=4)), "did you mean 'AveragePooling'"),
     (dict(), 'scale: expected an integer'),
     (dict(scale=4, quantize='False'), 'quantize: expected True or False'),
-    (dict(scale=4, antialias='no'), 'antialias: expected True or False')])
+    (dict(scale=4, antialias='no'), 'antialias: expected True or False'),
+    (dict(scale=4, made_by='cv2'), 'made_by: expected one of float, pil'),
+    (dict(scale=4, made_by='opencv'), "made_by='opencv' has no SeparableResize"),
+    (dict(operator=dict(type='AveragePooling', scale=4), made_by='pil'), 'border and made_by')])
 def test_wrong_arguments_are_named(given, message):
     with pytest.raises(ValueError, match=message):
         build(**given)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmpd.datasets.resampling import BORDERS, downsample
-from mmpd.operators import AveragePooling, SeparableResize
+from mmpd.datasets.resampling import BORDERS, default_library, downsample
+from mmpd.operators import AveragePooling, SeparableResize, resize_matrix
+from mmpd.operators.library_resize import LIBRARIES, METHODS
 
 SIZES = [(64, 48), (32, 32), (24, 80)]
 SCALES = [2, 3, 4, 8]
@@ -41,10 +42,13 @@ def test_antialias_equals_pil(kernel, size, scale):
         (image.shape[1] // scale, image.shape[0] // scale), PIL_KERNELS[kernel]))
         for channel in image.transpose(2, 0, 1)], 2)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
-    saved = downsample(image, scale, kernel)
+    saved = downsample(image, scale, kernel, made_by='float')
     pil = np.asarray(Image.fromarray(image).resize(saved.shape[1::-1], PIL_KERNELS[kernel]))
     smooth = kernel in ('box', 'bilinear')  # PIL clips between its passes: the others may overshoot
     assert np.abs(saved.astype(int) - pil).max() <= (1 if smooth else 6)
+    np.testing.assert_array_equal(downsample(image, scale, kernel, made_by='pil'), pil)
+    if default_library(kernel) == 'torch_uint8':
+        assert np.abs(downsample(image, scale, kernel).astype(int) - pil).max() <= 1
 
 
 @pytest.mark.parametrize('scale', SCALES)
@@ -105,7 +109,8 @@ def test_constants_and_scale_one_are_kept(kernel, antialias):
 def test_quantize_and_antialias_change_the_result():
     image = image_of((32, 32), 4)
     plain = downsample(image, 4, 'bicubic', quantize=False)
-    np.testing.assert_array_equal(downsample(image, 4), np.floor(np.clip(plain, 0, 255) + .5))
+    np.testing.assert_array_equal(downsample(image, 4, made_by='float'),
+                                  np.floor(np.clip(plain, 0, 255) + .5))
     assert np.abs(plain - downsample(image, 4, antialias=False, quantize=False)).max() > 10
 
 
@@ -146,3 +151,64 @@ def test_equals_the_operator_of_the_same_name(kernel, antialias, scale, border):
     pooled = AveragePooling(scale).A(x)[0].permute(1, 2, 0)
     np.testing.assert_allclose(downsample(image, scale, 'average_pooling', quantize=False), pooled,
                                atol=1e-9)
+
+
+def in_integers(image, scale, kernel):
+    """What torch does with uint8: weights of 15 bits, rows rounded and clipped, then columns."""
+    for _ in range(2):
+        image = image.swapaxes(0, 1).astype(np.int64)  # the width comes first
+        weights = resize_matrix(len(image), scale, kernel).numpy()
+        bits = next(b for b in range(22) if int(0.5 + weights.max() * 2**(b + 1)) >= 2**15)
+        weights = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int64)
+        image = (np.tensordot(weights, image, 1) + (1 << bits - 1) >> bits).clip(0, 255)
+    return image
+
+
+@pytest.mark.parametrize('kernel', ['bicubic', 'bilinear'])
+@pytest.mark.parametrize('scale, size', [(8, (64, 96)), (16, (64, 48)), (3, (27, 33))])
+def test_the_default_is_integer_arithmetic_the_same_on_every_machine(kernel, scale, size):
+    noise = image_of(size, scale)
+    edges = (noise > 127).astype(np.uint8) * 255
+    for image in (noise, edges, noise[..., 0], noise[..., :1], np.repeat(noise, 2, axis=2)):
+        np.testing.assert_array_equal(
+            downsample(image, scale, kernel), in_integers(image, scale, kernel))
+
+
+@pytest.mark.parametrize('made_by', LIBRARIES)
+def test_libraries_are_those_of_library_resize(made_by):
+    image = image_of((32, 48), 4, seed=2)
+    border = 'mirror' if made_by == 'matlab' else 'library'
+    ours = {}
+    for kernel, antialias in METHODS.get(made_by, {('bicubic', True): 0}):
+        ours[kernel, antialias] = downsample(image, 4, kernel, antialias, True, border, made_by)
+        exact = downsample(image, 4, kernel, antialias, False, border).clip(0, 255)
+        assert ours[kernel, antialias].dtype == np.uint8
+        assert np.abs(ours[kernel, antialias] - exact).max() < 7
+    if made_by == 'opencv':
+        np.testing.assert_array_equal(ours['bicubic', False], cv2.resize(
+            image, (12, 8), interpolation=cv2.INTER_CUBIC))
+        np.testing.assert_array_equal(downsample(image, 4, 'average_pooling', made_by='opencv'),
+                                      cv2.resize(image, (12, 8), interpolation=cv2.INTER_AREA))
+    if made_by == 'float':
+        np.testing.assert_array_equal(ours['bicubic', True], np.floor(exact + 0.5))
+
+
+def test_flipped_and_read_only_images_are_taken():
+    image = image_of((32, 48), 4)
+    image.flags.writeable = False
+    np.testing.assert_array_equal(downsample(image[:, ::-1], 4), downsample(image, 4)[:, ::-1])
+    assert downsample(image, 4).flags.c_contiguous
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(made_by='PIL'), "made_by: expected one of float, pil, .*'PIL'"),
+    (dict(made_by='pil', antialias=False), "made_by='pil' has no .*antialias=False"),
+    (dict(made_by='torch_uint8', kernel='lanczos'), "'torch_uint8' has no .*it has bicubic"),
+    (dict(made_by='pil', border='mirror'), "border='library'"),
+    (dict(made_by='pil', quantize=False), "None or 'float' with quantize=False"),
+    (dict(made_by='pil', image=np.zeros((8, 8), np.float32)), 'expected a uint8 image'),
+    (dict(image=np.zeros((8, 8, 0), np.uint8)), r'pixels and channels, got shape \(8, 8, 0\)')])
+def test_what_a_library_does_not_have_is_refused(options, message):
+    image = options.pop('image', np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match=message):
+        downsample(image, 4, **options)

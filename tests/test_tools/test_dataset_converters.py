@@ -16,9 +16,12 @@ from pathlib import Path
 import cv2
 import lmdb
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmpd.datasets.preparation import LMDBSource, Recipe, engine, open_source, prepare
+from mmpd.datasets.preparation.images import default_resizer, square
+from mmpd.datasets.preparation.journal import Journal, check_shard
 from mmpd.datasets.resampling import downsample
 from mmpd.utils.images import read_picture
 
@@ -107,7 +110,7 @@ def test_lsun_lmdb_is_cropped_and_resized(tmp_path):
     make_lmdb(tmp_path / 'cat_lmdb')
     out = tmp_path / 'lsun_cat'
     assert run('lsun', tmp_path / 'cat_lmdb', '--out', out, '--size', 32, '--test-count', 3,
-               '--scale', 8, '--kernel', 'bicubic', '--no-antialias') == 0
+               '--scale', 8, '--kernel', 'bicubic', '--no-antialias', '--resized-by', 'pil') == 0
     source = LMDBSource(tmp_path / 'cat_lmdb')
     for key in source.keys():
         image = cv2.imdecode(np.frombuffer(source.read(key), np.uint8), cv2.IMREAD_COLOR)
@@ -408,7 +411,19 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
             ((root, '--out', out, '--size', 0), 'size must be positive'),
             ((root, '--out', out, '--kernel', 'average_pooling', '--no-antialias', '--scale', 8,
               '--size', 32), 'antialiasing'),
-            ((root, '--out', out, '--limit', 0), 'at least 1')):
+            ((root, '--out', out, '--limit', 0), 'at least 1'),
+            ((root, '--out', out, '--shard', '0/4'), "expected I/N with 1 <= I <= N, e.g. 2/16, "
+             "got '0/4'"),
+            ((root, '--out', out, '--shard', '5/4'), "got '5/4'"),
+            ((root, '--out', out, '--shard', '2'), "got '2'"),
+            ((root, '--out', out, '--shard', '1/-2'), "got '1/-2'"),
+            ((root, '--out', out, '--size', 32, '--scale', 8, '--shard', '1/2', '--made-by', 'pil'),
+             "made with made_by = 'torch_uint8'"),
+            ((root, '--out', tmp_path / 'o', '--size', 32, '--scale', 8, '--made-by', 'opencv'),
+             "made_by='opencv' has no SeparableResize"),
+            ((root, '--out', tmp_path / 'o', '--size', 32, '--lr-only'), 'nothing to make'),
+            ((root, '--out', tmp_path / 'o', '--size', 32, '--scale', 8, '--lr-only'),
+             'expected a flat folder of PNG files')):
         capsys.readouterr()
         assert run('ffhq', *args) == 2, args
         error = capsys.readouterr().err
@@ -418,3 +433,138 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
 def test_lsun_must_be_told_where_to_write(tmp_path, capsys):
     assert run('lsun', tmp_path) == 2
     assert '--out' in capsys.readouterr().err
+
+
+def everything(out):
+    """All files, the journal and the manifest included."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob('*')
+            if path.is_file()}
+
+
+def with_a_bad_one(tmp_path, count=7):
+    root = folder_of(tmp_path, count, (40, 32)) / '00000'
+    (root / '00003.png').write_bytes(b'no image')
+    return root
+
+
+def test_shards_leave_what_one_run_leaves_byte_for_byte(tmp_path, capsys):
+    root, outs = with_a_bad_one(tmp_path), [tmp_path / 'whole', tmp_path / 'parts']
+    options = ['--size', 32, '--scale', 8, '--test-count', 2]
+    assert run('ffhq', root, '--out', outs[0], *options) == 1
+    for index, code, missing in ((2, 0, 5), (3, 0, 3)):
+        assert run('ffhq', root, '--out', outs[1], *options, '--shard', f'{index}/3') == code
+        assert '2 images, 0 of them bad' in (said := capsys.readouterr().out)
+        assert f'{missing} of other shards are missing' in said
+    assert not (outs[1] / 'manifest.json').exists()
+    assert run('ffhq', root, '--out', outs[1], *options, '--shard', '1/3') == 1
+    assert '6 images in' in capsys.readouterr().out
+    assert everything(outs[0]) == everything(outs[1])
+    assert [len((outs[1] / f'meta_info_{split}.txt').read_text().splitlines())
+            for split in ('train', 'test')] == [4, 2]
+
+
+def test_killed_shards_go_on_and_finished_ones_join(tmp_path, monkeypatch):
+    root, out, recipe = with_a_bad_one(tmp_path), tmp_path / 'out', Recipe(32, [8])
+    source, made = open_source(root), []
+    original = engine._make_chunk
+    monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
+    monkeypatch.setattr(engine, '_make_chunk', lambda *args: made.append(args[1]) or
+                        original(*args))
+
+    def shard(index, count):
+        made.clear()
+        result = prepare(source, out, recipe, 1, progress=False, shard=(index, count))
+        return sum(made, []), result
+
+    assert shard(1, 2)[0] == [f'0000{i}.png' for i in (0, 2, 4, 6)]
+    journal = out / 'progress.1-of-2.jsonl'
+    lines = journal.read_text().split('\n')
+    journal.write_text('\n'.join(lines[:3]) + '\n{"key": "00004.png", "na')  # killed
+    (out / 'GT' / '.00004.png.0123abcd.partial').write_bytes(b'half')
+    (out / 'GT' / '.00005.png.0123abcd.partial').write_bytes(b'of the other, at work')
+    assert shard(1, 2)[0] == ['00004.png', '00006.png']
+    assert os.listdir(out / 'GT').count('.00005.png.0123abcd.partial') == 1
+    assert not (out / 'GT' / '.00004.png.0123abcd.partial').exists()
+    # another number of shards knows what those have done; the last one joins them
+    again, result = shard(2, 3)
+    assert again == ['00001.png'] and result == dict(shard=[2, 3], images=2, missing=2, bad=0)
+    (out / 'GT' / '00002.png').unlink()
+    again, result = shard(2, 2)
+    assert again == ['00003.png', '00005.png'] and result['missing'] == 1  # 00002
+    again, result = shard(1, 2)
+    assert again == ['00002.png'] and result['images'] == 6 and result['bad'] == 1
+    assert [path.name for path in out.glob('progress*')] == ['progress.jsonl']
+    whole = tmp_path / 'whole'
+    prepare(source, whole, recipe, 1, progress=False)
+    assert everything(out) == everything(whole)
+    # of the finished set a shard makes its bad ones again, in case they are mended
+    (root / '00003.png').write_bytes(encode(picture(3, (40, 32))))
+    assert shard(1, 2)[0] == [] and shard(2, 2)[1]['bad'] == 0
+    prepare(source, whole, recipe, 1, progress=False)
+    assert everything(out).keys() == everything(whole).keys()
+    assert (out / 'manifest.json').read_bytes() == (whole / 'manifest.json').read_bytes()
+
+
+def test_more_shards_than_images_and_a_run_without_shards_afterwards(tmp_path):
+    root, out, recipe = folder_of(tmp_path, 2), tmp_path / 'out', Recipe(32)
+    source = open_source(root)
+    assert prepare(source, out, recipe, 1, progress=False, shard=(3, 4)) == dict(
+        shard=[3, 4], images=0, missing=2, bad=0)
+    assert prepare(source, out, recipe, 1, progress=False, shard=(1, 4))['missing'] == 1
+    stamp = (out / 'GT' / '00000.png').stat().st_mtime_ns
+    assert prepare(source, out, recipe, 1, progress=False)['images'] == 2
+    assert (out / 'GT' / '00000.png').stat().st_mtime_ns == stamp
+    assert [path.name for path in out.glob('progress*')] == ['progress.jsonl']
+
+
+def test_lr_alone_of_a_folder_that_stays_the_gt(tmp_path, capsys):
+    root, out = folder_of(tmp_path, 2) / '00000', tmp_path / 'out'
+    (root / 'wide.png').write_bytes(encode(picture(0, (32, 40))))
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8, '--lr-only') == 1
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob('*.png')) == [
+        f'LR_x8_bicubic_antialias/0000{i}.png' for i in (0, 1)]
+    assert (out / 'meta_info_train.txt').read_text().startswith('00000.png (32,32,3)')
+    assert (out / 'report.txt').read_text() == \
+        'wide.png\t32 x 40, needed 32 x 32 for LR alone\n'
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['gt'] is False and 'gt_sha256' not in manifest
+    lr = cv2.imread(str(out / 'LR_x8_bicubic_antialias' / '00001.png'))
+    np.testing.assert_array_equal(lr, downsample(picture(1), 8))
+    (root / 'b.jpg').write_bytes(encode(picture(0), '.jpg'))
+    capsys.readouterr()
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8, '--lr-only') == 2
+    assert 'got b.jpg' in capsys.readouterr().err
+
+
+def test_the_library_that_makes_lr_and_gt_is_in_names_and_manifest(tmp_path):
+    root, out = folder_of(tmp_path, 1, (80, 80)), tmp_path / 'out'
+    assert run('ffhq', root, '--out', out, '--size', 40, '--scale', 8, '--made-by', 'pil',
+               '--resized-by', 'pil') == 0
+    gt = np.asarray(Image.fromarray(picture(0, (80, 80))).resize((40, 40), Image.LANCZOS))
+    np.testing.assert_array_equal(cv2.imread(str(out / 'GT' / '00000.png')), gt)
+    np.testing.assert_array_equal(
+        cv2.imread(str(out / 'LR_x8_bicubic_antialias_pil' / '00000.png')),
+        np.asarray(Image.fromarray(gt).resize((5, 5), Image.BICUBIC)))
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['made_by'] == manifest['resized_by'] == 'pil'
+    by_default = Recipe(40, [8], resized_by=default_resizer())
+    assert by_default.options() == Recipe(40, [8]).options()
+    close = square(picture(0, (80, 90)), 40, default_resizer())
+    far = square(picture(0, (80, 90)), 40, 'pil')
+    assert np.abs(close.astype(int) - far).max() <= 2 and close.flags.c_contiguous
+
+
+def test_of_several_entries_of_an_image_the_mended_one_counts(tmp_path):
+    header, bad, good = dict(size=32), dict(key='a', bad='cut'), dict(key='a', name='a')
+    for name, entry in (('progress.jsonl', bad), ('progress.1-of-2.jsonl', bad),
+                        ('progress.1-of-3.jsonl', good), ('progress.2-of-3.jsonl', bad)):
+        (tmp_path / name).write_text(f'{json.dumps(header)}\n{json.dumps(entry)}\n')
+    assert Journal(tmp_path, header, (1, 2)).read() == dict(a=good)
+    with pytest.raises(ValueError, match='was made with size = 32: choose another output folder'):
+        Journal(tmp_path, dict(size=64), (1, 2)).read()
+
+
+@pytest.mark.parametrize('shard', [(0, 2), (3, 2), (1, ), 'ab', (1.0, 2), (True, 2), 1])
+def test_shards_that_are_none_are_refused(shard):
+    with pytest.raises(ValueError, match=r'shard: expected two integers \(i, n\)'):
+        check_shard(shard)

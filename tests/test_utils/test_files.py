@@ -18,8 +18,7 @@ from mmpd.utils.files import (
 )
 
 
-@pytest.mark.parametrize('sync', [True, False])
-@pytest.mark.parametrize('fails', ['replace', 'chmod'])
+@pytest.mark.parametrize('fails, sync', [('replace', True), ('replace', False), ('fsync', True)])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fails, sync):
     def full(*args):
         raise OSError(28, 'No space left on device')
@@ -29,6 +28,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
     monkeypatch.setattr(os, fails, full)
     with pytest.raises(OSError, match='No space'):
         write_atomically(path, b'new', sync)
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.png']
+    monkeypatch.undo()
+    with pytest.raises(TypeError):  # in the middle of it
+        write_atomically(path, 'text', sync)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.png']
 
 

@@ -1,26 +1,20 @@
-"""Speed of the data set converters against plain OpenCV read-resize-write loops.
+"""Speed of the data set converters against bare OpenCV loops, in every mode.
 
-All run on the same number of processes and the same PNG files:
+    python tools/analysis_tools/benchmark_converter.py --out docs/benchmark_converter
 
-- plain: reads, writes the GT, resizes with INTER_CUBIC, writes the LR: the files of the converter.
-- plain_lr: the same without writing the GT.
-- converter: verifies, hashes and copies the GT, writes an antialiased bicubic LR.
-- converter_link: the same with hard links instead of copies.
-- converter_gt: GT only, as the configs need it, which make their LRs while loading.
-
-Runs alternate; medians are reported, and the ratios of images per second.
-
-    python tools/analysis_tools/benchmark_converter.py --images 64 --repeats 5
+The loop reads an image, crops it to the central square, resizes the GT with INTER_AREA where it is
+larger than wanted, writes it, resizes it to the LR with INTER_AREA, and writes that: no checksums,
+no whole-or-nothing files, no list of what is done, no hashes. Both run on the same number of
+processes and the same pictures, interleaved in a new random order in every round. Pictures are
+photographs of scikit-image, enlarged, with sensor-like noise; LSUN's an LMDB of WebP files of 256 x
+341.
 """
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -29,103 +23,208 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no thread
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from mmpd.datasets.preparation import FolderSource, Recipe, prepare  # noqa: E402
+from mmpd.cli import benchmark  # noqa: E402
+from mmpd.datasets.preparation import FolderSource, LMDBSource, Recipe, prepare  # noqa: E402
 from mmpd.datasets.preparation.engine import CHUNK  # noqa: E402
 
+# name -> source, GT side relative to the source's, options of the recipe, whether the loop writes
+# GTs and LRs
+MODES = {
+    'GT': ('png', 1, dict(), True, False),
+    'GT and LR': ('png', 1, dict(lr=True), True, True),
+    'GT linked, and LR': ('png', 1, dict(lr=True, link=True), True, True),
+    'LR only': ('png', 1, dict(lr=True, gt=False), False, True),
+    'resized GT': ('png', 4, dict(), True, False),
+    'resized GT and LR': ('png', 4, dict(lr=True), True, True),
+    'GT and LR of JPEG files': ('jpg', 1, dict(lr=True), True, True),
+    'LSUN, GT': ('lmdb', 4, dict(), True, False),
+    'LSUN, GT and LR': ('lmdb', 4, dict(lr=True), True, True),
+}
+# what the converter does beyond, against a loop that leaves it out
+SMALL = 8  # so many times more pictures in the LMDB, which take less time each
+STRICTER = {'GT and LR': 'LR only', 'GT linked, and LR': 'LR only'}
 
-def make_pictures(folder, count, size):
-    """Photographs of scikit-image, enlarged, with sensor-like noise: PNGs of a natural weight."""
-    from skimage import data
-    rng = np.random.default_rng(0)
-    photos = [data.astronaut(), data.coffee(), data.chelsea()]
-    for index in range(count):
-        photo = cv2.resize(photos[index % len(photos)], (size, size), interpolation=cv2.INTER_CUBIC)
-        noisy = photo + rng.normal(0, 2, photo.shape)
-        cv2.imwrite(str(folder / f'{index:05d}.png'), noisy.clip(0, 255).astype(np.uint8))
+
+def make_sources(folder, count, size):
+    """'png', 'jpg' -> folder; 'lmdb' -> LMDB."""
+    import lmdb
+    sources = {kind: folder / kind for kind in ('png', 'jpg', 'lmdb')}
+    for path in sources.values():
+        path.mkdir()
+    for index, image in enumerate(benchmark.photographs(count, size, size)):
+        cv2.imwrite(f'{sources["png"]}/{index:05d}.png', image)
+        cv2.imwrite(f'{sources["jpg"]}/{index:05d}.jpg', image)
+    with lmdb.open(str(sources['lmdb']), map_size=1 << 32) as database, \
+            database.begin(write=True) as transaction:
+        for index, image in enumerate(benchmark.photographs(SMALL * count, size // 3, size // 4)):
+            transaction.put(f'{index:05d}'.encode(), cv2.imencode(
+                '.webp', image, [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes())
+    return sources
 
 
-def plain_chunk(paths, out, scale, write_gt):
+def read(source, names):
+    """(name, image) of each, as OpenCV reads it."""
+    if not (source / 'data.mdb').exists():
+        yield from ((name, cv2.imread(f'{source}/{name}')) for name in names)
+        return
+    import lmdb
+    database = lmdb.open(str(source), readonly=True, lock=False)
+    with database.begin() as transaction:
+        for name in names:
+            yield name, cv2.imdecode(np.frombuffer(transaction.get(name.encode()), np.uint8),
+                                     cv2.IMREAD_COLOR)
+
+
+def plain_chunk(source, names, out, size, scale, write_gt):
     """Read, resize, write."""
     cv2.setNumThreads(0)
-    for path in paths:
-        image = cv2.imread(path)
+    for name, image in read(source, names):
+        stem, (h, w) = name.split('.')[0], image.shape[:2]
+        side = min(h, w)
+        image = image[(h - side) // 2:(h + side) // 2, (w - side) // 2:(w + side) // 2]
+        if side > size:
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
         if write_gt:
-            cv2.imwrite(f'{out}/GT/{os.path.basename(path)}', image)
-        small = cv2.resize(image, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(f'{out}/{os.path.basename(path)}', small)
+            cv2.imwrite(f'{out}/GT/{stem}.png', image)
+        if scale:
+            small = (size // scale, size // scale)
+            cv2.imwrite(f'{out}/{stem}.png',
+                        cv2.resize(image, small, interpolation=cv2.INTER_AREA))
 
 
-def run_plain(paths, out, scale, workers, write_gt):
-    """The plain loop on processes."""
+def run_plain(source, names, out, workers, **options):
+    """The loop on processes."""
     (out / 'GT').mkdir(parents=True)
     context = multiprocessing.get_context('fork' if 'fork' in
                                           multiprocessing.get_all_start_methods() else None)
     with ProcessPoolExecutor(workers, context) as executor:
-        chunks = [paths[start:start + CHUNK] for start in range(0, len(paths), CHUNK)]
-        futures = [executor.submit(plain_chunk, chunk, out, scale, write_gt) for chunk in chunks]
-        for future in futures:
+        chunks = [names[start:start + CHUNK] for start in range(0, len(names), CHUNK)]
+        for future in [executor.submit(plain_chunk, source, chunk, str(out), **options)
+                       for chunk in chunks]:
             future.result()
 
 
-def measure(source, scale, workers, repeats, work):
-    """Seconds of every run, by name."""
-    paths = sorted(map(str, source.glob('*.png')))
-    size = cv2.imread(paths[0]).shape[0]
-    source = FolderSource(source)
+def both(mode, sources, args):
+    """{'converter': function, 'loop': function} of a mode; each makes a data set in a folder."""
+    kind, shrink, options, gt, lr = MODES[mode]
+    path, options = sources[kind], dict(options)
+    size = args.size // shrink
+    source = (LMDBSource if kind == 'lmdb' else FolderSource)(path)
+    names = [bytes.fromhex(key).decode() if kind == 'lmdb' else key for key in source.keys()]
+    source.close()
+    recipe = Recipe(size, [args.scale] if options.pop('lr', False) else [], **options)
 
-    def ours(**options):
-        recipe = Recipe(size, **options)
-        return lambda out: prepare(source, out, recipe, workers, progress=False)
+    return dict(
+        converter=lambda out: prepare(source, out, recipe, args.workers, progress=False),
+        loop=lambda out: run_plain(path, names, out, args.workers, size=size,
+                                   scale=args.scale if lr else None, write_gt=gt))
 
-    runs = dict(
-        plain=lambda out: run_plain(paths, out, scale, workers, True),
-        plain_lr=lambda out: run_plain(paths, out, scale, workers, False),
-        converter=ours(scales=[scale]), converter_link=ours(scales=[scale], link=True),
-        converter_gt=ours())
-    seconds = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, function in runs.items():
-            out = work / f'{name}{repeat}'
-            start = time.perf_counter()
-            function(out)
-            if repeat:  # the first round warms the file cache
-                seconds[name].append(time.perf_counter() - start)
-            shutil.rmtree(out)
-    return seconds, len(paths)
+
+def measure(args, sources, work):
+    """Images per second and their ratios by mode."""
+    written = {}
+
+    def in_folder(name, function):
+        out = Path(work) / 'out'
+        function(out)
+        written[name] = sum(file.stat().st_size for file in out.rglob('*.png'))
+        shutil.rmtree(out)
+
+    functions = {(mode, who): lambda name=(mode, who), function=function: in_folder(name, function)
+                 for mode in args.modes
+                 for who, function in both(mode, sources, args).items()}
+    times = benchmark.interleaved(functions, args.rounds)
+    wall, cpu = ({name: [value[i] for value in values] for name, values in times.items()}
+                 for i in range(2))
+    rows = {}
+    for mode in args.modes:
+        ours, loop = (mode, 'converter'), (mode, 'loop')
+        images = args.images * (SMALL if MODES[mode][0] == 'lmdb' else 1)
+        rows[mode] = dict(
+            images_per_second={who: benchmark.spread([images / t for t in wall[mode, who]])
+                               for who in ('converter', 'loop')},
+            cpu_ms_per_image={who: benchmark.spread([1000 * t / images for t in cpu[mode, who]])
+                              for who in ('converter', 'loop')},
+            ratio=benchmark.ratios(wall[loop], wall[ours]),
+            cpu_ratio=benchmark.ratios(cpu[loop], cpu[ours]),
+            bytes=written[ours] / written[loop])
+        other = (STRICTER.get(mode), 'loop')
+        if other in wall:
+            rows[mode]['cpu_ratio_to_lr_only'] = benchmark.ratios(cpu[other], cpu[ours])
+    return rows
+
+
+def markdown(report):
+    def cell(value, digits=2):
+        return f"{value['median']:.{digits}f} ({value['q1']:.{digits}f} … {value['q3']:.{digits}f})"
+    lines = ['# Speed of the converters', '', benchmark.describe(report), '',
+             f"Made by `{report['command']}`: {report['images']} pictures of {report['size']}², "
+             f"LR {report['scale']}×, {report['workers']} processes, {report['rounds']} rounds. "
+             'Medians, in brackets the quartiles. Above 1 the converter is faster. The ratio of '
+             'CPU times (of all processes) hardly depends on what else the machine does.', '',
+             ' '.join(__doc__.split('\n\n')[2].split()), '',
+             '| mode | converter, images/s | loop, images/s | ratio | CPU ms per image, converter '
+             '| loop | ratio of CPU times | bytes written |',
+             '| :-- | --: | --: | --: | --: | --: | --: | --: |']
+    for mode, row in report['modes'].items():
+        speed, cost = row['images_per_second'], row['cpu_ms_per_image']
+        lines.append(f"| {mode} | {speed['converter']['median']:.1f} | "
+                     f"{speed['loop']['median']:.1f} | {cell(row['ratio'])} | "
+                     f"{cost['converter']['median']:.1f} | {cost['loop']['median']:.1f} | "
+                     f"{cell(row['cpu_ratio'])} | {row['bytes']:.2f} × |")
+    stricter = [f"{mode} {cell(row['cpu_ratio_to_lr_only'])}"
+                for mode, row in report['modes'].items() if 'cpu_ratio_to_lr_only' in row]
+    if stricter:
+        lines += ['', 'Where the converter copies or links a GT, the loop encodes it again. '
+                  'Against a loop that writes no GT at all, ratio of CPU times: '
+                  f'{", ".join(stricter)}; what is missing to 1 is reading the file as bytes, its '
+                  'checksums, its SHA-256 and the copy.']
+    return '\n'.join(lines)
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--images', type=int, default=64, help='how many of each kind')
+    parser.add_argument('--size', type=int, default=1024,
+                        help='side of the PNG and JPEG files')
+    parser.add_argument('--scale', type=int, default=8, help='of the LRs')
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--work-dir', help='folder for temporary files')
+    parser.add_argument('--out', type=Path, help='without suffix: writes OUT.json and OUT.md')
+    args = parser.parse_args(argv)
+    for name in ('images', 'workers', 'rounds', 'scale'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name}: expected at least 1, got {getattr(args, name)}')
+    if args.size < 1 or args.size % (4 * args.scale):
+        parser.error(f'--size: expected a multiple of 4 x the scale {args.scale}, got {args.size}')
+    for path, option in ((args.out and args.out.parent, '--out'), (args.work_dir, '--work-dir')):
+        if path and not Path(path).is_dir():
+            parser.error(f'{option}: {path} is no folder')
+    return args
 
 
 def main(argv=None):
-    """Measure and print; returns the result."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--source', type=Path, help='folder of PNG files (default: generated)')
-    parser.add_argument('--images', type=int, default=64, help='how many to generate')
-    parser.add_argument('--size', type=int, default=1024, help='side of the generated ones')
-    parser.add_argument('--scale', type=int, default=8)
-    parser.add_argument('--workers', type=int, default=os.cpu_count())
-    parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--work-dir', help='folder for temporary files')
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
+    report = dict(benchmark.provenance('mmpd', 'torch', 'numpy', 'opencv-python', 'Pillow'),
+                  command='python tools/analysis_tools/benchmark_converter.py ' + ' '.join(
+                      map(str, sys.argv[1:] if argv is None else argv)),
+                  **{key: getattr(args, key) for key in (
+                      'images', 'size', 'scale', 'workers', 'rounds')})
     with tempfile.TemporaryDirectory(dir=args.work_dir) as work:
-        source = args.source
-        if source is None:
-            source = Path(work) / 'source'
-            source.mkdir()
-            make_pictures(source, args.images, args.size)
-        elif not any(source.glob('*.png')):
-            parser.error(f'no PNG files in {source}')
-        seconds, count = measure(source, args.scale, args.workers, args.repeats, Path(work))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    result = dict(images=count, workers=args.workers, scale=args.scale, repeats=args.repeats,
-                  images_per_second={name: count / value for name, value in median.items()},
-                  ratio={f'{name} : {plain}': median[plain] / median[name]
-                         for name in median for plain in ('plain', 'plain_lr')
-                         if name.startswith('converter')},
-                  seconds=seconds)
-    print(json.dumps(result, indent=1))
-    return result
+        # elsewhere, for the blocks freed here would teach malloc to keep large ones, which takes a
+        # tenth of the time and which a loop that is started by itself does not know
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(1, context) as executor:
+            sources = executor.submit(make_sources, Path(work), args.images, args.size).result()
+        report['modes'] = measure(args, sources, work)
+    text = markdown(report)
+    print(text)
+    benchmark.write_report(args.out, report, text)
+    return 0
 
 
 if __name__ == '__main__':
-    main()
-    sys.exit(0)
+    sys.exit(main())

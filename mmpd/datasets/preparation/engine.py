@@ -1,11 +1,11 @@
 """Raw images -> GT folder, LR folders, annotation files and a manifest.
 
-Works on many processes, goes on after a kill where it stopped, leaves no half-written file, and
-lists bad images instead of stopping at them.
+Works on many processes and machines, goes on after a kill where it stopped, leaves no half-written
+file, and lists bad images instead of stopping at them.
 
 The output folder holds ``GT/``, one LR folder per scale, ``meta_info_{train,test}.txt`` (read by
 MMagic's ``BasicImageDataset``), ``manifest.json`` (options, counts, SHA-256 of every GT),
-``report.txt`` (bad images, if any) and ``progress.jsonl`` (what is done).
+``report.txt`` (bad images, if any) and ``progress.jsonl`` (what is done, see :mod:`.journal`).
 """
 import ctypes
 import json
@@ -19,53 +19,33 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
+import torch
 
-from ...utils.files import plain, remove_partial_files, write_atomically
+from ...utils.files import plain, write_atomically
+from .journal import Journal, check_shard
 from .recipe import make_one
 from .sources import name_of
 
 __all__ = ['prepare']
 
-JOURNAL = 'progress.jsonl'
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 CHUNK = 8
 
 
 def _start_worker():
     cv2.setNumThreads(0)
-    if sys.platform == 'linux':  # do not outlive a main process that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    torch.set_num_threads(1)  # of OpenMP's threads a fork has none
+    if sys.platform == 'linux':
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # do not outlive a main process that is killed
+        if hasattr(libc, 'mallopt'):  # glibc would give each image's memory back and fetch it anew,
+            libc.mallopt(M_MMAP_THRESHOLD, 1 << 26)  # which takes 2 of 25 ms
+            libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
 
 
 def _make_chunk(source, keys, recipe, out):
     return [make_one(source, key, recipe, out) for key in keys]
-
-
-def read_journal(path, header):
-    """Entries of finished images by key; half-written last lines are dropped.
-
-    Raises:
-        ValueError: If the folder was made with other options or from another source.
-    """
-    if not path.exists():
-        return {}
-    lines, done = path.read_text().split('\n'), {}
-    try:
-        first = json.loads(lines[0])
-    except ValueError:
-        return {}  # killed while writing its first line
-    if first != header:
-        changed = ', '.join(f'{key} = {first.get(key)!r}' for key in header
-                            if first.get(key) != header[key])
-        raise ValueError(f'{path.parent} was made with {changed}: choose another output folder or '
-                         'delete it')
-    for line in lines[1:]:
-        try:
-            entry = json.loads(line)
-            done[entry['key']] = entry
-        except (ValueError, KeyError):
-            continue
-    return done
 
 
 def _is_there(entry, recipe, out):
@@ -103,8 +83,13 @@ def _chunks(executor, source, keys, recipe, out, workers):
         yield first()
 
 
-def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progress=True):
-    """Make a data set.
+def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progress=True,
+            shard=None):
+    """Make a data set, or a part of it.
+
+    Several machines share the work by one output folder: each makes the images of its shard, and
+    the one that finishes last writes the annotation files, the report and the manifest. What is
+    there then is, byte for byte, what one run without shards leaves.
 
     Args:
         source (Source): Raw images.
@@ -115,13 +100,17 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         test_count (int): How many of the good images, the last in sorted order, are listed in
             ``meta_info_test.txt`` instead of ``meta_info_train.txt``; -1 for all. Defaults to 0.
         progress (bool): Show a progress bar. Defaults to True.
+        shard (tuple[int, int], optional): (i, n): make the i-th of n parts, 1 <= i <= n, of every
+            n-th image. Defaults to None: everything.
 
     Returns:
-        dict: The manifest.
+        dict: The manifest; with ``shard``, while other shards have images to make, ``shard``, how
+        many ``images`` it has, how many of these are ``bad``, and how many are ``missing``, of
+        others.
 
     Raises:
-        ValueError: If the source has no image, two images would get one name, or ``out`` was made
-            with other options.
+        ValueError: If the source has no image, two images would get one name, ``out`` was made
+            with other options, or the shard is none.
 
     Example:
         >>> from pathlib import Path
@@ -136,32 +125,44 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         >>> sorted(path.as_posix() for path in Path('data').glob('*/*.png'))
         ['data/GT/a.png', 'data/LR_x4_bicubic_antialias/a.png']
     """
-    out = Path(out)
+    out, shard = Path(out), check_shard(shard)
     keys = source.keys()[:limit]
     source.close()  # the workers open it themselves
     if not keys:
         raise ValueError(f'no images in {source.path}')
+    recipe.check(source, keys)
     names = {}
     for key in keys:
-        other = names.setdefault(name_of(source, key), key)
+        name = name_of(source, key)
+        other = names.setdefault(name, key)
         if other != key:
-            raise ValueError(f'{plain(other)} and {plain(key)} would both become '
-                             f'{plain(name_of(source, key))}.png')
+            raise ValueError(f'{plain(other)} and {plain(key)} would both become {plain(name)}.png')
+    files = [f'{name}.png' for name in names]
     header = dict(source=str(source.path.resolve()), **recipe.options())
-    journal_path = out / JOURNAL
-    done = read_journal(journal_path, header)
+    journal = Journal(out, header, shard)
+    known, own = journal.read(), journal.own(keys)
     for folder in recipe.folders():
         (out / folder).mkdir(parents=True, exist_ok=True)
-        remove_partial_files(out / folder)
-    done = {key: entry for key, entry in done.items()
-            if _is_there(entry, recipe, out)}  # those beyond --limit too
-    write_atomically(journal_path, ''.join(
-        json.dumps(line) + '\n' for line in (header, *done.values())).encode())
-    todo = [key for key in keys if key not in done]
+        journal.remove_partial_files(out / folder, files, journal.own(files))
+    # unless there are shards, those beyond --limit too
+    kept = known if shard == (1, 1) else {key: known[key] for key in own if key in known}
+    done = {key: entry for key, entry in kept.items() if _is_there(entry, recipe, out)}
+    journal.start(done)
+    todo = [key for key in own if key not in done]
     workers = max(1, min(workers or os.cpu_count() or 1, -(-len(todo) // CHUNK)))
     if todo:
-        _run(source, todo, recipe, out, workers, done, journal_path, progress, len(keys))
-    return _finish(keys, done, header, out, test_count)
+        _run(source, todo, recipe, out, workers, done, journal.path, progress, len(own))
+    if shard != (1, 1):
+        done = {**journal.read(), **done}  # of those that finished meanwhile too
+        missing = sum(not ('bad' in done[key] or _is_there(done[key], recipe, out))
+                      if key in done else 1 for key in keys)
+        if missing:
+            return dict(shard=list(shard), images=len(own), missing=missing,
+                        bad=sum('bad' in done[key] for key in own))
+    manifest = _finish(keys, done, header, out, test_count)
+    if shard != (1, 1) or list(out.glob('progress.*-of-*.jsonl')):
+        journal.join(keys, done)
+    return manifest
 
 
 def _run(source, todo, recipe, out, workers, done, journal_path, progress, total):
@@ -204,7 +205,8 @@ def _finish(keys, done, header, out, test_count):
         report.unlink()
     converted = Counter(note for entry in good for note in entry.get('notes', ()))
     manifest = dict(header, images=len(good), train=cut, test=len(good) - cut, bad=len(bad),
-                    converted=dict(sorted(converted.items())),
-                    gt_sha256={entry['name']: entry['sha256'] for entry in good})
+                    converted=dict(sorted(converted.items())))
+    if header.get('gt', True):
+        manifest['gt_sha256'] = {entry['name']: entry['sha256'] for entry in good}
     write_atomically(out / 'manifest.json', (json.dumps(manifest, indent=1) + '\n').encode())
     return manifest

@@ -3,6 +3,7 @@ import io
 import logging
 import os
 
+import cv2
 import mmcv
 import numpy as np
 from mmagic.datasets.transforms.loading import LoadImageFromFile as MMagicLoader
@@ -15,6 +16,7 @@ from ...utils.files import plain
 from ...utils.image_files import opened, read_bytes
 from ...utils.images import read_picture
 from ...utils.lmdb_file import check_lmdb
+from ...utils.plain_files import decode_plain_png
 
 __all__ = ['LoadImageFromFile']
 
@@ -57,6 +59,10 @@ class LoadImageFromFile(MMagicLoader):
         """
         data = self._read(filename)
         if self.color_type == 'color' and self.imdecode_backend is None:
+            pixels = decode_plain_png(data)
+            if pixels is not None:
+                return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if self.channel_order == 'rgb'
+                        else pixels)
             pixels, notes = read_picture(filename, data).as_rgb()
             self._tell(filename, notes)
             return np.array(pixels if self.channel_order == 'rgb' else pixels[..., ::-1], order='C')

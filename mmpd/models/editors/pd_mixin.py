@@ -50,7 +50,9 @@ class PDMixin(TrainingMixin):
             keeps the clipped float image, as MMagic does. An LR that is not
             8-bit is clipped and rounded too, with a warning. ``made_by``: the
             library whose 8-bit resize made the LR and has to give it back, see
-            :func:`consistent_uint8`; by default A x is rounded once, as :class:`LRSynthesis` does.
+            :func:`consistent_uint8`; by default A x is rounded once, as :class:`LRSynthesis` does
+            with ``operator`` or average pooling (its bicubic and bilinear with antialias are
+            'torch_uint8', unless it is given ``made_by='float'``).
             ``keep_raw=True`` adds the generator's raw prediction x_r to the
             predictions as ``raw_pred``.
 
