@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mmpd.operators.average_pooling as operator_module
 import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
 
@@ -18,15 +19,20 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)),
+       block=st.sampled_from((1, 999, 2**21)), threads=st.sampled_from((1, 4)),
+       few=st.sampled_from((1, 1 << 15)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
-def test_equals_the_paper(n, c, h, w, scale, seed, block, memory, dtype):
+def test_equals_the_paper(n, c, h, w, scale, seed, block, threads, few, memory, dtype):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
     y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, 'TEMPORARY_BYTES', block)  # many blocks, uneven ones, a single one
+        for name in ('TEMPORARY_BYTES', 'STRIP_BYTES'):  # many blocks, uneven ones, a single one
+            patch.setattr(module, name, block)
+        for place in (module, operator_module):
+            patch.setattr(place, 'GRAIN', few)
+        patch.setattr(torch, 'get_num_threads', lambda: threads)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
