@@ -133,7 +133,7 @@ class AveragePooling(LinearOperator):
         if inplace:
             return fused_projection(x, y, self.scale, strength, out=x)
         # a compiler fuses simple operations itself, and sees their derivatives
-        if is_compiling():
+        if is_compiling() or torch.jit.is_tracing():
             return self._project_plainly(x, y, strength, check)
         if x.numel() < GRAIN and x.device.type == 'cpu' and x.is_contiguous():
             return few_numbers(x, y, self.scale, strength, check)

@@ -1,9 +1,12 @@
 """The fused pass of PD: parity with the paper's formula, memory, in-place, gradients."""
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 import mmpd.operators.average_pooling as operator_module
 import mmpd.operators.pooling_pass as module
@@ -134,6 +137,43 @@ def test_extra_memory_is_one_image():
             peak = max(peak, held)
     image = x.numel() * 4
     assert image <= peak <= image + 1.5 * module.TEMPORARY_BYTES, (peak - image) / 2**20
+
+
+def test_two_threads_wait_for_nobody(monkeypatch):
+    """Two threads: torch's parallel operations see less than what they would divide."""
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
+    expected = paper_formula(x, y, 8)
+    monkeypatch.setattr(module, '_by_blocks', None)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        result = pooling_decomposition(x, y, 8)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    computing = [event for event in profile.events() if event.name in
+                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub')]
+    sizes = [math.prod(shape) for event in computing for shape in event.input_shapes if shape]
+    assert max(sizes, default=0) < module.GRAIN
+
+
+def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
+    """NumPy's would be missed by counters of memory and be constants of a traced graph."""
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    monkeypatch.setattr(module, '_by_strips', None)
+    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
+    with FlopCounterMode(display=False):
+        counted = pooling_decomposition(x, y, 8)
+    traced = torch.jit.trace(lambda a, b: pooling_decomposition(a, b, 8), (x, y))
+    torch.testing.assert_close(traced(x + 1, y), paper_formula(x + 1, y, 8), rtol=0, atol=1e-6)
+    torch.testing.assert_close(counted, paper_formula(x, y, 8), rtol=0, atol=1e-6)
+
+
+def test_forward_derivatives_of_large_images():
+    """Neither autograd nor torch.func is at work: only the tangent says that one is wanted."""
+    x, y, tangent = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 16, 16), torch.rand(1, 3, 128, 128)
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        dual = pooling_decomposition(torch.autograd.forward_ad.make_dual(x, tangent), y, 8)
+        found = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    torch.testing.assert_close(found, paper_formula(tangent, torch.zeros_like(y), 8), rtol=0,
+                               atol=1e-6)
 
 
 @pytest.mark.parametrize('scale', (0, -1, 2.0, True, '8', None))

@@ -70,7 +70,8 @@ class TestFusedAveragePooling2(TestAveragePooling2):
             monkeypatch.setattr(module, 'GRAIN', 1)
         monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
         monkeypatch.setattr(pooling_pass, 'STRIP_BYTES', 1)
-        monkeypatch.setattr(torch, 'get_num_threads', lambda: 3 if '_by_blocks' == self.takes else 2)
+        threads = 3 if self.takes == '_by_blocks' else 2
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
 
     def test_takes_the_fused_pass(self, monkeypatch):
         for name in ('few_numbers', self.leaves):
