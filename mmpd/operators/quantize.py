@@ -175,10 +175,11 @@ def _nearest_in_patches(image, lr, scale, most, bounds):
     source = image.reshape(n * c * h, scale, w, scale)
     result = torch.empty(source.shape, dtype=_integers(most), device=image.device)
     totals = lr.reshape(n * c * h, w) * scale**2
-    step = max(1, PATCHES // (scale * width))
+    step = len(source) if image.is_cuda else max(1, PATCHES // (scale * width))
     for start in range(0, len(source), step):
-        part = source[start:start + step].double().transpose(1, 2)
-        found = _nearest_with_sum(part.reshape(-1, scale * scale),
+        part = source[start:start + step].transpose(1, 2)
+        patches = torch.empty(part.shape, dtype=torch.float64, device=image.device).copy_(part)
+        found = _nearest_with_sum(patches.view(-1, scale * scale),
                                   totals[start:start + step].reshape(-1, 1), bounds)
         result[start:start + step] = found.view(part.shape).transpose(1, 2)
     return result.view(image.shape)

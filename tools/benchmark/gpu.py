@@ -233,7 +233,7 @@ def training_step(args, setting):
 def exact_rounding(args, setting):
     """The exact 8-bit rounding on the device."""
     size, scales = setting['rounded']
-    options = argparse.Namespace(device=args.device, size=size, clock='wall',
+    options = argparse.Namespace(device=args.device, size=size, clock='wall', image=None,
                                  rounds=setting['rounds'])
     return [rounding.run_case(kind, operator, 'float', options) for scale in scales
             for kind, operator in (('pooling', AveragePooling(scale)),

@@ -85,7 +85,7 @@ def busy(count):
     processes = [subprocess.Popen([sys.executable, '-c', BUSY, str(os.getpid())])
                  for _ in range(count)]
     try:
-        yield
+        yield processes
     finally:
         for process in processes:
             process.kill()

@@ -2,21 +2,25 @@
 
     python tools/benchmark/rounding.py --out docs/benchmark_rounding
 
-A smooth random picture is degraded by each operator, as floating point (A x, rounded once) and as
-the libraries do it that have such a resizing; the picture with noise of 12 grey levels is what a
-network might have made of it. Timed is `consistent_uint8`: projection, rounding, and the proof that
-every LR value comes back, by that library. "Differ" is the number of LR values that do not. Times
-are processor time of one call (--clock wall: of the clock), with the matrices of the operator
-already made; the limits are those of issue 17. Writes OUT.json and OUT.md.
+A smooth random picture, or --image, is degraded by each operator, as floating point (A x, rounded
+once) and as the libraries do it that have such a resizing; the picture with noise of 12 grey levels
+is what a network might have made of it. Timed is `consistent_uint8`: projection, rounding, and the
+proof that every LR value comes back, by that library. "Differ" is the number of LR values that do
+not. Times are processor time of one call (--clock wall: of the clock), with the matrices of the
+operator already made; the limits are those of issue 17. Writes OUT.json and OUT.md.
 """
 import argparse
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from mmpd.cli import run_tool
+from mmpd.errors import InputError
 from mmpd.operators import AveragePooling, SeparableResize, clip_uint8, consistent_uint8
 from mmpd.operators.library_resize import METHODS, LibraryResize
 
@@ -28,6 +32,7 @@ LIMITS = dict(pooling=300, separable=500)  # ms at 1024²
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--image', type=Path, help='a picture to take instead, its middle')
     parser.add_argument('--size', type=int, default=1024)
     parser.add_argument('--scales', type=int, nargs='+', default=[2, 4, 8, 16])
     parser.add_argument('--kernels', nargs='+', default=['bicubic', 'bilinear', 'lanczos', 'box'],
@@ -47,17 +52,32 @@ def parse_args(argv=None):
         parser.error(f'--size {args.size}: expected a multiple of --scales {args.scales}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device')
+    if args.image and not args.image.is_file():
+        parser.error(f'--image {args.image}: no such file')
     if args.out and not args.out.parent.is_dir():
         parser.error(f'--out {args.out}: its folder does not exist')
     return args
 
 
-def picture(size, device):
-    """A smooth random picture (1, 3, size, size) in 0..255 and the same with noise."""
+def picture(size, device='cpu', path=None):
+    """A picture (1, 3, size, size) in 0..255, and the same with noise.
+
+    The generated one has 2 % of its values at 0 or 255.
+    """
     generator = torch.Generator().manual_seed(0)
-    side = max(size // 8, 4)
-    smooth = F.interpolate(torch.rand(1, 3, side, side, generator=generator), (size, size),
-                           mode='bicubic').clamp(0, 1) * 255
+    if path is None:
+        side = max(size // 8, 4)
+        smooth = F.interpolate(torch.rand(1, 3, side, side, generator=generator) + 0.1,
+                               (size, size), mode='bicubic') * 213
+    else:
+        pixels = np.asarray(Image.open(path).convert('RGB'))
+        top, left = ((length - size) // 2 for length in pixels.shape[:2])
+        if min(top, left) < 0:
+            raise InputError(f'{path}: expected at least {size}x{size} pixels, got '
+                             f'{pixels.shape[1]}x{pixels.shape[0]}')
+        smooth = torch.from_numpy(pixels[top:top + size, left:left + size].copy())
+        smooth = smooth.permute(2, 0, 1)[None].float()
+    smooth = smooth.clamp(0, 255)
     noise = 12 * torch.randn(smooth.shape, generator=generator)
     return smooth.to(device), (smooth + noise).to(device)
 
@@ -76,7 +96,7 @@ def operators(args):
 
 
 def run_case(kind, operator, library, args):
-    smooth, guess = picture(args.size, args.device)
+    smooth, guess = picture(args.size, args.device, args.image)
     if library == 'float':
         lr = operator.A(smooth).clamp(0, 255).round()
     else:
@@ -99,16 +119,19 @@ def markdown(report):
              LIMITS[case['kind']] if report['size'] == 1024 else '-',
              f'{case["unmatched"]} of {case["lr_values"]:,}'] for case in report['cases']]
     return '\n'.join([f'# Exact 8-bit rounding of {report["size"]}² pictures', '',
-                      f'{report["threads"]} thread(s), {report["clock"]} time. '
+                      f'Picture: {report["picture"]}; {report["threads"]} thread(s), '
+                      f'{report["clock"]} time. '
                       + measuring.stated(report), '', ' '.join(__doc__.split('\n\n')[2].split()),
                       '', measuring.table(['operator', 'LR made by', 'ms', 'limit', 'differ'],
                                           rows)])
 
 
-def main(argv=None):
+def run(argv=None):
+    """Measure, print and write."""
     args = parse_args(argv)
     report = measuring.environment(argv, 'tools/benchmark/rounding.py', args.device, args.machine)
-    report.update(threads=args.threads, clock=args.clock, size=args.size, cases=[])
+    report.update(threads=args.threads, clock=args.clock, size=args.size,
+                  picture=args.image.name if args.image else 'generated', cases=[])
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
@@ -122,6 +145,10 @@ def main(argv=None):
     if args.out:
         measuring.write(args.out, report, text)
     return 0
+
+
+def main(argv=None):
+    return run_tool(run, argv)
 
 
 if __name__ == '__main__':
