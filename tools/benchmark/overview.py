@@ -50,12 +50,13 @@ def pd_load(found):
             f'{case["threads"]}, {case["busy"]}', spread(case['methods']['ours'], 3),
             spread(case['methods']['plain formula'], 3), *map(spread, case['gain']),
             spread(case['clones'])])
-    return table(['image', 'threads, busy processes beside', 'ours ms', 'plain formula ms',
+    return f'{found["clock"].capitalize()} time.\n\n' + table(['image', 'threads, busy processes beside', 'ours ms', 'plain formula ms',
                   'plain / ours', 'the same, forward + backward', 'ours / clone'], rows)
 
 
 def exact_rounding(found):
-    return f'Picture: {found["picture"]}, {found["size"]}².\n\n' + table(
+    return (f'Picture: {found["picture"]}, {found["size"]}²; {found["threads"]} thread(s), '
+            f'{found["clock"]} time.\n\n') + table(
         ['operator', 'LR made by', 'ms', 'LR values that differ'],
         [[f'`{case["operator"]}`', case['library'], spread(case['ms'], 0), case['unmatched']]
          for case in found['cases']])
@@ -65,7 +66,7 @@ def cpu_inference(found):
     rows = found['rows']
     limit = rows['convolutions alone']['against_mmagic']['median']
     return (f'GLEAN {found["in_size"]} → {found["out_size"]}, batch {found["batch"]}, '
-            f'{found["threads"]} thread(s); the limit, the convolutions alone, is × {limit:.2f} of '
+            f'{found["threads"]} thread(s), {found["clock"]} time; the limit, the convolutions alone, is × {limit:.2f} of '
             f'MMagic. ONNX Runtime: {found["onnxruntime"]}.\n\n') + table(
         ['', 'ms', 'MMagic / it', 'ours / it', 'dB to MMagic'],
         [[name, spread(row['ms'], 0), spread(row['against_mmagic']), spread(row['against_ours']),
