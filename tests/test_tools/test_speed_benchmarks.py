@@ -124,8 +124,8 @@ def test_imports_by_package(tmp_path):
 
 def test_inference_of_narrow_networks(tmp_path):
     out = tmp_path / 'inference'
-    assert script('inference').main(['--in-size', '4', '--out-size', '8', '--tiny', '--rounds', '2',
-                                     '--out', str(out)]) == 0
+    assert script('inference').main(['--in-size', '4', '--out-size', '8', '--tiny', '--no-onnx',
+                                     '--rounds', '2', '--out', str(out)]) == 0
     report, text = results(out)
     rows = report['rows']
     assert {'MMagic', 'ours', 'convolutions alone', 'ours, bfloat16',

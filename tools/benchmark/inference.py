@@ -42,6 +42,8 @@ def parse_args(argv=None):
     parser.add_argument('--seconds', type=float, default=240)
     parser.add_argument('--clock', choices=('wall', 'cpu'), default='wall',
                         help='cpu: processor time of all threads, for a busy machine')
+    parser.add_argument('--no-onnx', action='store_true',
+                        help='leave ONNX Runtime out: the export takes minutes')
     parser.add_argument('--tiny', action='store_true',
                         help='narrow networks, to try the script out: no result')
     parser.add_argument('--machine', help='words for the report; default: the processor')
@@ -124,11 +126,19 @@ def onnx_session(network, lr):
     return lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])
 
 
+def channels_last(network):
+    """A copy whose filters lie channels-last; modulated ones have five dimensions and stay."""
+    network = copy.deepcopy(network)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def variants(ours, lr):
     """name -> (network, LR) of ours with one option each."""
     half = copy.deepcopy(ours).bfloat16()
-    last = copy.deepcopy(ours).to(memory_format=torch.channels_last)
-    both = copy.deepcopy(half).to(memory_format=torch.channels_last)
+    last, both = channels_last(ours), channels_last(half)
     lr_last = lr.contiguous(memory_format=torch.channels_last)
     return {'ours, bfloat16': (half, lr.bfloat16()), 'ours, channels-last': (last, lr_last),
             'ours, bfloat16, channels-last': (both, lr_last.bfloat16())}
@@ -143,9 +153,9 @@ def measure(args):
     functions = {MMAGIC: lambda: theirs(lr), OURS: lambda: ours(lr), LIMIT: run}
     for name, (network, image) in variants(ours, lr).items():
         functions[name] = lambda network=network, image=image: network(image)
-    session, failed = None, None
+    session, failed = None, 'left out' if args.no_onnx else None
     try:
-        session = onnx_session(ours, lr)
+        session = None if args.no_onnx else onnx_session(ours, lr)
     except Exception as error:  # an exporter that does not know an operation raises what it likes
         failed = f'{type(error).__name__}: {error}'.splitlines()[0]
     if session is not None:

@@ -50,8 +50,9 @@ def pd_load(found):
             f'{case["threads"]}, {case["busy"]}', spread(case['methods']['ours'], 3),
             spread(case['methods']['plain formula'], 3), *map(spread, case['gain']),
             spread(case['clones'])])
-    return f'{found["clock"].capitalize()} time.\n\n' + table(['image', 'threads, busy processes beside', 'ours ms', 'plain formula ms',
-                  'plain / ours', 'the same, forward + backward', 'ours / clone'], rows)
+    return f'{found["clock"].capitalize()} time.\n\n' + table(
+        ['image', 'threads, busy processes beside', 'ours ms', 'plain formula ms', 'plain / ours',
+         'the same, forward + backward', 'ours / clone'], rows)
 
 
 def exact_rounding(found):
@@ -66,8 +67,9 @@ def cpu_inference(found):
     rows = found['rows']
     limit = rows['convolutions alone']['against_mmagic']['median']
     return (f'GLEAN {found["in_size"]} → {found["out_size"]}, batch {found["batch"]}, '
-            f'{found["threads"]} thread(s), {found["clock"]} time; the limit, the convolutions alone, is × {limit:.2f} of '
-            f'MMagic. ONNX Runtime: {found["onnxruntime"]}.\n\n') + table(
+            f'{found["threads"]} thread(s), {found["clock"]} time; the limit, the convolutions '
+            f'alone, is × {limit:.2f} of MMagic. ONNX Runtime: {found["onnxruntime"]}.\n\n'
+            ) + table(
         ['', 'ms', 'MMagic / it', 'ours / it', 'dB to MMagic'],
         [[name, spread(row['ms'], 0), spread(row['against_mmagic']), spread(row['against_ours']),
           '-' if row['decibels'] is None else f'{row["decibels"]:.1f}']
