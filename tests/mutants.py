@@ -25,14 +25,22 @@ OPS, TESTS = 'mmpd/operators/', 'tests/test_operators/'
 MUTANTS = [
     # of the pass that training uses
     ('backward', OPS + 'pooling_function.py',
-     'grad_x = PoolingProjection.apply(grad, None, ctx.scale, ctx.strength, False)',
+     'grad_x = again(grad, None, ctx.scale, ctx.strength, check=False)',
      'grad_x = grad', TESTS + 'test_operator_suite.py', 'Fused and gradcheck'),
     ('gradient_of_y', OPS + 'pooling_function.py', '(ctx.strength * ctx.scale**2)', '0',
      TESTS + 'test_operator_suite.py', 'Fused and gradcheck'),
-    ('strength', OPS + 'pooling_pass.py', 'if strength != 1:', 'if False:',
-     TESTS + 'test_operator_suite.py', 'Fused and test_strength'),
-    ('nan_check', OPS + 'pooling_pass.py', '''        run_check(check, error, x, y)
-        if strength''', '        if strength', TESTS + 'test_operator_suite.py', 'Fused and nan'),
+    ('strength', OPS + 'pooling_pass.py', '''        if strength != 1:
+            error = error * strength
+        error = error.view(''', '        error = error.view(', TESTS + 'test_operator_suite.py',
+     'Fused and test_strength'),
+    ('strength_strips', OPS + 'pooling_pass.py', 'error *= strength', 'pass',
+     TESTS + 'test_operator_suite.py', 'Strips and test_strength'),
+    ('nan_check', OPS + 'pooling_pass.py', '''        look(error)
+''', '', TESTS + 'test_operator_suite.py', 'Fused and nan'),
+    ('nan_check_strips', OPS + 'pooling_pass.py', 'look(torch.from_numpy(error))', 'pass',
+     TESTS + 'test_operator_suite.py', 'Strips and nan'),
+    ('strips_observed', OPS + 'pooling_pass.py', 'and not is_observed()', '',
+     TESTS + 'test_average_pooling.py', 'counted'),
     ('jvp', OPS + 'pooling_function.py', 'apply(x, y, ctx.scale, ctx.strength, False)',
      'apply(x, None, ctx.scale, ctx.strength, False)', TESTS + 'test_transforms.py', 'jvp'),
     ('vmap', OPS + 'pooling_function.py', 'tensor.movedim(dim, 0)', 'tensor',
