@@ -1,4 +1,9 @@
-_base_ = './glean_in8out64_1xb4-400_faces.py'
+_base_ = [
+    '../_base_/models/reduced.py',
+    '../_base_/datasets/faces64_x8.py',
+    '../_base_/schedules/400.py',
+    '../_base_/reduced_runtime.py',
+]
 
 model = dict(
     generator=dict(type='PaniniNet'),

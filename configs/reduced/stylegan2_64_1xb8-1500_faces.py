@@ -1,4 +1,4 @@
-# The prior of all configs in this folder
+# The prior of the *_in8out64_* configs
 _base_ = [
     '../_base_/models/reduced_stylegan2.py',
     '../_base_/datasets/faces64_x8.py',

@@ -1,5 +1,5 @@
-# GLEAN and its kin at 8 -> 64 px for two CPU cores, on the prior that stylegan2_64_* trains. Batch 4
-# as in the paper; no perceptual loss (its VGG weights are a download).
+# GLEAN and its kin at 8 -> 64 px for two CPU cores, on the prior that stylegan2_64_* trains; no
+# perceptual loss (its VGG weights are a download).
 channels = {4: 96, 8: 96, 16: 64, 32: 32, 64: 16}
 prior = 'work_dirs/reduced/prior.pth'
 model = dict(
