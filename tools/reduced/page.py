@@ -300,9 +300,8 @@ def render(metrics, figures=()):
     parts += ['## Real networks', (
         'Real-ESRGAN and RealSR with their published weights, with and without PD, on '
         'public-domain pictures: [the exact colour fix](colour_fix.md) has PSNR, SSIM, PSNR(LR), '
-        'hallucination and omission; noisy and JPEG LR are in [noisy LR images](noise.md). They are not measured '
-        'again here. Where PD does not help is there too: a network trained by PSNR on its own '
-        'kernel gains nothing.')]
+        'hallucination and omission; noisy and JPEG LR are in [noisy LR images](noise.md). They '
+        'are not measured again here.')]
     shown = [name for name in figures if not name.startswith('convergence')]
     if shown:
         captions = dict(

@@ -58,7 +58,8 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         with_cp (bool): Activation checkpointing: compute each block again in the backward pass.
 
     Raises:
-        ValueError: with ``channels``, for a size that is no power of two, or of unknown width.
+        ValueError: with ``channels``, for a size that is no power of two up to 1024, and together with
+            arguments for conditions and half precision.
 
     Example:
         >>> import torch
@@ -72,10 +73,12 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         if channels is None:
             super().__init__(in_size, *args, **kwargs)
         else:
+            names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
+            options = dict(zip(names, args, strict=False), **kwargs)
+            width = self._check_widths(in_size, channels, options)
             with torch.device('meta'):  # its layers are of config-f's width: not worth making
                 super().__init__(in_size, *args, **kwargs)
-            names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
-            self._set_widths(in_size, channels, dict(zip(names, args, strict=False), **kwargs))
+            self._set_widths(in_size, width, options)
         check_bool(with_cp, 'with_cp')
         if with_cp:
             self.convs = CheckpointedSequential(*self.convs)
@@ -84,21 +87,27 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
             if isinstance(layer, ConvDownLayer) and isinstance(layer[0], Blur):
                 layer.__class__ = BlurredConvDownLayer  # MMagic's blocks build their own layers
 
-    def _set_widths(self, in_size, channels, options):
-        """Make all layers anew, with these widths."""
+    @staticmethod
+    def _check_widths(in_size, channels, options):
+        """The width of each resolution."""
         known = {'img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg', 'input_bgr2rgb',
                  'init_cfg'}
         if options.keys() - known:
             refuse('channels', f'None together with {", ".join(sorted(options.keys() - known))}',
                    channels)
-        sizes = [2**i for i in range(log2_of(in_size, 'in_size'), 1, -1)]
+        log2_of(in_size, 'in_size')
         width = prior_channels(options.get('channel_multiplier', 2), channels)
-        if in_size not in width:
-            refuse('channels', f'the width at {in_size} px', channels)
+        if in_size > 1024:  # MMagic's own limit
+            refuse('in_size', 'at most 1024', in_size)
+        return width
+
+    def _set_widths(self, in_size, width, options):
+        """Make all layers anew, with these widths."""
+        sizes = [2**i for i in range(log2_of(in_size, 'in_size'), 2, -1)]
         kernel = options.get('blur_kernel', [1, 3, 3, 1])
         self.convs = nn.Sequential(
             ConvDownLayer(options.get('img_channels', 3), width[in_size], 1),
-            *(ResBlock(width[size], width[size // 2], kernel) for size in sizes[:-1]))
+            *(ResBlock(width[size], width[size // 2], kernel) for size in sizes))
         self.final_conv = ConvDownLayer(width[4] + 1, width[4], 3)
         self.final_linear = nn.Sequential(
             EqualLinearActModule(16 * width[4], width[4], act_cfg=dict(type='fused_bias')),
