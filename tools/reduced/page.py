@@ -298,10 +298,10 @@ def render(metrics, figures=()):
             parts += [f'![PSNR over iterations](evidence_{name}.png)' for name in figures
                       if name.startswith('convergence')]
     parts += ['## Real networks', (
-        'Real-ESRGAN and RealSR with their published weights, with and without PD, on '
-        'public-domain pictures: [the exact colour fix](colour_fix.md) has PSNR, SSIM, PSNR(LR), '
-        'hallucination and omission; noisy and JPEG LR are in [noisy LR images](noise.md). They '
-        'are not measured again here.')]
+        'Real-ESRGAN with its published weights, with and without PD, on public-domain pictures: '
+        '[the exact colour fix](colour_fix.md) has PSNR, SSIM, PSNR(LR), hallucination and '
+        'omission; noisy and JPEG LR are in [noisy LR images](noise.md). They are not measured '
+        'again here. RealSR, and networks trained by PSNR on their own kernel, are not measured.')]
     shown = [name for name in figures if not name.startswith('convergence')]
     if shown:
         captions = dict(

@@ -22,8 +22,8 @@ TRANSFORMS = dict(
           f"gaussian_gray_noise_prob=0))",
     jpeg=f"dict(type='RandomJPEGCompression', keys=['img'], color_type='color', "
          f"params=dict(quality=[{JPEG_QUALITY}, {JPEG_QUALITY}]))")
-# head and shoulders of scikit-image's astronaut (public domain), placed as the faces of training
-FACE = dict(top=0, left=128, side=192)
+# of scikit-image's astronaut (public domain), placed as the faces of training are
+FACE = dict(top=68, left=164, side=112)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,9 +308,8 @@ class Plan:
         picture = np.asarray(Image.open(
             Path(skimage.__file__).parent / 'data/astronaut.png').convert('RGB'))
         top, left, side = FACE['top'], FACE['left'], FACE['side']
-        size = 128 if self.profile.out_size == 64 else self.profile.out_size
-        face = cv2.resize(picture[top:top + side, left:left + side], (size, size),
-                          interpolation=cv2.INTER_AREA)
+        face = cv2.resize(picture[top:top + side, left:left + side], (128, 128),
+                          interpolation=cv2.INTER_CUBIC)
         Image.fromarray(face).save(self.out / 'astronaut/GT/astronaut.png')
 
     # identity ---------------------------------------------------------------------------------

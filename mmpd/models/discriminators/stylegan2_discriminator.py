@@ -58,8 +58,8 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         with_cp (bool): Activation checkpointing: compute each block again in the backward pass.
 
     Raises:
-        ValueError: with ``channels``, for a size that is no power of two up to 1024, and together with
-            arguments for conditions and half precision.
+        ValueError: with ``channels``, for a size that is no power of two up to 1024, and together
+            with arguments for conditions and half precision.
 
     Example:
         >>> import torch
