@@ -2,6 +2,7 @@
 
     python tools/reproduce_reduced.py --data ../shared/data/faces128 --profile cpu
     python tools/reproduce_reduced.py --data ../shared/data/faces128 --write-docs
+    python tools/reproduce_reduced.py --data ../shared/data/faces128 --pack faces128.tar
 
 ``--data`` holds the folders ``train`` and ``val`` of aligned 128-px faces (JPEG).  A prior is
 trained, then pairs of restorers with and without PD, by tools/train.py and tools/test.py with the
@@ -18,9 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from reduced import data as faces  # noqa: E402
 from reduced import plan as plans  # noqa: E402
 
-LEAST = dict(train=64, val=16)  # images
 TOOLS_NEED = ('mmagic.datasets', 'mmagic.engine', 'mmagic.evaluation', 'mmagic.models',
               'mmagic.visualization', 'mmpd.cli.test', 'mmpd.cli.train', 'mmpd.models')
 
@@ -29,7 +30,10 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, required=True,
-                        help='folder with train and val, aligned faces of 128 px')
+                        help='folder with train and val, aligned faces of 128 px, or a file made '
+                        'by --pack')
+    parser.add_argument('--pack', type=Path, metavar='FILE.tar', help='write the images of --data '
+                        'into one file, for another machine, and stop')
     parser.add_argument('--profile', choices=plans.PROFILES, default='cpu',
                         help='cpu: 64 px, 8x; gpu: 128 px, 8x and 16x')
     parser.add_argument('--stages', nargs='+', choices=plans.STAGES, default=list(plans.STAGES),
@@ -46,34 +50,21 @@ def parse_args(argv=None):
     return args
 
 
-def check_data(data):
-    """Raise ValueError unless the folder holds faces as the configs take them."""
-    from PIL import Image
-    if not data.is_dir():
-        raise ValueError(f'--data {data}: expected a folder with train and val, there is none')
-    for split, least in LEAST.items():
-        files = sorted((data / split).glob('*.jpg'))
-        if len(files) < least:
-            raise ValueError(f'--data {data}: expected at least {least} JPEG images in {split}, '
-                             f'got {len(files)}')
-        for file in (files[0], files[-1]):
-            try:
-                with Image.open(file) as image:
-                    size = image.size
-            except OSError as error:
-                raise ValueError(f'--data: {file} is no image: {error}') from error
-            if size != (128, 128):
-                raise ValueError(f'--data: expected 128x128 images, {file} is '
-                                 f'{size[0]}x{size[1]}')
-
-
 def main(argv=None):
     args = parse_args(argv)
     args.data, args.out = args.data.resolve(), args.out.resolve()
+    args.pack = args.pack and args.pack.resolve()
     os.chdir(ROOT)
     try:
-        check_data(args.data)
-    except ValueError as error:
+        if args.data.is_file():
+            faces.unpack(args.data, args.out / 'data')
+            args.data = args.out / 'data'
+        faces.check(args.data)
+        if args.pack:
+            faces.pack(args.data, args.pack)
+            print(f'{args.pack}: {args.pack.stat().st_size / 2**20:.1f} MiB')
+            return 0
+    except (ValueError, OSError) as error:
         print(f'reproduce_reduced.py: {error}', file=sys.stderr)
         return 2
     profile = plans.PROFILES[args.profile]

@@ -1,6 +1,7 @@
 """What reproduce_reduced.py plans, decides and writes; the run itself takes hours."""
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -261,12 +262,13 @@ def test_one_pair_against_it_and_it_is_not_reproduced(name, key, value, claim):
 
 def test_convergence_needs_half_the_iterations_at_10_and_50_percent():
     def curve(*times):
-        return {percent: dict(times=time, at=1, first=False)
+        return {percent: dict(times=time, at=1, first=time == 2.)
                 for percent, time in zip(('10', '50', '100'), times, strict=True)}
     results = {f'curves_{name}_x8_s{seed}': curve(2., 4., 1.) for name in ('glean', 'panini')
                for seed in (0, 1)}
     found = verdict_of(results, 'Early on')
     assert found['verdict'] == 'reproduced' and 'at 50 % of the budget 4.0 to 4.0' in found['text']
+    assert '2.0 to 2.0 times fewer (4 of 4 at the first validation: at least)' in found['text']
     results['curves_glean_x8_s1'] = curve(2., 1.9, None)
     found = verdict_of(results, 'Early on')
     assert found['verdict'] == 'not reproduced' and '(1 of 4 never)' in found['text']
@@ -293,6 +295,43 @@ def test_bad_data_ends_with_one_line_and_2(tmp_path, capsys, monkeypatch, make, 
     said = capsys.readouterr()
     assert message in said.err and len(said.err.splitlines()) == 1 and not said.out
     assert not (tmp_path / 'out').exists()
+
+
+def test_one_file_of_all_images(tmp_path, capsys):
+    data, out = faces(tmp_path / 'data'), tmp_path / 'out'
+    (data / 'train/remark.txt').write_text('left out')
+    packed = tmp_path / 'faces.tar'
+    assert script.main(['--data', str(data), '--out', str(out), '--pack', str(packed)]) == 0
+    first = packed.read_bytes()
+    assert 'MiB' in capsys.readouterr().out and not out.exists()
+    again = tmp_path / 'again.tar'  # made from the file itself
+    assert script.main(['--data', str(packed), '--out', str(out), '--pack', str(again)]) == 0
+    assert again.read_bytes() == first
+    assert plans.Plan(plans.PROFILES['cpu'], out / 'data', out).data_facts == plans.Plan(
+        plans.PROFILES['cpu'], data, out).data_facts
+    (out / 'data/val/000.jpg').write_bytes(b'mine')  # not unpacked again
+    script.faces.unpack(packed, out / 'data')
+    assert (out / 'data/val/000.jpg').read_bytes() == b'mine'
+
+
+@pytest.mark.parametrize('name, kind, message', [
+    ('train/../../evil.jpg', tarfile.REGTYPE, 'JPEG files in train and val alone'),
+    ('/etc/evil.jpg', tarfile.REGTYPE, 'JPEG files in train and val alone'),
+    ('train/link.jpg', tarfile.SYMTYPE, 'JPEG files in train and val alone'),
+    (None, None, 'made by --pack')])
+def test_a_packed_file_writes_nothing_else(tmp_path, capsys, name, kind, message):
+    packed = tmp_path / 'faces.tar'
+    if name is None:
+        packed.write_bytes(b'no archive at all' * 100)
+    else:
+        with tarfile.open(packed, 'w') as tar:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, '/etc/passwd'
+            tar.addfile(info)
+    assert script.main(['--data', str(packed), '--out', str(tmp_path / 'out')]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+    assert not list(tmp_path.rglob('evil.jpg')) and not list(tmp_path.rglob('link.jpg'))
 
 
 @pytest.mark.parametrize('text', ['no json', '[1]', '{"prior": 1}'])

@@ -195,6 +195,17 @@ def convergence(iters, base, pd, base_label, pd_label, picture):
                    for percent in (10, 50, 100)})
 
 
+def stability(*runs):
+    """Of trainings: how far the validation PSNR fell below its best so far, and the last one."""
+    read_log, found = load_tool('plot_convergence').read_log, {}
+    for run in runs:
+        name, _, folder = run.partition('=')
+        curve = [value for _, value in sorted(read_log(folder)['PSNR'].items())]
+        found[name] = dict(last=curve[-1], drop=float(
+            np.max(np.maximum.accumulate(curve) - curve)))
+    return found
+
+
 def diversity(*folders):
     """Standard deviation between draws, in grey levels: of pixels, and of what PD fixes."""
     draws = [predictions(folder) for folder in folders]
@@ -210,6 +221,7 @@ def figures(out, *tests):
     from PIL import Image
 
     from mmpd.visualization.panels import comparison_panel, stack_panels
+    from reduced.plan import LABELS
     out, shown = Path(out), {}
     for name in tests:
         images = predictions(out / 'tests' / name)
@@ -228,8 +240,8 @@ def figures(out, *tests):
         return image.astype(np.float64).reshape(height, 8, width, 8, 3).mean((1, 3))
 
     for when in ('end', 'half'):
-        columns = {name.split('_', 1)[1].rsplit('_', 1)[0]: image for name, image in shown.items()
-                   if name.endswith(when)}
+        columns = {LABELS[name.split('_', 1)[1].rsplit('_', 1)[0]]: image
+                   for name, image in shown.items() if name.endswith(when)}
         panel = comparison_panel({'LR': lr, **columns}, gt=gt, gain=5, degrade=pool)
         Image.fromarray(stack_panels([panel])).save(out / 'figures' / f'compare_{when}.png')
     return dict(pictures=sorted(path.name for path in (out / 'figures').glob('*.png')))
@@ -246,4 +258,5 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
+    sys.path.insert(0, str(ROOT / 'tools'))
     main()

@@ -82,6 +82,11 @@ def spread(values, digits=2):
     return f'{sum(values) / len(values):.{digits}f} ± {half:.{digits}f}'
 
 
+def _of_lr(values):
+    """PSNR(LR) of several tests."""
+    return 'exact' if values and min(values) >= 200 else spread(values, 1)
+
+
 def capped(value):
     return 'exact' if value >= 200 else f'{value:.1f}'
 
@@ -111,7 +116,7 @@ def of_tables(metrics):
         fid = results.get(f'fid_x{scale}', {})
         rows = []
         if fid:
-            rows.append(('bicubic enlargement', 0, cell(fid['bicubic_PSNR']), '', '', '', '',
+            rows.append(('bicubic enlargement', '', cell(fid['bicubic_PSNR']), '', '', '', '',
                          cell(fid['bicubic'], 3)))
         for method in (method for pair in PAIRS for method in pair):
             runs = [name for seed in p['seeds']
@@ -120,8 +125,8 @@ def of_tables(metrics):
             rows.append((
                 LABELS[method], len(tests), spread([test['PSNR'] for test in tests]),
                 spread([test['SSIM'] for test in tests], 3),
-                spread([test['PSNR_LR'] for test in tests], 1),
-                spread([test['PSNR_LR_8bit'] for test in tests], 1),
+                _of_lr([test['PSNR_LR'] for test in tests]),
+                _of_lr([test['PSNR_LR_8bit'] for test in tests]),
                 cell(max((test['MaxErr_LR_8bit'] for test in tests), default=None), 1),
                 spread([fid[name] for name in runs if name in fid], 3)))
         parts.append(f'### {scale}×\n\n' + table(
@@ -159,6 +164,7 @@ def _tests(metrics, rows, keys, digits=2):
 
 
 def of_appendix(metrics):
+    stability = metrics['results'].get('stability_x16', {})
     runs = {'GLEAN, GAN weight 1e-2': 'glean_x16_gan1e-2',
             'PD, GAN weight 1e-2': 'pd_x16_gan1e-2', 'PD, GAN weight 1e-3': 'pd_x16_gan1e-3',
             'PD, GAN weight 1e-2, `bounds=(0, 255)`': 'pd_x16_gan1e-2_bounds',
@@ -168,9 +174,11 @@ def of_appendix(metrics):
     clip = _tests(metrics, [(label, f'{run}_clip') for label, run in runs.items()],
                   ('PSNR', 'PSNR_LR_8bit', 'MaxErr_LR_8bit'))
     return table(('model', 'PSNR', 'SSIM', 'PSNR(LR), float', 'saved exactly', 'largest error',
-                  'PSNR, clipped and rounded', 'PSNR(LR), clipped and rounded', 'largest error'),
-                 [(*row, *(cells if name.startswith('PD') else ('', '', '')))
-                  for row, (name, *cells) in zip(rows, clip, strict=True)])
+                  'PSNR, clipped and rounded', 'PSNR(LR), clipped and rounded', 'largest error',
+                  'fall in validation'),
+                 [(*row, *(cells if name.startswith('PD') else ('', '', '')),
+                   cell(stability[run]['drop']) if run in stability else 'not run')
+                  for row, (name, *cells), run in zip(rows, clip, runs.values(), strict=True)])
 
 
 def of_beyond(metrics):
@@ -284,8 +292,9 @@ def render(metrics, figures=()):
                       '"a → b": iteration a of the baseline, and the first one, b, at which PD '
                       'has that PSNR.']
         if stage == 'appendix':
-            parts += [f'4 → 64 px, {p["short_iters"]} iterations, one seed.' if size == 64 else
-                      f'{p["short_iters"]} iterations, one seed.']
+            parts += [f'{size // 16} → {size} px, {p["short_iters"]} iterations, one seed. PSNR in '
+                      'dB, errors of the LR in grey levels; the last column is how far the PSNR of '
+                      'the validation faces fell below its best so far during training.']
         if stage == 'beyond':
             parts += [f'One seed; {p["iters"]} iterations.']
         if stage == 'table4':

@@ -218,6 +218,9 @@ class Plan:
             if method == 'pd_glean':
                 self._test(f'{run}_clip', 'appendix', method, run,
                            (*options, 'model.test_cfg.quantize=clip'))
+        self._add('stability_x16', 'appendix', 'measure.stability',
+                  tuple(f'{run}={self.out / run}' for run in variants), after=tuple(variants),
+                  cost=5)
 
     def _beyond(self):
         p, seed = self.profile, self.profile.seeds[0]
