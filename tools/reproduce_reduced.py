@@ -74,10 +74,10 @@ def main(argv=None):
     from reduced import page, runner
     plan = plans.Plan(profile, args.data, args.out)
     try:
-        held = runner.lock(args.out)
         notes = page.read_notes(args.notes)
-        if args.write_docs:
+        if args.write_docs:  # also of what is done so far while a run is at work
             return page.write_docs(plan, notes)
+        held = runner.lock(args.out)
         plan.prepare()
         work = runner.Runner(plan, args.stages, args.jobs)
     except ValueError as error:

@@ -58,8 +58,8 @@ def unpack(source, folder):
         with tarfile.open(source, 'r:') as tar:
             for member in tar:
                 if not (member.isreg() and NAME.fullmatch(member.name)):
-                    raise ValueError(f'--data {source}: expected JPEG files in train and val alone, '
-                                     f'got {member.name!r}')
+                    raise ValueError(f'--data {source}: expected JPEG files in train and val '
+                                     f'alone, got {member.name!r}')
                 path = folder / member.name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(tar.extractfile(member).read())
