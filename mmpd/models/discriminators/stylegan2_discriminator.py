@@ -52,7 +52,7 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
     backward pass but made again, which costs next to nothing.
 
     Args:
-        args, kwargs: As MMagic's.
+        in_size, args, kwargs: As MMagic's.
         channels (dict[int, int], optional): Width at a resolution, in place of config-f's, as of
             :class:`mmpd.models.generators.StyleGAN2Prior`.
         with_cp (bool): Activation checkpointing: compute each block again in the backward pass.
