@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/reduced_128.py',
     '../_base_/datasets/faces128_x8.py',
-    '../_base_/schedules/400.py',
+    '../_base_/schedules/800.py',
     '../_base_/reduced_runtime.py',
 ]
 

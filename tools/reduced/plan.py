@@ -45,10 +45,10 @@ class Profile:
 
 
 PROFILES = dict(
-    # 2 cores shared with others, of which the run had about half of one: an iteration takes 0.5
-    # (prior, batch 8) and 0.35 to 0.4 (restorers, batch 4) seconds of a core
-    cpu=Profile('cpu', (0, 1), 1500, 100, 400, 200, 20, 32, (8, ),
-                'stylegan2_64_1xb8-1500_faces', 'in8out64_1xb4-400_faces', 64, 1),
+    # 2 cores shared with others: an iteration takes 0.4 to 0.6 (prior, batch 8) and 0.3 to 0.5
+    # (restorers, batch 4) seconds of a core
+    cpu=Profile('cpu', (0, 1), 1500, 100, 800, 300, 20, 32, (8, ),
+                'stylegan2_64_1xb8-1500_faces', 'in8out64_1xb4-800_faces', 64, 1),
     # not run yet
     gpu=Profile('gpu', (0, 1, 2), 6000, 500, 1500, 750, 75, 100, (8, 16),
                 'stylegan2_128_1xb16-6k_faces', 'in16out128_1xb4-1500_faces', 128, 4))

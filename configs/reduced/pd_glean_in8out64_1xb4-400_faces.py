@@ -1,3 +1,0 @@
-_base_ = './glean_in8out64_1xb4-400_faces.py'
-
-model = dict(type='PDGLEAN')
