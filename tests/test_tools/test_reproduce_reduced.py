@@ -173,6 +173,17 @@ def test_jobs_run_in_order_and_what_is_done_is_not_done_again(tmp_path, capsys, 
         runner.Runner(plan, ['tables'], 1)
 
 
+def test_a_training_does_not_go_on_with_that_of_other_budgets(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, 'POLL', 0.02)
+    monkeypatch.setattr(plans.Job, 'trains', True)
+    plan = Jobs(tmp_path, a=('raise SystemExit(1)', ()))
+    assert not runner.Runner(plan, ['tables'], 1).run()
+    assert [job.name for job in runner.Runner(plan, ['tables'], 1).waiting] == ['a']
+    plan.keys = 'other'
+    with pytest.raises(runner.Mixed, match='a.begun: of other budgets'):
+        runner.Runner(plan, ['tables'], 1)
+
+
 def test_what_is_needed_from_other_stages_has_to_be_done(tmp_path):
     plan = Jobs(tmp_path, a=('', ()), b=('', ('a', )))
     plan.jobs[0] = plans.dataclasses.replace(plan.jobs[0], stage='prior')

@@ -38,10 +38,30 @@ def done(plan, job):
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    if found.get('key') != plan.key(job):
-        raise Mixed(f'{path}: done with other budgets, configs or data than those of profile '
-                    f'{plan.profile.name}; give another --out, or delete it and what follows it')
+    _same(path, found, plan, job)
     return found
+
+
+def _same(path, found, plan, job):
+    if found.get('key') != plan.key(job):
+        raise Mixed(f'{path}: of other budgets, configs or data than those of profile '
+                    f'{plan.profile.name}; give another --out, or delete it, what it is about and '
+                    'what follows from it')
+
+
+def begun(plan, job):
+    """File that says with which budgets a training began, so that no other goes on with it.
+
+    Raises:
+        Mixed: if it began with others.
+    """
+    path = plan.out / 'done' / f'{job.name}.begun'
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return path
+    _same(path, found, plan, job)
+    return path
 
 
 def lock(out):
@@ -114,6 +134,8 @@ class Runner:
         self.finished = {job.name for job in plan.jobs if done(plan, job)}
         self.waiting = [job for job in plan.jobs
                         if job.stage in stages and job.name not in self.finished]
+        for job in self.waiting:
+            begun(plan, job)
         self.running, self.failed, self.tenths = {}, {}, {}
         self.begin, self.worked = time.monotonic(), 0.0
         names = {job.name for job in self.waiting} | self.finished
@@ -140,7 +162,10 @@ class Runner:
 
     def _start(self, job):
         log = self.log(job)
-        if not job.trains and log.exists():
+        if job.trains:
+            write_atomically(begun(self.plan, job),
+                             json.dumps(dict(key=self.plan.key(job))).encode())
+        elif log.exists():
             log.unlink()
         process = multiprocessing.get_context('fork').Process(
             target=_child, args=(job, self.plan.result(job.name), log))
