@@ -104,8 +104,9 @@ def of_prior(metrics):
         return 'Not run.'
     return (f'MMagic\'s `StyleGAN2` at {p["out_size"]} px, `configs/reduced/{p["prior"]}.py`, '
             f'{p["prior_iters"]} iterations on {metrics["data"][0][1]} faces. FID-R64 of '
-            f'{found["samples"]} samples against the validation faces {found["FID_R64"]:.3f}; of '
-            f'as many training faces {found["FID_R64_training_faces"]:.3f}. Standard deviation '
+            f'{found["samples"]} samples against the validation faces '
+            f'{1000 * found["FID_R64"]:.2f}; of as many training faces '
+            f'{1000 * found["FID_R64_training_faces"]:.2f}. Standard deviation '
             f'between samples {found["pixel_std"]:.1f} grey levels, between faces '
             f'{found["pixel_std_of_faces"]:.1f}.')
 
@@ -117,7 +118,7 @@ def of_tables(metrics):
         rows = []
         if fid:
             rows.append(('bicubic enlargement', '', cell(fid['bicubic_PSNR']), '', '', '', '',
-                         cell(fid['bicubic'], 3)))
+                         cell(1000 * fid['bicubic'])))
         for method in (method for pair in PAIRS for method in pair):
             runs = [name for seed in p['seeds']
                     for name in [f'{method}_x{scale}_s{seed}_test'] if name in results]
@@ -128,7 +129,7 @@ def of_tables(metrics):
                 _of_lr([test['PSNR_LR'] for test in tests]),
                 _of_lr([test['PSNR_LR_8bit'] for test in tests]),
                 cell(max((test['MaxErr_LR_8bit'] for test in tests), default=None), 1),
-                spread([fid[name] for name in runs if name in fid], 3)))
+                spread([1000 * fid[name] for name in runs if name in fid])))
         parts.append(f'### {scale}×\n\n' + table(
             ('method', 'seeds', 'PSNR', 'SSIM', 'PSNR(LR), float', 'PSNR(LR), saved',
              'largest LR error, saved', 'FID-R64'), rows))
@@ -283,7 +284,8 @@ def render(metrics, figures=()):
         'bicubic(antialias); PD with average pooling. Test: all validation faces, 8-bit images, '
         'RGB, no border cropped; ± is half the range over seeds. LPIPS is not available offline. '
         'FID-R64 is the Fréchet distance in 64 features of a VGG11 of random weights (after Naeem '
-        f'et al., ICML 2020), on the first {IMAGES} faces, comparable within this page only.']
+        f'et al., ICML 2020), on the first {IMAGES} faces, times 1000; it compares within this '
+        'page only.']
     for stage, title, section in SECTIONS:
         parts += [f'## {title}']
         if stage == 'convergence':
