@@ -102,16 +102,22 @@ def prior(config, checkpoint, data, size, out):
 
 
 def fid(data, size, scale, *runs):
-    """Distances of the saved outputs of tests, and of bicubic enlargement, from the GT."""
+    """Distances of the saved outputs of tests from the GT, and of the LR enlarged without network.
+
+    Replicating the LR is A† of average pooling: what PD gives a network that gives nothing.
+    """
     from mmpd.datasets.resampling import downsample
     network, size, scale = RandomVGG(), int(size), int(scale)
     gt = faces(data, 'val', size, IMAGES)
     reference = statistics(features(list(gt.values()), network))
-    bicubic = [cv2.resize(downsample(image, scale, 'bicubic', True), (size, size),
-                          interpolation=cv2.INTER_CUBIC) for image in gt.values()]
-    found = dict(bicubic=distance(bicubic, reference, network))
-    errors = [np.mean((a.astype(float) - b)**2) for a, b in zip(bicubic, gt.values(), strict=True)]
-    found['bicubic_PSNR'] = float(np.mean(10 * np.log10(255**2 / np.array(errors))))
+    found = {}
+    for name, kernel in (('bicubic', cv2.INTER_CUBIC), ('replicated', cv2.INTER_NEAREST)):
+        enlarged = [cv2.resize(downsample(image, scale, 'bicubic', True), (size, size),
+                               interpolation=kernel) for image in gt.values()]
+        found[name] = distance(enlarged, reference, network)
+        mse = [np.mean((a.astype(float) - b)**2)
+               for a, b in zip(enlarged, gt.values(), strict=True)]
+        found[f'{name}_PSNR'] = float(np.mean(10 * np.log10(255**2 / np.array(mse))))
     for run in runs:
         name, _, folder = run.partition('=')
         images = predictions(folder)

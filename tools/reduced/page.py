@@ -117,8 +117,9 @@ def of_tables(metrics):
         fid = results.get(f'fid_x{scale}', {})
         rows = []
         if fid:
-            rows.append(('bicubic enlargement', '', cell(fid['bicubic_PSNR']), '', '', '', '',
-                         cell(1000 * fid['bicubic'])))
+            rows += [(label, '', cell(fid[f'{name}_PSNR']), '', '', '', '', cell(1000 * fid[name]))
+                     for name, label in (('replicated', 'the LR replicated (A† y)'),
+                                         ('bicubic', 'the LR enlarged bicubically'))]
         for method in (method for pair in PAIRS for method in pair):
             runs = [name for seed in p['seeds']
                     for name in [f'{method}_x{scale}_s{seed}_test'] if name in results]
@@ -130,7 +131,8 @@ def of_tables(metrics):
                 _of_lr([test['PSNR_LR_8bit'] for test in tests]),
                 cell(max((test['MaxErr_LR_8bit'] for test in tests), default=None), 1),
                 spread([1000 * fid[name] for name in runs if name in fid])))
-        parts.append(f'### {scale}×\n\n' + table(
+        parts.append(f'### {scale}×\n\n' + ('' if not fid else 'The first two rows: no network, of '
+                     f'{IMAGES} faces.\n\n') + table(
             ('method', 'seeds', 'PSNR', 'SSIM', 'PSNR(LR), float', 'PSNR(LR), saved',
              'largest LR error, saved', 'FID-R64'), rows))
     return '\n\n'.join(parts)
