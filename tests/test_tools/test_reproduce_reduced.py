@@ -363,6 +363,16 @@ def test_a_page_of_nothing_says_so(tmp_path):
     assert text == page.render(json.loads((tmp_path / 'a.json').read_text()))
 
 
+def test_the_part_of_the_error_that_pd_removes():
+    rng = np.random.default_rng(0)
+    gt, error = rng.normal(size=(32, 32)), rng.normal(size=(32, 32))
+    pooled = error.reshape(4, 8, 4, 8).mean((1, 3))
+    psnr, psnr_lr = (-10 * np.log10((part**2).mean()) for part in (error, pooled))
+    removed = gt + error - np.kron(pooled, np.ones((8, 8))) - gt
+    assert page.share_in_range(psnr, psnr_lr) == pytest.approx(
+        1 - (removed**2).mean() / (error**2).mean())
+
+
 def test_the_page_says_what_the_json_says():
     metrics = json.loads((ROOT / 'docs/evidence.json').read_text())
     assert (ROOT / 'docs/evidence.md').read_text() == page.render(metrics, metrics['figures'])
