@@ -1,6 +1,7 @@
 """Settings and helpers of all tests."""
 import copy
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import mmpd  # noqa: F401  before mmagic, whose import needs mmcv's compiled ops
 
 ROOT = Path(__file__).resolve().parents[1]
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 init_default_scope('mmagic')  # as a config's default_scope does
 
 

@@ -19,6 +19,8 @@ OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
            # nor does it list its loaders of checkpoints, all of which have to be safe
            ('mmpd/compat/checkpoints.py', '_schemes'),
+           # whether operations are transformed or counted, which torch says nowhere else
+           ('mmpd/operators/base.py', '_C'),
            # mmcv gives only CUDA tensors to its autograd functions
            ('mmpd/compat/ext_ops.py', '_upfirdn2d_cuda'),
            # numpy moved its core, and pickles name it

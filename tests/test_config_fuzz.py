@@ -163,8 +163,10 @@ def parts():
             'reduction': 'count', 'fuse_size': 'size?', 'stem_channels': 'count',
             'latent_channels': 'count', 'representation_channels': 'count',
             'degradation_encoder': 'config?', **NETWORK}),
-        'StyleGAN2Discriminator': (registered('StyleGAN2Discriminator', in_size=8), CP),
-        'StyleGANv2Discriminator': (registered('StyleGANv2Discriminator', in_size=8), CP),
+        'StyleGAN2Discriminator': (registered('StyleGAN2Discriminator', in_size=8), {
+            'channels': 'widths?', **CP}),
+        'StyleGANv2Discriminator': (registered('StyleGANv2Discriminator', in_size=8), {
+            'channels': 'widths?', **CP}),
         'DegradationEncoder': (registered('DegradationEncoder', channels=(4, 8)), {
             'in_channels': 'count', 'channels': 'counts', 'image_size': 'steps',
             'init_cfg': 'init'}),
@@ -340,8 +342,9 @@ def test_every_argument_is_fuzzed():
                                            parameter.KEYWORD_ONLY)}
             assert given - EXTRA.get(name, set()) <= parts()[name][1].keys(), name
         else:
-            assert name in ('CleanCheckpointHook', 'PDPanini', 'PDSRGAN', 'PDESRGAN',
-                            'PDRealESRGAN'), name  # no arguments, or those of their twins
+            # no arguments, or those of their twins or of MMagic's
+            assert name in ('CleanCheckpointHook', 'LoadImageFromFile', 'PDPanini', 'PDSRGAN',
+                            'PDESRGAN', 'PDRealESRGAN'), name
 
 
 @pytest.mark.parametrize('part', list(parts()))

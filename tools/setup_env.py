@@ -134,12 +134,19 @@ def add(name):
     stamp.write_text(fingerprint)
 
 
+def set_up(names):
+    """Each name adds to ``.venv``, or is an environment of its own; without names: ``.venv``."""
+    for name in names:
+        if name not in ADDED:
+            choose(name)
+    main()
+    for name in names:
+        if name in ADDED:
+            add(name)
+
+
 if __name__ == '__main__':
     try:
-        for name in sys.argv[1:]:
-            choose(name)
-        main()
-        for added in sys.argv[1:]:
-            add(added)
+        set_up(sys.argv[1:])
     except KeyboardInterrupt:
         fail('interrupted; the next run starts the set-up again.')

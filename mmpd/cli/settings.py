@@ -287,7 +287,8 @@ def prepare_distributed(cfg):
     if cfg.launcher != 'pytorch':
         raise InputError(f'--launcher {cfg.launcher} needs CUDA GPUs; on CPUs use dist_train.sh '
                          '(--launcher pytorch)')
-    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
+    env = dict(cfg.get('env_cfg') or {})  # setdefault gives a copy, what is put into it is lost
+    cfg.env_cfg = dict(env, dist_cfg=dict(env.get('dist_cfg') or {}, backend='gloo'))
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     wrapper = cfg.get('model_wrapper_cfg')

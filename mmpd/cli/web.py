@@ -38,8 +38,9 @@ def parse_args(argv=None):
             ('keep_minutes', 'time after which the files of visitors are deleted'),
             ('disk_mb', 'room for the files of all visitors')):
         value = getattr(usual, name)
-        group.add_argument(f'--{name.replace("_", "-")}', type=type(value), default=value,
-                           metavar='N', help=f'{text}, default {value:g}')
+        group.add_argument(f'--{name.replace("_", "-")}', default=value, metavar='N',
+                           type=int if name == 'queue' else float,
+                           help=f'{text}, default {value:g}')
     return parser.parse_args(argv)
 
 

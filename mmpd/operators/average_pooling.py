@@ -10,20 +10,17 @@ from .base import (
     check_strength,
     compute_dtype,
     is_compiling,
+    is_differentiated,
     no_autocast,
     run_check,
 )
 from .bounded import bounded_projection, check_reachable
 from .builder import OPERATORS
 from .pooling_function import PoolingProjection
-from .pooling_pass import average_pool, fused_projection, replicate
+from .pooling_pass import GRAIN, average_pool, few_numbers, fused_projection, replicate
 from .wiener import prior_variance, wiener_weight
 
 __all__ = ['AveragePooling', 'pooling_decomposition']
-
-# Up to so many numbers the start of each operation is what costs: three simple ones are faster
-# than the pass over blocks, whatever they copy.
-SMALL = 1 << 16
 
 
 def pooling_decomposition(x, y, scale, strength=1.0, inplace=False, check=True, noise_std=None,
@@ -134,12 +131,14 @@ class AveragePooling(LinearOperator):
             return bounded_projection(x, y, self.scale, *bounds, check and not inplace,
                                       x if inplace else None)
         if inplace:
-            with no_autocast(x.device.type):
-                return fused_projection(x, y, self.scale, strength, out=x)
+            return fused_projection(x, y, self.scale, strength, out=x)
         # a compiler fuses simple operations itself, and sees their derivatives
-        if is_compiling() or (
-                x.numel() <= SMALL and x.device.type == 'cpu' and x.is_contiguous()):
+        if is_compiling() or torch.jit.is_tracing():
             return self._project_plainly(x, y, strength, check)
+        if x.numel() < GRAIN and x.device.type == 'cpu' and x.is_contiguous():
+            return few_numbers(x, y, self.scale, strength, check)
+        if not is_differentiated(x, y):
+            return fused_projection(x, y, self.scale, strength, check=check)
         return PoolingProjection.apply(x, y, self.scale, strength, check)
 
     def _check_inplace(self, x, y, check):

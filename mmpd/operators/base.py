@@ -7,6 +7,7 @@ from functools import lru_cache, wraps
 
 import torch
 from torch import nn
+from torch.autograd.forward_ad import unpack_dual
 
 from ..utils.validation import (
     check_bounds,
@@ -19,7 +20,8 @@ from .wiener import prior_variance, refuse_spectrum, wiener_weight
 
 __all__ = ['DENSE_LIMIT', 'DeferredCheck', 'HALF', 'LinearOperator', 'autocasts', 'cached',
            'check_batch', 'check_finite', 'check_positive_int', 'check_strength', 'compute_dtype',
-           'deferred_check', 'full_dtype', 'is_compiling', 'is_plain', 'no_autocast',
+           'deferred_check', 'full_dtype', 'is_compiling', 'is_differentiated', 'is_observed',
+           'is_plain', 'no_autocast',
            'reading_waits', 'run_check']
 
 HALF = (torch.float16, torch.bfloat16)
@@ -73,6 +75,21 @@ def no_autocast(device_type):
 
 # torch before 2.3 has none, and is not asked to compile this
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+_functions_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: True)
+_modes_active = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 1)
+
+
+def is_observed():
+    """Whether torch's operations are traced, counted or transformed, not merely run."""
+    return bool(torch.jit.is_tracing() or _functions_active() or _modes_active())
+
+
+def is_differentiated(*tensors):
+    """Whether someone may ask for a derivative of what is computed from the tensors."""
+    return (is_observed() or torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+            or any(unpack_dual(t).tangent is not None for t in tensors))
 
 
 def autocasts(device_type):

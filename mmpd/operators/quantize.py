@@ -1,4 +1,5 @@
 """Integer images that stay consistent (paper appendix B names the problem)."""
+import numpy as np
 import torch
 
 from .base import check_batch, check_positive_int
@@ -14,6 +15,8 @@ __all__ = ['clip_uint8', 'consistent_integers', 'consistent_uint8', 'unmatched_v
 # far, 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
 MARGIN = 128  # in units of the whole range
 MOST_BOOST = 256
+PATCHES = 1 << 18  # pixels whose patches are looked at at once: they stay in the cache
+COST_BITS = 40  # of the fraction of a cost: finer than float64 has them beyond 4096
 HALFWAY = 1e-6  # float64 leaves less; float32 less than ROUGH
 
 
@@ -169,12 +172,24 @@ def _nearest_in_patches(image, lr, scale, most, bounds):
     """
     n, c, height, width = image.shape
     h, w = height // scale, width // scale
-    least, largest = bounds
-    patches = image.double().view(n, c, h, scale, w, scale).transpose(3, 4)
-    patches = patches.reshape(-1, scale * scale)
-    total = lr.reshape(-1, 1) * scale**2
+    source = image.reshape(n * c * h, scale, w, scale)
+    result = torch.empty(source.shape, dtype=_integers(most), device=image.device)
+    totals = lr.reshape(n * c * h, w) * scale**2
+    step = len(source) if image.is_cuda else max(1, PATCHES // (scale * width))
+    for start in range(0, len(source), step):
+        part = source[start:start + step].transpose(1, 2)
+        patches = torch.empty(part.shape, dtype=torch.float64, device=image.device).copy_(part)
+        found = _nearest_with_sum(patches.view(-1, scale * scale),
+                                  totals[start:start + step].reshape(-1, 1), bounds)
+        result[start:start + step] = found.view(part.shape).transpose(1, 2)
+    return result.view(image.shape)
 
-    shift = (total - patches.sum(1, keepdim=True)) / scale**2
+
+def _nearest_with_sum(patches, total, bounds):
+    """The integers nearest to the numbers of each row of (K, s²) whose sum is ``total`` (K, 1)."""
+    least, largest = bounds
+    count = patches.shape[1]
+    shift = (total - patches.sum(1, keepdim=True)) / count
     low, high = shift - 0.5, shift + 0.5
     # where nothing is clipped round(v + shift ± 0.5) already brackets the sum
     clipped = ((patches.amin(1, keepdim=True) + low < least - 0.5)
@@ -184,14 +199,22 @@ def _nearest_in_patches(image, lr, scale, most, bounds):
 
     base = _round_clip(patches + low, bounds)
     room = _round_clip(patches + high, bounds) > base
-    missing = total - base.sum(1, keepdim=True)
-    # the cost of one more unit is 2 (base - v) + 1: cheapest first, pixels without room last
-    cost = (base - patches).masked_fill_(~room, torch.inf)
-    order = cost.argsort(1)
-    rank = torch.arange(scale * scale, device=image.device)
-    base.scatter_add_(1, order, (rank < missing).to(base.dtype))
-    result = base.to(_integers(most)).view(n, c, h, w, scale, scale).transpose(3, 4)
-    return result.reshape(n, c, height, width)
+    missing = (total - base.sum(1, keepdim=True)).long()
+    # The cost of one more unit is 2 (base - v) + 1: cheapest first.  As integers, with the place
+    # behind the cost, no two are equal: the last one that gets a unit divides them.
+    bits = min(COST_BITS, 61 - count.bit_length())
+    cost = ((base - patches - low) * 2**bits).long() * count
+    cost += torch.arange(count, device=patches.device)
+    cost.masked_fill_(~room, torch.iinfo(torch.int64).max)
+    last = _sorted(cost).gather(1, (missing - 1).clamp(min=0))
+    return base.add_((cost <= last) & (missing > 0))
+
+
+def _sorted(rows):
+    """Each row in order; on the CPU by NumPy, whose sort of integers is ten times torch's."""
+    if rows.is_cuda:
+        return rows.sort(1).values
+    return torch.from_numpy(np.sort(rows.numpy(), axis=1))
 
 
 def _round_clip(values, bounds):

@@ -1,14 +1,18 @@
 """Separable resizing A = A_h · A_wᵀ with the exact pseudo-inverse of its one-axis matrices."""
+from functools import lru_cache
+
 import torch
 
 from ..utils.validation import MOST_CHANNELS, check_bool
 from .average_pooling import AveragePooling
-from .base import LinearOperator, cached, check_positive_int
+from .base import LinearOperator, cached, check_positive_int, is_compiling
 from .builder import OPERATORS
 from .kernels import check_kernel, taps
 from .wiener import prior_variance, wiener_weight
 
 __all__ = ['SeparableResize', 'resize_matrix']
+
+BAND = 128  # pixels whose results are computed together, where most others have no weight
 
 
 def resize_matrix(size, scale, kernel='bicubic', antialias=True, border='library'):
@@ -57,6 +61,18 @@ def _matrix(size, scale, kernel, antialias, border):
     matrix = torch.zeros(length, size, dtype=torch.float64)
     matrix.scatter_add_(1, places.clamp(0, size - 1), weights)
     return matrix / matrix.sum(1, keepdim=True)
+
+
+@lru_cache(maxsize=64)
+def _bands(*args):
+    """Where the weights of a one-axis matrix lie: blocks (outputs, inputs), each two bounds."""
+    size, scale = args[:2]
+    used = _matrix(*args).numpy() != 0
+    first, last = used.argmax(1), size - used[:, ::-1].argmax(1)
+    step = max(1, BAND // scale)
+    return tuple(((start, start + len(first[start:start + step])),
+                  (int(first[start:start + step].min()), int(last[start:start + step].max())))
+                 for start in range(0, size // scale, step))
 
 
 @cached(maxsize=64)
@@ -158,7 +174,14 @@ class SeparableResize(LinearOperator):
 
     def _A(self, x):
         rows, columns = self._factors('A', *x.shape[-2:], x)
-        return rows @ (x @ columns.T)
+        if min(x.shape[-2:]) < 4 * BAND or is_compiling():
+            return rows @ (x @ columns.T)
+        # all weights lie near the diagonal
+        vertical, horizontal = (_bands(size, self.scale, self.kernel, self.antialias, self.border)
+                                for size in x.shape[-2:])
+        small = torch.cat([x[..., a:b] @ columns[i:j, a:b].T
+                           for (i, j), (a, b) in horizontal], -1)
+        return torch.cat([rows[i:j, a:b] @ small[..., a:b, :] for (i, j), (a, b) in vertical], -2)
 
     def _A_dagger(self, y):
         height, width = self.image_shape(y.shape[1:])[1:]

@@ -4,10 +4,10 @@ import torch
 __all__ = ['ROUGH', 'differs', 'refine_rows']
 
 ROUGH = 2e-3  # rounding errors of A in float32 are smaller
-INSIDE = 0.4  # how far a value is moved beyond the edge of its unit; at most 0.5
-DAMPING = 0.7  # neighbours move the pixels that they share in the same iteration
+INSIDE = 0.5  # how far a value is moved beyond the edge of its unit: to the middle of it
 PATIENCE = 20  # iterations without a better image
 WINDOWS = 1 << 22  # pixels that are looked at at once
+FEW = 1 / 64  # of the pixels: looked at one by one; of more the whole image is faster
 
 
 def differs(measured, lr, tolerance, most=255):
@@ -22,7 +22,8 @@ def _taps(matrix):
     """Where the weights of each row of a banded matrix begin, and the weights, (n), (n, taps)."""
     used = matrix != 0
     first = used.to(torch.uint8).argmax(1)
-    taps = int((matrix.shape[1] - used.flip(1).to(torch.uint8).argmax(1) - first).max())
+    length = matrix.shape[1] - used.flip(1).to(torch.uint8).argmax(1) - first
+    taps = int((length * used.any(1)).max())  # a pixel that nothing looks at has none
     start = first.clamp(max=matrix.shape[1] - taps)
     return start, matrix.gather(1, start[:, None] + torch.arange(taps, device=matrix.device))
 
@@ -30,12 +31,12 @@ def _taps(matrix):
 def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bounds=None):
     """Round an image to integers so that downsampling it gives the LR back.
 
-    The image is projected, clipped and rounded.  Then for each LR value that
+    The image is projected unless that was done, clipped and rounded.  Then for each LR value that
     is not given back those pixels of its window that are not held by a bound
     are moved along its row of A, as far as brings the value into its unit,
     and rounded up or down at random (always in the same way), so that on
     average the move is as it should be.  What fits is left alone: the cost is
-    that of the windows, and of one downsampling for each iteration.
+    that of the windows, and with a library of one downsampling for each iteration.
 
     Args:
         image (Tensor): Floating point (N, C, H, W) in units of 0..most.
@@ -54,42 +55,75 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
     wide, integers = ((torch.float32, torch.uint8) if most <= 255 else
                       (torch.float64, torch.int32))
     lr = lr.to(wide)
-    pixels = operator.project(image.to(wide), lr).clamp(low, high).round().contiguous()
+    pixels = image.to(wide)
+    error = lr - operator.A(pixels)
+    if error.abs().max() > ROUGH:
+        pixels = pixels + operator.A_dagger(error)
+    pixels = pixels.clamp(low, high).round().contiguous()
     generator = torch.Generator(pixels.device).manual_seed(0)
-    axes = [_taps(matrix) for matrix in operator._factors('A', *pixels.shape[-2:], pixels)]
+    matrices = list(operator._factors('A', *pixels.shape[-2:], pixels))
+    axes = [_taps(matrix) for matrix in matrices]
+    seen_by = [_taps(matrix.T) for matrix in matrices]
     step = max(1, WINDOWS // (axes[0][1].shape[1] * axes[1][1].shape[1]))
+    measured = operator.A(pixels) if library is None else None
     best, fewest, since = None, None, 0
     for _ in range(max_iterations + 1):
+        rounded = pixels.to(integers)
         if library is None:
-            measured = operator.A(pixels)
             wrong = differs(measured, lr, ROUGH, most)
         else:
-            measured = library(pixels.to(integers)).to(wide)
+            measured = library(rounded).to(wide)
             wrong = measured != lr
-        unmatched = int(wrong.sum())
+        found = wrong.nonzero()
         since += 1
-        if fewest is None or unmatched < fewest:
-            best, fewest, since = pixels.to(integers), unmatched, 0
+        if fewest is None or len(found) < fewest:
+            best, fewest, since = rounded, len(found), 0
         if not fewest or since == PATIENCE:
             break
         up = (lr > measured)[wrong]
-        for places, direction in zip(wrong.nonzero().split(step), up.split(step), strict=True):
-            _move(pixels, lr, places, direction, axes, generator, (low, high),
-                  library is not None and library.rounds_between)
+        for places, direction in zip(found.split(step), up.split(step), strict=True):
+            touched, change = _move(pixels, lr, places, direction, axes, generator, (low, high),
+                                    library is not None and library.rounds_between)
+            if library is None and len(touched) < pixels.numel() * FEW:
+                _measure_change(measured, touched, change, seen_by, pixels.shape)
+            elif library is None:
+                measured = operator.A(pixels)
     return best, fewest
 
 
+def _windows(starts, lengths, planes, size):
+    """Flat indices (K, rows, columns) of windows in planes of ``size``, which begin at (K), (K)."""
+    (rows, columns), (height, width) = starts, size
+    line = torch.arange(lengths[0], device=rows.device)[:, None] * width
+    first = (planes * height + rows) * width + columns
+    return first[:, None, None] + line + torch.arange(lengths[1], device=rows.device)
+
+
+def _measure_change(measured, touched, change, seen_by, shape):
+    """Add to ``measured`` what A makes of a ``change`` (K) of the pixels ``touched`` (K)."""
+    (row_start, row_weights), (column_start, column_weights) = seen_by
+    height, width = shape[-2:]
+    i, j = touched // width % height, touched % width
+    rows, columns = row_weights[i], column_weights[j]
+    index = _windows((row_start[i], column_start[j]), (rows.shape[1], columns.shape[1]),
+                     touched // (height * width), measured.shape[-2:])
+    seen = change[:, None, None] * rows[:, :, None] * columns[:, None]
+    measured.view(-1).index_add_(0, index.view(-1), seen.view(-1))
+
+
 def _move(pixels, lr, places, up, axes, generator, bounds, rounds_between):
-    """Move the windows of the LR values at ``places`` (K, 4), in place; ``up`` (K): upwards."""
+    """Move the windows of the LR values at ``places`` (K, 4), in place; ``up`` (K): upwards.
+
+    Returns:
+        tuple[Tensor, Tensor]: Flat indices of the pixels that were looked at, and their change.
+    """
     low, high = bounds
     n, c, i, j = places.T
     (row_start, row_weights), (column_start, column_weights) = axes
     rows, columns = row_weights[i], column_weights[j]
-    height, width = pixels.shape[-2:]
     flat = pixels.view(-1)
-    first = ((n * pixels.shape[1] + c) * height + row_start[i]) * width + column_start[j]
-    line = torch.arange(rows.shape[1], device=flat.device)[:, None] * width
-    index = first[:, None, None] + line + torch.arange(columns.shape[1], device=flat.device)
+    index = _windows((row_start[i], column_start[j]), (rows.shape[1], columns.shape[1]),
+                     n * pixels.shape[1] + c, pixels.shape[-2:])
     window = flat[index]
     middle = (window * columns[:, None]).sum(2)
     if rounds_between:
@@ -100,8 +134,15 @@ def _move(pixels, lr, places, up, axes, generator, bounds, rounds_between):
     move = sign[:, None, None] * rows[:, :, None] * columns[:, None]
     move *= torch.where(move > 0, window < high, window > low)
     reach = move.square().sum((1, 2)).clamp(min=1e-6)
-    move *= (DAMPING * missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
-    change = torch.zeros_like(flat).index_add_(0, index.view(-1), move.view(-1))
-    touched = change.nonzero().squeeze(1)
+    move *= (missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
+    if index.numel() < flat.numel() * FEW:
+        touched, inverse = index.unique(return_inverse=True)
+        change = flat.new_zeros(len(touched)).index_add_(0, inverse.view(-1), move.view(-1))
+    else:
+        change = torch.zeros_like(flat).index_add_(0, index.view(-1), move.view(-1))
+        touched = change.nonzero().squeeze(1)
+        change = change[touched]
     chance = torch.rand(len(touched), generator=generator, device=flat.device)
-    flat[touched] = (flat[touched] + change[touched] + chance).floor_().clamp_(low, high)
+    before = flat[touched]
+    flat[touched] = (before + change + chance).floor_().clamp_(low, high)
+    return touched, flat[touched] - before

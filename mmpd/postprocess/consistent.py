@@ -50,6 +50,7 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
         ndarray | PIL.Image.Image | Tensor: Like ``image``, in its dtype; with ``return_unmatched``
         a tuple of it and an int.  Alpha (one channel more than a grey or RGB LR has; PIL: modes
         LA and RGBA) is that of ``image``; colour is taken as stored, not multiplied by it.
+        A palette is looked up and a PIL image turned as its orientation says, with a warning.
         Floating point tensors are differentiable.
 
     Raises:
@@ -171,6 +172,9 @@ def _check_dtypes(dtype, lr_dtype, allowed, names):
 
 def _pictures(image, lr, operator, correction):
     image, lr = raster_from_pil(image), raster_from_pil(lr)
+    for name, raster in (('image', image), ('lr', lr)):
+        if raster.notes:
+            warnings.warn(f'{name}: {", ".join(raster.notes)}', stacklevel=3)
     if image.colour != lr.colour or lr.alpha is not None and image.alpha is None:
         raise ArgumentError(f'lr: expected {image.kind} like the image, got {lr.kind}')
     pixels, unmatched = _arrays(image.pixels, lr.pixels, operator, correction)

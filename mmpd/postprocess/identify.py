@@ -11,7 +11,7 @@ from ..operators.kernels import BORDERS, KERNELS, taps
 from ..operators.library_resize import LIBRARIES, LibraryResize
 from ..operators.resize import SeparableResize, resize_matrix
 from ..operators.resolve import infer_scale
-from .candidate import TIE, Candidate
+from .candidate import CLEAR, TIE, Candidate
 
 __all__ = ['absent_libraries', 'check_pair', 'errors_of', 'identify']
 
@@ -136,7 +136,8 @@ def identify(pairs, libraries=LIBRARIES, afterwards=None, recolour=False):
             after A, such as JPEG: number of the pair, uint8 image -> uint8 image.
         recolour (bool): The HR are some method's results, whose colours may be off: each A(HR) is
             compared after the contrast and the brightness, for each channel, that suit it best.
-            Else a kernel that sharpens would seem to explain a contrast that is too low.
+            Else a kernel that sharpens would seem to explain a contrast that is too low. Their own
+            errors hide how A(HR) was rounded: libraries of a kernel are told apart from 0.5 dB on.
 
     Returns:
         list[Candidate]: The best first, by ``psnr``. Those of the same kernel that do as well as
@@ -172,7 +173,8 @@ def identify(pairs, libraries=LIBRARIES, afterwards=None, recolour=False):
     results.sort(key=lambda one: one.usual)
     results.sort(key=lambda one: -one.psnr)
     best = results[0]
-    equals = [one for one in results if one.same_kernel(best) and one.psnr >= best.psnr - TIE]
+    lead = CLEAR if recolour else TIE
+    equals = [one for one in results if one.same_kernel(best) and one.psnr >= best.psnr - lead]
     borders = {border: min((sum(one.rims) for one in equals if one.border == border),
                            default=math.inf) for border in BORDERS}
     mirrored = borders['mirror'] < borders['library'] * 10**(-TIE / 10)

@@ -109,7 +109,10 @@ def _rival_lines(results):
             border=('The border rule, at the edges', rival.candidate.border),
             library=('The library', rival.candidate.made_by))[kind]
         share = f'better in {rival.wins} of {pairs}'
-        if rival.tied:
+        if rival.margin < 0:
+            lines.append(f'{question}: {other} is {-rival.margin:.2f} dB better, which is too '
+                         f'little to tell: the usual one stands first ({share}).')
+        elif rival.tied:
             lines.append(f'{question}: a tie, {other} is within 0.1 dB ({share}).')
         elif math.isinf(rival.margin):
             lines.append(f'{question}: exact, {other} is not ({rival.candidate.psnr:.2f} dB in '

@@ -12,7 +12,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmpd.datasets.resampling import downsample
-from mmpd.engine.loops import CASES, DEFAULTS, parse_case, with_downsampling, with_prefix
+from mmpd.engine.loops import (
+    CASES,
+    DEFAULTS,
+    DownsamplingTestLoop,
+    parse_case,
+    with_downsampling,
+    with_prefix,
+)
 from mmpd.errors import InputError
 
 LOAD = [dict(type='LoadImageFromFile', key=key) for key in ('img', 'gt')]
@@ -114,6 +121,13 @@ def test_bad_options_are_named(tmp_path):
                            (dict(cases=['gauss']), 'gauss')):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)
+
+
+def test_what_is_no_config_is_refused():
+    with pytest.raises(ValueError, match='test_evaluator must be a config, got int'):
+        with_prefix([3], 'box')
+    with pytest.raises(ValueError, match='needs the config of one test_dataloader, got list'):
+        DownsamplingTestLoop(None, [dict()], [])
 
 
 def test_niqe_gets_the_order_of_mmagics_tensors():

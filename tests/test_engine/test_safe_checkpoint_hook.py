@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_model
 from mmagic.registry import HOOKS, MODELS
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -14,6 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmpd.engine.hooks import NaNHook, SafeCheckpointHook
+from mmpd.engine.hooks import safe_checkpoint_hook as room
+from mmpd.engine.hooks.nan_hook import describe
 from mmpd.errors import DiskFull, TrainingDiverged
 from mmpd.utils import files
 
@@ -190,6 +193,19 @@ def test_a_copied_run_leaves_the_best_one_of_the_original(tmp_path):
     assert 'best_PSNR_iter_2.pth' in checkpoints(tmp_path / 'copy')
 
 
+def test_resuming_goes_on_with_the_step_counter(tmp_path):
+    """It is not in the checkpoint, and the first steps of a discriminator would come again."""
+    runner = runner_of(tmp_path, iters=1)
+    model = runner.model = tiny_model(train_cfg=dict(disc_init_steps=3))
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    runner.train_loop  # noqa: B018  built
+    hook.before_train(runner)
+    assert model.step_counter == 0 and not model.if_run_g()
+    runner.train_loop._iter = 7  # as after runner.resume
+    hook.before_train(runner)
+    assert model.step_counter == 7 and model.if_run_g()
+
+
 def test_leftovers_of_killed_runs_are_removed_at_the_start(tmp_path):
     (tmp_path / '.iter_9.pth.abcdefgh.partial').write_text('x')
     (tmp_path / '.mine.abcdefgh').write_text('x')
@@ -224,6 +240,37 @@ def test_infinite_buffers_are_masks_and_infinite_weights_are_not(tmp_path):
         hook.before_save_checkpoint(runner, dict(state_dict=state))
     with pytest.raises(TrainingDiverged, match='the averaged model'):
         hook.before_save_checkpoint(runner, dict(ema_state_dict=dict(a=torch.tensor(torch.nan))))
+
+
+def test_the_oldest_checkpoint_may_be_a_folder(tmp_path, monkeypatch):
+    """deepspeed's are."""
+    runner = runner_of(tmp_path)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    hook.before_train(runner)
+    for name in ('iter_1.pth', 'iter_2.pth'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'part').touch()
+    (tmp_path / 'iter_3.pth').touch()
+    monkeypatch.setattr(room, 'is_main_process', lambda: False)
+    hook._remove(str(tmp_path / 'iter_1.pth'))  # of another process
+    monkeypatch.undo()
+    assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_2.pth', 'iter_3.pth']
+    for name in ('iter_1.pth', 'iter_3.pth', 'gone.pth'):
+        hook._remove(str(tmp_path / name))
+    assert checkpoints(tmp_path) == ['iter_2.pth']
+
+
+def test_files_of_a_batch_in_words():
+    def sample(**info):
+        return SimpleNamespace(all_keys=info.keys, get=info.get)
+
+    samples = [sample(gt_path='g.png', img_path='i.png'), sample(img_path='i.png', gt=1),
+               sample(mask_path='m.png'), sample(gt=1)]
+    assert describe(dict(data_samples=samples)) == 'g.png, i.png, m.png, no file'
+    assert describe(dict(data_samples=samples[:1] * 8)) == ', '.join(['g.png'] * 8)
+    assert describe(dict(data_samples=samples[:1] * 10)).endswith('g.png and 2 more')
+    for nothing in (None, {}, dict(data_samples=[]), dict(data_samples=sample(gt_path='g.png'))):
+        assert describe(nothing) == 'its samples name no files'
 
 
 STOP = dict(type='NaNHook')

@@ -102,6 +102,14 @@ def test_float32_pd_lands_where_the_paper_says():
     assert got['PSNR_LR_8bit'] < 80  # appendix B: clipping and rounding break it
 
 
+def test_what_the_preprocessor_adds_is_taken_away_and_no_more(pair):
+    lr = pair[1]
+    image = lr.repeat(8, 1).repeat(8, 2)
+    assert evaluate(build(), [sample(image, lr + 0.0009)])['PSNR_LR'] == PSNR_CAP
+    assert evaluate(build(), [sample(image, lr - 0.0009)])['PSNR_LR'] == PSNR_CAP
+    assert evaluate(build(), [sample(image, lr - 0.0011)])['PSNR_LR'] < PSNR_CAP
+
+
 def test_non_8bit_lr_is_not_rounded(pair):
     pred, lr = pair
     got = evaluate(build(), [sample(pred, lr + 0.25)])

@@ -119,6 +119,30 @@ def test_reference_is_written_once_and_used_without_gt(tmp_path):
     assert sum(late.network.batches) == 7
 
 
+def test_a_reference_that_appears_meanwhile_changes_nothing(tmp_path):
+    """Of another run beside this one: half of the GT would be of the one, half of the other."""
+    path = str(tmp_path / 'gt.npz')
+    metric, data = build(reference=path, batch_size=1), samples()
+    metric.process(None, data[:3])
+    evaluate(build(reference=path), samples(seed=1))
+    metric.process(None, data[3:])
+    metric.size = len(data)
+    assert metric.evaluate() == evaluate(build(), data)
+
+
+def test_what_is_in_mmagics_cache_is_not_downloaded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmagic.utils.MMAGIC_CACHE_DIR', str(tmp_path))
+    monkeypatch.setattr(fid, 'fetch', lambda url: 'from the net')
+    assert Inception._locate(None) == 'from the net'
+    (tmp_path / fid.INCEPTION_FILE).touch()
+    assert Inception._locate(None) == tmp_path / fid.INCEPTION_FILE
+
+
+def test_the_protocol_names_network_and_reference():
+    assert build().protocol.endswith('network Pool, reference GT of this run')
+    assert build(reference='gt.npz').protocol.endswith('network Pool, reference gt.npz')
+
+
 def test_reference_of_other_images_is_refused(tmp_path):
     path = str(tmp_path / 'gt.npz')
     evaluate(build(reference=path), samples(5))

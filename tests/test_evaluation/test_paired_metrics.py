@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from mmpd.evaluation.functional import as_tensor, require
+from mmpd.evaluation.functional import as_tensor, require, resolve_device
 from mmpd.evaluation.metrics.lpips import build_lpips
 from mmpd.evaluation.metrics.ms_ssim import WEIGHTS, ms_ssim, scales_for
 
@@ -184,6 +184,22 @@ def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):
     torch.save(wrong, tmp_path / 'wrong.pth')
     with pytest.raises(ValueError, match='features.3.weight is missing'):
         build_lpips('alex', str(tmp_path / 'wrong.pth'))
+
+
+@pytest.mark.parametrize('kind', ['LPIPS', 'SRFID', 'PairedMSSSIM', 'LRConsistency'])
+def test_wrong_arguments_are_refused_before_a_network_is_looked_for(kind):
+    for wrong, message in ((dict(collect_device='disk'), "collect_device: .*got 'disk'"),
+                           (dict(prefix=3), 'prefix: .*got 3'), (dict(pred_key=''), 'pred_key: ')):
+        with pytest.raises(ValueError, match=message):
+            METRICS.build(dict(type=kind, **wrong))
+
+
+def test_devices():
+    assert resolve_device('cpu') == torch.device('cpu')
+    assert resolve_device('auto').type == ('cuda' if torch.cuda.is_available() else 'cpu')
+    for wrong in ('gpu', None):
+        with pytest.raises(ValueError, match='device: expected'):
+            resolve_device(wrong)
 
 
 def test_missing_library_is_named():

@@ -1,10 +1,14 @@
 """The fused pass of PD: parity with the paper's formula, memory, in-place, gradients."""
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
+import mmpd.operators.average_pooling as operator_module
 import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
 
@@ -18,15 +22,20 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)),
+       block=st.sampled_from((1, 999, 2**21)), threads=st.sampled_from((1, 4)),
+       few=st.sampled_from((1, 1 << 15)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
-def test_equals_the_paper(n, c, h, w, scale, seed, block, memory, dtype):
+def test_equals_the_paper(n, c, h, w, scale, seed, block, threads, few, memory, dtype):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
     y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, 'TEMPORARY_BYTES', block)  # many blocks, uneven ones, a single one
+        for name in ('TEMPORARY_BYTES', 'STRIP_BYTES'):  # many blocks, uneven ones, a single one
+            patch.setattr(module, name, block)
+        for place in (module, operator_module):
+            patch.setattr(place, 'GRAIN', few)
+        patch.setattr(torch, 'get_num_threads', lambda: threads)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
@@ -128,6 +137,44 @@ def test_extra_memory_is_one_image():
             peak = max(peak, held)
     image = x.numel() * 4
     assert image <= peak <= image + 1.5 * module.TEMPORARY_BYTES, (peak - image) / 2**20
+
+
+def test_two_threads_wait_for_nobody(monkeypatch):
+    """Two threads: torch's parallel operations see less than what they would divide."""
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
+    expected = paper_formula(x, y, 8)
+    monkeypatch.setattr(module, '_by_blocks', None)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        result = pooling_decomposition(x, y, 8)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    computing = [event for event in profile.events() if event.name in
+                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub')]
+    sizes = [math.prod(shape) for event in computing for shape in event.input_shapes if shape]
+    assert max(sizes, default=0) < module.GRAIN
+
+
+def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
+    """NumPy's would be missed by counters of memory and be constants of a traced graph."""
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    monkeypatch.setattr(module, '_by_strips', None)
+    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
+    with FlopCounterMode(display=False):
+        counted = pooling_decomposition(x, y, 8)
+    traced = torch.jit.trace(lambda a, b: pooling_decomposition(a, b, 8), (x, y),
+                             check_trace=False)
+    torch.testing.assert_close(traced(x + 1, y), paper_formula(x + 1, y, 8), rtol=0, atol=1e-6)
+    torch.testing.assert_close(counted, paper_formula(x, y, 8), rtol=0, atol=1e-6)
+
+
+def test_forward_derivatives_of_large_images():
+    """Neither autograd nor torch.func is at work: only the tangent says that one is wanted."""
+    x, y, tangent = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 16, 16), torch.rand(1, 3, 128, 128)
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        dual = pooling_decomposition(torch.autograd.forward_ad.make_dual(x, tangent), y, 8)
+        found = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    torch.testing.assert_close(found, paper_formula(tangent, torch.zeros_like(y), 8), rtol=0,
+                               atol=1e-6)
 
 
 @pytest.mark.parametrize('scale', (0, -1, 2.0, True, '8', None))

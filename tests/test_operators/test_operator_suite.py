@@ -61,16 +61,31 @@ class TestAveragePooling1(TestAveragePooling2):
 
 
 class TestFusedAveragePooling2(TestAveragePooling2):
-    """Large images take another path, with a derivative of its own."""
+    """Large images take another path, with a derivative of its own: in torch's operations."""
+    takes, leaves = '_by_blocks', '_by_strips'
 
     @pytest.fixture(autouse=True)
     def one_pass_over_several_blocks(self, monkeypatch):
-        monkeypatch.setattr(average_pooling, 'SMALL', 0)
+        for module in (average_pooling, pooling_pass):
+            monkeypatch.setattr(module, 'GRAIN', 1)
         monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
+        monkeypatch.setattr(pooling_pass, 'STRIP_BYTES', 1)
+        threads = 3 if self.takes == '_by_blocks' else 2
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
 
     def test_takes_the_fused_pass(self, monkeypatch):
-        monkeypatch.setattr(AveragePooling, '_project_plainly', None)
+        for name in ('few_numbers', self.leaves):
+            monkeypatch.setattr(pooling_pass, name, None)
+        monkeypatch.setattr(average_pooling, 'few_numbers', None)
+        called, run = [], getattr(pooling_pass, self.takes)
+        monkeypatch.setattr(pooling_pass, self.takes, lambda *a: called.append(1) or run(*a))
         self.make().project(self.image(self.shapes[0]), self.measurement(self.shapes[0]))
+        assert called
+
+
+class TestAveragePoolingByStrips2(TestFusedAveragePooling2):
+    """The same in NumPy's, on one thread or two."""
+    takes, leaves = '_by_strips', '_by_blocks'
 
 
 class TestFusedAveragePooling3(TestFusedAveragePooling2):

@@ -19,6 +19,7 @@ from mmpd.operators import (
     SeparableResize,
     clip_uint8,
     consistent_uint8,
+    row_refinement,
 )
 
 
@@ -217,14 +218,43 @@ def test_operator_by_config_and_no_operator():
         consistent_uint8(IMAGE, LR, None)
 
 
-def test_refinement_is_bounded():
+def test_refinement_is_bounded(monkeypatch):
     operator = SeparableResize(4)
-    calls = []
-    original = operator.A
+    calls, moves = [], []
+    original, move = operator.A, row_refinement._move
     operator.A = lambda x: calls.append(1) or original(x)
+    monkeypatch.setattr(row_refinement, '_move', lambda *a: moves.append(1) or move(*a))
     lr = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
     consistent_uint8(torch.rand(1, 1, 8, 8) * 255, lr, operator, max_iterations=3)
-    assert len(calls) == 1 + 3 + 1  # before, after each, and once in float64 for the count
+    assert len(moves) == 3 + 1  # the last one is for nothing, and its result is not looked at
+    assert len(calls) == 3  # of the image, of what is rounded, and in float64 for the count
+
+
+@pytest.mark.parametrize('operator', [
+    SeparableResize(2), SeparableResize(4, 'lanczos', border='mirror'),
+    SeparableResize(8, 'bilinear', antialias=False)], ids=str)
+@pytest.mark.parametrize('most, few', [(255, 2), (65535, 200)])  # changes added up, or sorted
+def test_what_a_move_changes_is_what_a_measures(operator, most, few, monkeypatch):
+    """Only the LR values that see a pixel are measured again: the sum is A of the image."""
+    found, original = [], row_refinement._measure_change
+
+    def look(measured, touched, change, seen_by, shape):
+        before = measured.clone()
+        original(measured, touched, change, seen_by, shape)
+        difference = torch.zeros(shape, dtype=torch.float64)
+        difference.view(-1)[touched] = change.double()
+        assert torch.allclose(measured - before, operator.A(difference).to(measured.dtype),
+                              rtol=0, atol=1e-4)
+        found.append(int((measured != before).sum()))
+
+    monkeypatch.setattr(row_refinement, '_measure_change', look)
+    monkeypatch.setattr(row_refinement, 'FEW', few)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 32, 48, generator=generator) * most
+    lr = torch.randint(most + 1, (2, 3, 32 // operator.scale, 48 // operator.scale),
+                       generator=generator)
+    row_refinement.refine_rows(image, lr.double(), operator, 2, most=most)
+    assert found and max(found) > 0
 
 
 def test_a_missing_pixel_is_kept():

@@ -146,3 +146,19 @@ def test_unknown_border_is_refused():
         SeparableResize(2, border='wrap')
     with pytest.raises(ValueError, match="border.*'wrap'"):
         downsample(np.zeros((4, 4)), 2, border='wrap')
+
+
+@pytest.mark.parametrize('operator', [
+    SeparableResize(2), SeparableResize(3, 'lanczos', border='mirror'),
+    SeparableResize(16, 'bilinear', antialias=False)], ids=str)
+def test_large_images_use_the_weights_alone(operator):
+    """Block by block along the diagonal: what the whole matrices give, and its derivative."""
+    height, width = 528, 576
+    x = torch.rand(1, 2, height, width, dtype=torch.float64, requires_grad=True)
+    rows, columns = (resize_matrix(size, operator.scale, operator.kernel, operator.antialias,
+                                   operator.border) for size in (height, width))
+    expected, result = rows @ (x @ columns.T), operator.A(x)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
+    weight = torch.rand_like(expected)
+    gradient, = torch.autograd.grad(result, x, weight)
+    torch.testing.assert_close(gradient, operator.A_adjoint(weight), rtol=0, atol=1e-12)

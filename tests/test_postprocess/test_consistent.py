@@ -268,6 +268,9 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8, SMALL[..., :1], {}, 'lr: expected 3 channels like the image, got 1'),
     (np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8), {}, 'the axes of'),
     (np.full((8, 8), np.nan), np.zeros((4, 4)), {}, 'image: expected finite values, got 64 NaN'),
+    (U8[:, 0, 0], SMALL, {}, r'image: expected shape \(H, W\), .*got \(8,\)'),
+    (U8, SMALL[:0], {}, r'lr: expected shape \(H, W\), .*got \(0, 4, 3\)'),
+    (torch.zeros(2, 3, 8, 8), torch.zeros(1, 3, 4, 4), {}, r'the axes of the image .*got'),
     (U8, SMALL, dict(operator='cubic'), 'operator: expected one of average_pooling, bicubic'),
     (U8, SMALL, dict(operator=dict(type='Pool')), "unknown type 'Pool'"),
     (U8, SMALL, dict(strength=2), r'strength: expected a number in \[0, 1\], got 2'),
@@ -279,12 +282,23 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8 + 0., SMALL + 0., dict(made_by='pil'), 'these are floating point numbers'),
     (Image.new('RGB', (8, 8)), Image.new('L', (4, 4)), {}, 'lr: expected RGB like .*, got L'),
     (Image.new('RGB', (8, 8)), Image.new('RGBA', (4, 4)), {}, 'lr: expected RGB like.*, got RGBA'),
-    (Image.new('P', (8, 8)), Image.new('P', (4, 4)), {}, 'got mode P'),
+    (Image.new('CMYK', (8, 8)), Image.new('CMYK', (4, 4)), {}, 'got mode CMYK'),
 ])
 def test_refusals(image, lr, options, message):
     with pytest.raises(ValueError, match=message) as info:
         mmpd.consistent(image, lr, **{'operator': 'average_pooling', **options})
     assert '\n' not in str(info.value)
+
+
+def test_a_palette_is_looked_up_which_is_said():
+    sr, lr = (Image.fromarray(image).quantize(16) for image in (U8, SMALL))
+    with pytest.warns(UserWarning) as told:
+        result = mmpd.consistent(sr, lr, 'average_pooling')
+    assert [str(one.message) for one in told] == [
+        f'{name}: its palette was looked up' for name in ('image', 'lr')]
+    assert told[0].filename == __file__
+    expected = mmpd.consistent(sr.convert('RGB'), lr.convert('RGB'), 'average_pooling')
+    assert result.mode == 'RGB' and np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize('operator, most, expected', [

@@ -10,6 +10,7 @@ from mmpd.operators import build_operator, consistent_uint8
 from mmpd.postprocess import identify
 from mmpd.postprocess.candidate import psnr, rivals
 from mmpd.postprocess.identify import errors_of
+from mmpd.postprocess.verdict import give_verdict
 
 SCALE = 4
 
@@ -171,6 +172,22 @@ def test_ties_are_in_the_order_of_what_is_usual():
     assert all(one.psnr == np.inf for one in results)
     assert results[0].name == 'average pooling, float'
     assert rivals(results)['kernel'].tied and rivals(results)['kernel'].wins == 0
+
+
+def test_errors_of_an_sr_do_not_choose_the_library():
+    """They outweigh what rounding does: the usual one is named, and by how much it is worse."""
+    gt = pictures(1, 32)[0]
+    lr = by_pil('BICUBIC')(gt, SCALE)
+    found = {}
+    for seed in range(12):
+        noise = np.random.default_rng(seed).normal(5, 6, gt.shape)
+        results = identify([(lr, (gt + noise).round().clip(0, 255).astype(np.uint8))],
+                           recolour=True)
+        assert (results[0].kernel, results[0].made_by) == ('bicubic', 'pil')
+        found[max(results, key=lambda one: one.psnr).made_by] = results
+    assert len(found) > 1  # by chance
+    lines = give_verdict(found['torch'], with_gt=False).lines
+    assert any('dB better, which is too little to tell' in line for line in lines)
 
 
 def test_the_border_is_judged_where_it_matters():

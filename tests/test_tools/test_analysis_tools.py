@@ -74,7 +74,7 @@ def write_log(folder, figures, metric='PSNR', stamp='20260101_000000', rest='', 
 
 def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
     base = write_log(tmp_path / 'a', {10: 20., 50: 25., 90: 27., 100: 26.9})
-    ours = write_log(tmp_path / 'b', {10: 27.5, 50: 28.})
+    ours = write_log(tmp_path / 'b', {5: 20., 10: 27.5, 50: 28.})
     never = write_log(tmp_path / 'c', {10: 21., 50: 26.})
     out = tmp_path / 'fig' / 'fig3.png'
     assert plot.main(['--run', f'GLEAN={base}', '--run', f'GLEAN w/ PD={ours}', '--run',
@@ -83,7 +83,7 @@ def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
     assert 'after 10 iterations: 9 times fewer' in said and 'slow does not reach' in said
     found = json.loads(out.with_suffix('.json').read_text())
     assert found[0] == dict(run='GLEAN w/ PD', baseline='GLEAN', metric='PSNR', best=27.,
-                            best_iteration=90, iteration=10, times=9.)
+                            best_iteration=90, iteration=10, times=9., first=False)
     assert found[1]['iteration'] is None and found[1]['times'] is None
     picture = cv2.imread(str(out))
     assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
@@ -92,9 +92,30 @@ def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
     assert 'GLEAN does not reach' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('curve, stars, words', [
+    ({3: 20., 10: 27.}, 1, 'after 10 iterations: 9 times fewer'),
+    ({10: 27., 20: 26.}, 0, 'after 10 iterations: at least 9 times fewer'),
+    ({3: 20., 90: 27.}, 1, 'after 90 iterations: no fewer'),
+    ({3: 20., 89: 27.}, 1, 'after 89 iterations: 1.01 times fewer'),
+    ({3: 20., 99: 27.}, 1, 'after 99 iterations: no fewer'),
+    ({0: 27.}, 0, 'after 0 iterations: at the very start'),
+    ({3: 20.}, 0, 'does not reach')])
+def test_stars_and_words(tmp_path, capsys, monkeypatch, curve, stars, words):
+    from matplotlib import pyplot
+    monkeypatch.setattr(pyplot, 'close', lambda figure: None)
+    runs = {'base': {'PSNR': {50: 25., 90: 27.}}, 'ours': {'PSNR': curve}}
+    found = plot.speed_up(runs['base']['PSNR'], curve, 'PSNR')
+    assert words in plot.sentence('ours', 'base', 'PSNR', found)
+    plot.draw(runs, 'base', ['PSNR'], {('ours', 'PSNR'): found}, tmp_path / 'a.png')
+    axis = pyplot.gcf().axes[0]
+    assert sum(line.get_marker() == '*' for line in axis.lines) == stars
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+    assert not any('1 times' in text.get_text() for text in axis.texts)
+
+
 def test_lower_is_better_for_fid_and_kin():
     found = plot.speed_up({10: 30., 20: 12., 30: 13.}, {5: 20., 10: 12.}, 'FID')
-    assert found == dict(best=12., best_iteration=20, iteration=10, times=2.)
+    assert found == dict(best=12., best_iteration=20, iteration=10, times=2., first=False)
     assert plot.lower_is_better('box(antialias)/FID') and plot.lower_is_better('LPIPS_alex')
     assert plot.lower_is_better('MaxErr_LR_8bit')
     assert plot.lower_is_better('L1_LR') and not plot.lower_is_better('PSNR_LR')
@@ -160,6 +181,15 @@ def test_custom_table(tmp_path, capsys):
                             'FID']) == 0
     assert '|  | A | 27.12 | 8.500 |' in (said := capsys.readouterr().out)
     assert '|  | B | 26.00 | missing |' in said
+
+
+def test_names_in_the_csv_table_are_no_formulas(tmp_path, capsys):
+    a = result_file(tmp_path / 'a.json', PSNR=27.5)
+    assert make_table.main(['custom', '--run', f'@SUM(A1)={a}', '--run', f'B={a}', '--format',
+                            'csv']) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row['method'] for row in rows] == ["'@SUM(A1)", 'B']
+    assert [row['PSNR (ours)'] for row in rows] == ['27.5'] * 2
 
 
 def test_missing_runs_are_marked_and_named(tmp_path, capsys):

@@ -87,33 +87,32 @@ def test_more_packages_are_added_once_and_never_by_the_set_up_itself(machine, ca
     assert machine.used(str(lock)) == 0
     machine.fails_at = str(lock), subprocess.CalledProcessError(1, 'uv')
     with pytest.raises(SystemExit):
-        machine.module.add('docs')
+        machine.module.set_up(['docs'])
     machine.fails_at = None
-    machine.module.add('docs')
-    machine.module.add('docs')
+    machine.module.set_up(['docs'])
+    machine.module.set_up(['docs'])
     assert machine.used(str(lock)) == 2  # the one that failed, and one
     lock.write_text('sphinx==9.1.0\n')
-    machine.module.add('docs')
+    machine.module.set_up(['docs'])
     assert machine.used(str(lock)) == 3
     assert machine.commands[-1][-4:] == ['--no-deps', '--require-hashes', '-r', str(lock)]
     lock.write_text('sphinx==9.2.0\n')
     machine.pythons[str(machine.module.VENV / 'bin' / 'python')] = (3, 10)
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        machine.module.add('docs')
+        machine.module.set_up(['docs'])
     assert 'has Python 3.10' in capsys.readouterr().err and machine.used(str(lock)) == 3
 
 
 def test_another_environment_has_its_own_folder_and_lock(machine, capsys):
     lock = machine.module.ROOT / 'requirements' / 'lock-web.txt'
     lock.write_text('gradio==6.31.0\n')
-    machine.module.choose('web')
-    machine.module.main()
+    machine.module.set_up(['web'])
     assert (machine.module.ROOT / '.venv-web' / 'mmpd-lock.sha256').is_file()
     assert not (machine.module.ROOT / '.venv').exists()
     assert str(lock) in machine.commands[-2] and 'creating .venv-web' in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        machine.module.choose('wep')
+        machine.module.set_up(['wep'])
     assert 'expected requirements/lock-wep.txt' in capsys.readouterr().err
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import load_script
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,14 +16,16 @@ def tool():
 
 
 def demo(method):
-    return next((ROOT / 'configs' / method).glob('*_demo.py'))
+    cfg = Config.fromfile(next((ROOT / 'configs' / method).glob('*_demo.py')))
+    cfg.train_dataloader.batch_size = 2
+    return cfg
 
 
 def test_meta_device_counts_what_a_cpu_run_takes(tool):
     shapes, real = (tool.measure(demo('pd_glean'), device) for device in ('meta', 'cpu'))
-    assert shapes.pop('train_bytes') == pytest.approx(real.pop('train_bytes'), rel=1e-3)
-    assert shapes.pop('test_bytes') == pytest.approx(real.pop('test_bytes'), rel=1e-3)
-    assert shapes == real and real['train_flop'] > 1e9
+    assert shapes.pop('mmagic_bytes') is real.pop('mmagic_bytes') is None
+    # a CPU's temporaries, and the other route that PD takes for small images, come on top
+    assert shapes == pytest.approx(real, rel=5e-3) and real['train_flop'] > 1e9
 
 
 def test_pd_costs_next_to_nothing(tool):
@@ -50,7 +53,8 @@ def test_documented_figures_are_the_measured_ones(tool):
     lines = (ROOT / 'docs' / 'reproduction.md').read_text().splitlines()
     for name, cost in costs.items():
         hours = cost['train_flop'] * cost['iterations'] / 3.6e16
-        cell = f'| {cost["train_bytes"] / 1e9:.0f} GB, {hours:.0f} h |'
+        memory = f'{cost["train_bytes"] / 1e9:.0f} GB ({cost["cp_bytes"] / 1e9:.0f})'
+        cell = f'| {memory}, {hours:.0f} h |'
         assert sum(f'[{name}](' in line and cell in line for line in lines) == 1, name
     name = 'pd_glean_x8_1xb4-100k_cat'
     again = tool.measure(ROOT / 'configs' / 'pd_glean' / f'{name}.py')

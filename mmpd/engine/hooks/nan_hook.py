@@ -9,6 +9,7 @@ from mmengine.optim import OptimWrapperDict
 from mmpd.errors import TrainingDiverged
 from mmpd.utils.model import unwrap
 from mmpd.utils.run_folder import last_checkpoint
+from mmpd.utils.samples import file_of
 from mmpd.utils.validation import check_choice, check_positive_int
 
 __all__ = ['NaNHook']
@@ -137,11 +138,7 @@ class NaNHook(Hook):
 def describe(data_batch):
     """The files of a batch, in words."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-    files = []
-    for sample in samples if isinstance(samples, (list, tuple)) else ():
-        paths = {key: sample.get(key) for key in sample.all_keys() if key.endswith('_path')}
-        path = paths.get('gt_path') or paths.get('img_path') or next(iter(paths.values()), None)
-        files.append(str(path))
+    files = [file_of(sample) for sample in samples] if isinstance(samples, (list, tuple)) else []
     if not files:
         return 'its samples name no files'
     more = f' and {len(files) - SHOWN} more' if len(files) > SHOWN else ''

@@ -1,11 +1,13 @@
-"""MMagic's StyleGAN2 discriminator, which needs less memory in training."""
-from mmagic.models.editors.stylegan1 import Blur
+"""MMagic's StyleGAN2 discriminator, which needs less memory in training, of any width."""
+import torch
+from mmagic.models.editors.stylegan1 import Blur, EqualLinearActModule
 from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator as MMagicDiscriminator
-from mmagic.models.editors.stylegan2.stylegan2_modules import ConvDownLayer
+from mmagic.models.editors.stylegan2.stylegan2_modules import ConvDownLayer, ResBlock
 from mmagic.registry import MODELS
 from torch import nn
 
-from ...utils.validation import check_bool
+from ...utils.validation import check_bool, refuse
+from ..generators.stylegan2_prior import log2_of, prior_channels
 from ..recompute import recomputed, remade
 
 
@@ -50,8 +52,14 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
     backward pass but made again, which costs next to nothing.
 
     Args:
-        args, kwargs: As MMagic's.
+        in_size, args, kwargs: As MMagic's.
+        channels (dict[int, int], optional): Width at a resolution, in place of config-f's, as of
+            :class:`mmpd.models.generators.StyleGAN2Prior`.
         with_cp (bool): Activation checkpointing: compute each block again in the backward pass.
+
+    Raises:
+        ValueError: with ``channels``, for a size that is no power of two up to 1024, and together
+            with arguments for conditions and half precision.
 
     Example:
         >>> import torch
@@ -61,8 +69,16 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         torch.Size([2, 1])
     """
 
-    def __init__(self, *args, with_cp=False, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, in_size, *args, channels=None, with_cp=False, **kwargs):
+        if channels is None:
+            super().__init__(in_size, *args, **kwargs)
+        else:
+            names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
+            options = dict(zip(names, args, strict=False), **kwargs)
+            width = self._check_widths(in_size, channels, options)
+            with torch.device('meta'):  # its layers are of config-f's width: not worth making
+                super().__init__(in_size, *args, **kwargs)
+            self._set_widths(in_size, width, options)
         check_bool(with_cp, 'with_cp')
         if with_cp:
             self.convs = CheckpointedSequential(*self.convs)
@@ -70,3 +86,29 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         for layer in self.convs.modules():
             if isinstance(layer, ConvDownLayer) and isinstance(layer[0], Blur):
                 layer.__class__ = BlurredConvDownLayer  # MMagic's blocks build their own layers
+
+    @staticmethod
+    def _check_widths(in_size, channels, options):
+        """The width of each resolution."""
+        known = {'img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg', 'input_bgr2rgb',
+                 'init_cfg'}
+        if options.keys() - known:
+            refuse('channels', f'None together with {", ".join(sorted(options.keys() - known))}',
+                   channels)
+        log2_of(in_size, 'in_size')
+        width = prior_channels(options.get('channel_multiplier', 2), channels)
+        if in_size > 1024:  # MMagic's own limit
+            refuse('in_size', 'at most 1024', in_size)
+        return width
+
+    def _set_widths(self, in_size, width, options):
+        """Make all layers anew, with these widths."""
+        sizes = [2**i for i in range(log2_of(in_size, 'in_size'), 2, -1)]
+        kernel = options.get('blur_kernel', [1, 3, 3, 1])
+        self.convs = nn.Sequential(
+            ConvDownLayer(options.get('img_channels', 3), width[in_size], 1),
+            *(ResBlock(width[size], width[size // 2], kernel) for size in sizes))
+        self.final_conv = ConvDownLayer(width[4] + 1, width[4], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinearActModule(16 * width[4], width[4], act_cfg=dict(type='fused_bias')),
+            EqualLinearActModule(width[4], 1))

@@ -13,24 +13,11 @@ from ...utils.model import unwrap
 from ...utils.validation import check_bool, check_dict, optional
 from ..generators.glean_net import check_lr, check_sizes
 from ..settings import check_model_parts, check_settings
-
-
-class _CountedOnce:
-    """An OptimWrapper for one update, of which only the last backward pass counts."""
-
-    def __init__(self, wrapper):
-        self.wrapper, self.count = wrapper, wrapper.inner_count + 1
-
-    def __getattr__(self, name):
-        return getattr(self.wrapper, name)
-
-    def backward(self, loss, **kwargs):
-        self.wrapper.backward(loss, **kwargs)
-        self.wrapper._inner_count = self.count
+from .training import TrainingMixin
 
 
 @MODELS.register_module()
-class GANPriorSR(SRGAN):
+class GANPriorSR(TrainingMixin, SRGAN):
     """MMagic's SRGAN for generators that hold a pretrained StyleGAN2.
 
     What it adds: the pretrained prior and discriminator are checked to load
@@ -163,14 +150,6 @@ class GANPriorSR(SRGAN):
                           'one, or train the prior (model.generator.freeze_prior=False).',
                           logger='current', level=logging.WARNING)
         return super().train_step(data, optim_wrapper)
-
-    def d_step_with_optim(self, batch_outputs, batch_gt_data, optim_wrapper):
-        """SRGAN's, with its two backward passes counted as one of ``accumulative_counts``.
-
-        Counted twice, two accumulated batches would be an update each, of half the gradient.
-        """
-        once = _CountedOnce(optim_wrapper['discriminator'])
-        return super().d_step_with_optim(batch_outputs, batch_gt_data, dict(discriminator=once))
 
     def d_step_real(self, batch_outputs, batch_gt_data):
         """GAN loss on real images, with the R1 penalty if ``train_cfg.r1_weight`` is set."""

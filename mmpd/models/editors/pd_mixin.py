@@ -22,11 +22,12 @@ from ...utils.validation import (
 from ..heads import PDHead
 from ..settings import QUANTIZE, check_model_parts, check_settings
 from .probing import check_suitable, is_identity
+from .training import TrainingMixin
 
 RANGE = (-1020, 1275)  # what the 8-bit functions take; an untrained network may leave it
 
 
-class PDMixin:
+class PDMixin(TrainingMixin):
     r"""Puts a :class:`PDHead` behind the generator, in training and inference.
 
     Mixed in before a subclass of MMagic's ``BaseEditModel``::

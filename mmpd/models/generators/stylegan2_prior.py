@@ -234,22 +234,33 @@ class StyleGAN2Prior(BaseModule):
             rgb = rgb.flip(1)
         return Synthesis(features, rgb)
 
-    def forward(self, z, input_is_latent=False, injected_noise=None, randomize_noise=True):
+    def forward(self, z, input_is_latent=False, injected_noise=None, randomize_noise=True,
+                num_batches=1, return_noise=False, return_latents=False):
         """Generate images.
 
+        MMagic's ``StyleGAN2`` model type can train it: it calls generators with these arguments.
+
         Args:
-            z (Tensor): (N, noise_size); with ``input_is_latent`` w, (N, style_channels) or
-                (N, num_latents, style_channels).
+            z (Tensor, optional): (N, noise_size); with ``input_is_latent`` w, (N, style_channels)
+                or (N, num_latents, style_channels). None: drawn from a standard normal.
             input_is_latent (bool): Skip the mapping network.
             injected_noise (list[Tensor], optional): See :meth:`synthesis`.
             randomize_noise (bool): Fresh noise; otherwise the stored one.
+            num_batches (int): How many z are drawn.
+            return_noise (bool): Return a dict with ``fake_img`` and ``noise_batch``, z.
+            return_latents (bool): Return a dict with ``fake_img`` and ``latent``, w of each layer.
 
         Returns:
-            Tensor: (N, out_channels, out_size, out_size).
+            Tensor | dict: (N, out_channels, out_size, out_size), or a dict with it.
         """
+        if z is None:
+            z = self.constant_input.input.new_empty(num_batches, self.noise_size).normal_()
         if not input_is_latent:
             latents = self.map(z)
         else:
             latents = z if z.ndim == 3 else z.unsqueeze(1).expand(-1, self.num_latents, -1)
         noises = injected_noise or self.noises(randomize_noise)
-        return self.synthesis(latents, noises).rgb
+        image = self.synthesis(latents, noises).rgb
+        if not (return_noise or return_latents):
+            return image
+        return dict(fake_img=image, noise_batch=z, latent=latents)

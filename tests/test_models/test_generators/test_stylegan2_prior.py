@@ -148,3 +148,46 @@ def test_bad_sizes(kwargs, message):
 def test_bad_z(shape):
     with pytest.raises(ValueError, match=r'z: expected shape \(N, 12\)'):
         build()(torch.zeros(shape))
+
+
+def test_what_mmagic_asks_a_generator_for():
+    prior, z = build(), torch.randn(2, 12)
+    options = dict(randomize_noise=False)
+    image = prior(z, **options)
+    assert torch.equal(prior(z, return_noise=False, **options), image)
+    found = prior(z, return_noise=True, return_latents=True, **options)
+    assert torch.equal(found['fake_img'], image) and found['noise_batch'] is z
+    assert torch.equal(found['latent'], prior.map(z))
+    torch.manual_seed(3)
+    drawn = prior(None, num_batches=3, return_latents=True)
+    torch.manual_seed(3)
+    assert torch.equal(drawn['noise_batch'], torch.randn(3, 12))
+    assert drawn['fake_img'].shape == (3, 3, 32, 32)
+
+
+def test_mmagics_stylegan2_trains_it():
+    """With the path regulariser, which differentiates by the latents."""
+    from mmagic.structures import DataSample
+    from mmengine.logging import MessageHub
+    from mmengine.optim import OptimWrapper, OptimWrapperDict
+    torch.manual_seed(0)
+    widths = {4: 6, 8: 4}
+    model = MODELS.build(dict(
+        type='StyleGAN2', data_preprocessor=dict(type='DataPreprocessor'),
+        generator=dict(type='StyleGAN2Prior', out_size=8, style_channels=4, num_mlps=1,
+                       channels=widths),
+        discriminator=dict(type='StyleGAN2Discriminator', in_size=8, channels=widths),
+        ema_config=dict(type='ExponentialMovingAverage', momentum=0.5)))
+    MessageHub.get_current_instance().update_info('iter', 0)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    wrappers = {name: OptimWrapper(torch.optim.SGD(getattr(model, name).parameters(), lr=0.01))
+                for name in ('generator', 'discriminator')}
+    batch = dict(inputs={}, data_samples=[
+        DataSample(gt_img=torch.randint(256, (3, 8, 8)).float()) for _ in range(4)])
+    log = model.train_step(batch, OptimWrapperDict(**wrappers))
+    assert log['loss_path_regular'] > 0 and log['loss_r1_gp'] > 0
+    after = model.state_dict()
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    for part in ('generator.style_mapping', 'generator.convs', 'generator.to_rgbs',
+                 'generator_ema.module.convs', 'discriminator.convs', 'discriminator.final_linear'):
+        assert any(key.startswith(part) for key in changed), (part, changed)

@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/reduced.py',
+    '../_base_/datasets/faces64_x8.py',
+    '../_base_/schedules/800.py',
+    '../_base_/reduced_runtime.py',
+]
+
+model = dict(
+    generator=dict(type='PaniniNet'),
+    pixel_loss=dict(type='L1Loss', loss_weight=1.0, reduction='mean'))

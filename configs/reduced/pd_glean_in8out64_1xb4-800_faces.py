@@ -1,0 +1,3 @@
+_base_ = './glean_in8out64_1xb4-800_faces.py'
+
+model = dict(type='PDGLEAN')

@@ -1,0 +1,3 @@
+_base_ = './panini_in8out64_1xb4-800_faces.py'
+
+model = dict(type='PDPanini')

@@ -1,0 +1,92 @@
+"""tools/coverage.py: sums by package, the verdict, and that processes of tests count."""
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, load_script
+
+tool = load_script('tools/coverage.py')
+
+
+def report(lines, branches):
+    return dict(summary=dict(covered_lines=lines[0], num_statements=lines[1],
+                             covered_branches=branches[0], num_branches=branches[1]))
+
+
+FILES = {'mmpd/__init__.py': report((1, 2), (0, 0)),
+         'mmpd/utils/files.py': report((90, 100), (8, 10)),
+         '/a/copy/mmpd/utils/deep/x.py': report((10, 10), (2, 2))}
+
+
+def test_sums_by_package():
+    found = tool.by_package(FILES)
+    assert list(found) == ['(top)', 'utils', 'all']
+    assert found['utils'] == dict(lines=[100, 110], branches=[10, 12])
+    assert found['all'] == dict(lines=[101, 112], branches=[10, 12])
+    assert tool.share([0, 0]) == 100  # a file without branches lacks none
+    lines = tool.table(found).splitlines()
+    assert lines[1].split() == ['(top)', '50.0', '%', 'of', '2', '100.0', '%', 'of', '0']
+    assert lines[2].split() == ['utils', '90.9', '%', 'of', '110', '83.3', '%', 'of', '12']
+
+
+@pytest.mark.parametrize('lines, branches, lacking', [
+    (92, 85, []), (91.9, 85, ['lines']), (92, 84.9, ['branches']),
+    (10, 10, ['lines', 'branches'])])
+def test_the_verdict(lines, branches, lacking):
+    found = tool.shortfalls(dict(lines=[lines * 10, 1000], branches=[branches * 10, 1000]))
+    assert [text.split(' of the ')[1].split()[0] for text in found] == lacking
+
+
+@pytest.mark.parametrize('argv, measured, suite, expected', [
+    ([], (95, 90), 0, 0), ([], (91, 90), 0, 1), ([], (95, 84), 0, 1), ([], (95, 90), 1, 1),
+    (['tests/test_utils'], (5, 5), 0, 0), (['--report'], (95, 90), 1, 0),
+    (['--report'], (91, 90), 0, 1)])
+def test_what_the_command_ends_with(tmp_path, monkeypatch, capsys, argv, measured, suite, expected):
+    called = []
+
+    def call(*arguments):
+        called.append(arguments[0])
+        if arguments[0] == 'json':
+            files = {'mmpd/x.py': report((measured[0], 100), (measured[1], 100))}
+            (tmp_path / 'c.json').write_text(json.dumps(dict(files=files)))
+        return suite if arguments[0] == 'run' else 0
+
+    monkeypatch.setattr(tool, 'call', call)
+    assert tool.main([*argv, '--json', str(tmp_path / 'c.json')]) == expected
+    assert called == (['json'] if argv == ['--report'] else ['erase', 'run', 'combine', 'json'])
+    assert f'all{measured[0]:19.1f} %' in capsys.readouterr().out
+
+
+def test_nothing_measured_is_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, 'call', lambda *arguments: 1)
+    assert tool.main(['--report', '--json', str(tmp_path / 'c.json')]) == 2
+    assert 'nothing was measured' in capsys.readouterr().err
+
+
+def test_processes_and_forks_count(tmp_path):
+    pytest.importorskip('coverage')
+    code = 'import sys; from mmpd.utils.validation import check_choice; '
+    (tmp_path / 'run.py').write_text(
+        'import os, subprocess, sys\n'
+        f'subprocess.run([sys.executable, "-c", {code + "check_choice(sys.argv[1], 1, sys.argv)"!r}'
+        ', "a"], check=True)\n'
+        'from mmpd.utils import validation\n'
+        'pid = os.fork()\n'
+        'if not pid:\n'
+        '    validation.closest("a", ["b"])\n'
+        '    os._exit(0)\n'
+        'os.waitpid(pid, 0)\n')
+    run = [sys.executable, '-m', 'coverage']
+    options = dict(cwd=tmp_path, check=True, env={
+        'PYTHONPATH': str(ROOT), 'PATH': '', 'COVERAGE_RCFILE': str(ROOT / 'pyproject.toml')})
+    subprocess.run([*run, 'run', 'run.py'], **options)
+    subprocess.run([*run, 'combine', '--quiet'], **options)
+    subprocess.run([*run, 'json', '--quiet', '-o', 'c.json'], **options)
+    files = json.loads((tmp_path / 'c.json').read_text())['files']
+    found, = (files[name] for name in files if name.endswith('utils/validation.py'))
+    source = (ROOT / 'mmpd/utils/validation.py').read_text().splitlines()
+    for text in ('    near = difflib.get_close_matches(',
+                 '    if not isinstance(value, str) or value not in'):
+        line, = (number for number, line in enumerate(source, 1) if line.startswith(text))
+        assert line in found['executed_lines']

@@ -1,0 +1,219 @@
+"""The benchmarks of speed run at tiny sizes, and the page about them says what they found."""
+import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, load_script
+
+
+def script(name):
+    return load_script(f'tools/benchmark/{name}.py')
+
+
+@pytest.fixture(scope='module')
+def measuring():
+    return script('measuring')
+
+
+@pytest.fixture(scope='module')
+def overview():
+    return script('overview')
+
+
+def results(out):
+    return json.loads(out.with_suffix('.json').read_text()), out.with_suffix('.md').read_text()
+
+
+def test_functions_take_turns(measuring):
+    calls = []
+    times = measuring.interleaved({name: lambda n=name: calls.append(n) for name in 'abc'}, 8, 60)
+    rounds = [calls[start:start + 3] for start in range(3, len(calls), 3)]
+    assert [sorted(one) for one in rounds] == [list('abc')] * 8 and len(set(map(tuple, rounds))) > 1
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys('abc', 8)
+    assert measuring.interleaved({'a': lambda: time.sleep(0.01)}, 99, 0, least_rounds=2)['a'][1:]
+
+
+def test_statistics_and_ratios(measuring):
+    row = measuring.summary([4., 1., 2., 3., 5.])
+    assert row == dict(median=3, low=2, high=4, least=1, rounds=5)
+    assert measuring.summary([2.]) == dict(median=2, low=2, high=2, least=2, rounds=1)
+    assert measuring.ratio([2., 9., 4.], [1., 3., 1.])['median'] == 3  # pairs: 2, 3, 4
+    assert measuring.spread(row) == '3.00 (2.00 to 4.00)'
+
+
+def test_busy_processes_end_with_the_block_and_with_the_benchmark(measuring):
+    def running(pid):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        with open(f'/proc/{pid}/stat') as file:
+            return file.read().split()[2] != 'Z'
+
+    code = ('import sys, time; sys.path.insert(0, "tools/benchmark"); import measuring\n'
+            'with measuring.busy(1) as processes:\n'
+            '    print(processes[0].pid, flush=True)\n    time.sleep({})')
+    for wait, end in ((0, None), (60, signal.SIGKILL)):
+        process = subprocess.Popen([sys.executable, '-c', code.format(wait)], cwd=ROOT, text=True,
+                                   stdout=subprocess.PIPE)
+        child = int(process.stdout.readline())
+        if end:
+            assert running(child)
+            process.send_signal(end)
+        process.wait()
+        deadline = time.monotonic() + 20
+        while running(child) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not running(child)
+
+
+def test_pd_under_load(tmp_path, capsys):
+    tool = script('pd_load')
+    out, before = tmp_path / 'load', torch.get_num_threads()
+    assert tool.main([
+        '--sizes', '32', '--batches', '1', '--threads', '1', '2', '--busy', '0', '--rounds', '2',
+        '--out', str(out)]) == 0
+    report, text = results(out)
+    assert torch.get_num_threads() == before
+    assert [(case['threads'], case['busy']) for case in report['cases']] == [(1, 0), (2, 0)]
+    for case in report['cases']:
+        assert set(case['methods']) == {'clone', *(name for pair in tool.PAIRS for name in pair)}
+        assert len(case['gain']) == 2 and case['clones']['median'] > 1
+    assert '## 2 threads, 0 busy processes' in text and report['versions']['torch'] in text
+
+
+def test_what_is_compared_under_load_is_the_same():
+    tool = script('pd_load')
+    x, y = torch.rand(2, 3, 32, 48), torch.rand(2, 3, 4, 6)
+    found = {name: function() for name, function in tool.methods(x, y, 8).items()}
+    for peer, ours in tool.PAIRS:
+        torch.testing.assert_close(found[ours], found[peer], rtol=0, atol=1e-6)
+
+
+def test_rounding(tmp_path):
+    out = tmp_path / 'rounding'
+    assert script('rounding').main([
+        '--size', '64', '--scales', '4', '--kernels', 'bicubic', '--libraries', 'float', 'pil',
+        '--rounds', '1', '--out', str(out)]) == 0
+    report, text = results(out)
+    assert [(case['kind'], case['library']) for case in report['cases']] == [
+        ('pooling', 'float'), ('separable', 'float'), ('separable', 'pil'), ('separable', 'float')]
+    assert all(case['ms']['median'] > 0 for case in report['cases'])
+    assert [case['unmatched'] for case in report['cases'][:3]] == [0, 0, 0]
+    assert "kernel='bicubic', antialias=True)` | pil |" in text
+
+
+def test_imports_by_package(tmp_path):
+    tool = script('imports')
+    assert tool.by_package('import time:      1500 |       2000 |   torch.nn\n'
+                           'import time: self [us] | cumulative | imported package\n'
+                           'import time:       500 |       3000 | torch\n') == {'torch': 0.002}
+    out = tmp_path / 'imports'
+    assert tool.main(['--statement', 'import json', '--runs', '2', '--no-step', '--out',
+                      str(out)]) == 0
+    report, text = results(out)
+    assert report['imports']['json']['rounds'] == 2 and '| `json` |' in text
+    assert report['imports']['all']['median'] >= report['imports']['json']['median']
+
+
+def test_inference_of_narrow_networks(tmp_path):
+    out = tmp_path / 'inference'
+    assert script('inference').main(['--in-size', '4', '--out-size', '8', '--tiny', '--no-onnx',
+                                     '--rounds', '2', '--out', str(out)]) == 0
+    report, text = results(out)
+    rows = report['rows']
+    assert {'MMagic', 'ours', 'convolutions alone', 'ours, bfloat16',
+            'ours, channels-last'} <= set(rows)
+    assert report['convolutions'] > 20 and 'no result' in text
+    assert rows['ours']['decibels'] is None or rows['ours']['decibels'] > 80
+    assert 20 < rows['ours, bfloat16']['decibels'] < 80
+
+
+def test_convolutions_alone_are_those_of_the_network():
+    tool = script('inference')
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(),
+                                  torch.nn.ConvTranspose2d(4, 2, 2), torch.nn.Conv2d(2, 2, 1))
+    run, count = tool.convolutions_alone(network, torch.rand(1, 3, 9, 9))
+    assert count == 3
+    with tool.Convolutions() as seen:
+        run()
+    assert sum(seen.found.values()) == 3
+    shapes = [key[0][0] for key in seen.found]
+    assert (1, 3, 9, 9) in shapes and (1, 4, 4, 4) in shapes
+
+
+@pytest.mark.parametrize('sections', [
+    ('pd', 'rounding', 'ops'),
+    pytest.param(('inference', 'training', 'several'), marks=pytest.mark.slow)], ids='-'.join)
+def test_the_gpu_script_on_a_cpu(sections, tmp_path):
+    out = tmp_path / 'gpu'
+    assert script('gpu').main(['--device', 'cpu', '--quick', '--sections', *sections, '--out',
+                               str(out)]) == 0
+    report, text = results(out)
+    assert list(report['sections']) == list(sections)
+    for name, found in report['sections'].items():
+        assert 'failed' not in found, (name, found)
+    assert '**Tiny sizes, to try the script out: no result.**' in text
+
+
+def test_the_gpu_script_goes_on_after_a_failure_and_stops_in_time(tmp_path, monkeypatch):
+    tool = script('gpu')
+
+    def fails(args, setting):
+        """Fails."""
+        raise RuntimeError('no kernel image\nis available')
+
+    monkeypatch.setitem(tool.SECTIONS, 'pd', fails)
+    out = tmp_path / 'gpu'
+    arguments = ['--device', 'cpu', '--quick', '--sections', 'pd', 'ops', '--out', str(out)]
+    assert tool.main(arguments) == 0
+    report, text = results(out)
+    assert report['sections']['pd'] == dict(failed='RuntimeError: no kernel image')
+    assert 'result' in report['sections']['ops'] and 'Not measured: RuntimeError' in text
+    assert tool.main([*arguments, '--minutes', '0']) == 0
+    assert 'Not measured: more than 0 minutes' in results(out)[1]
+
+
+@pytest.mark.parametrize('name, arguments, message', [
+    pytest.param('gpu', [], 'torch finds no CUDA device', marks=pytest.mark.skipif(
+        torch.cuda.is_available(), reason='there is one')),
+    ('gpu', ['--device', 'cpu'], 'expected --quick as well'),
+    ('gpu', ['--device', 'cpu', '--quick', '--out', 'nowhere/x'], 'does not exist'),
+    ('pd_load', ['--sizes', '100'], 'expected multiples of --scales'),
+    ('pd_load', ['--threads', '0'], 'positive integers'),
+    ('pd_load', ['--busy', '-1'], 'no negative number'),
+    ('rounding', ['--size', '100'], 'expected a multiple of --scales'),
+    ('rounding', ['--image', 'nosuch.png'], 'no such file'),
+    ('inference', ['--rounds', '0'], 'positive integers'),
+    ('imports', ['--runs', '0'], 'a positive integer'),
+])
+def test_bad_arguments(name, arguments, message, capsys):
+    with pytest.raises(SystemExit) as info:
+        script(name).main(arguments)
+    error = capsys.readouterr().err
+    assert info.value.code == 2 and message in error and 'Traceback' not in error
+
+
+def test_the_page_is_what_the_results_give(overview):
+    assert overview.main(['--check']) == 0
+
+
+def test_the_page_states_ratios_and_what_is_missing(overview, measuring, tmp_path, monkeypatch):
+    found = measuring.environment([], 'tools/benchmark/pd_load.py')
+    row = measuring.summary([1., 2., 3.])
+    found['cases'] = [dict(batch=1, size=512, scale=8, threads=2, busy=2, gain=[row, row],
+                           clones=row, methods={'ours': row, 'plain formula': row})]
+    text = overview.page(dict(benchmark_pd_load=found, benchmark_gpu=dict(quick=True)))
+    assert '| 512², 8×, batch 1 | 2, 2 |' in text and '2.00 (1.50 to 2.50)' in text
+    assert f'commit {found["commit"]}; {found["date"]}' in text
+    missing = text.partition('## Not measured')[2].partition('## ')[0]
+    assert 'tools/benchmark/gpu.py --out docs/benchmark_gpu' in missing  # a rehearsal is no result
+    assert 'On a GPU' in missing and 'CPU inference' in missing and 'PD under load' not in missing
+    monkeypatch.setattr(overview, 'DOCS', tmp_path)
+    assert overview.main(['--check', '--out', str(tmp_path / 'benchmarks.md')]) == 1

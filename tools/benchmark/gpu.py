@@ -1,0 +1,420 @@
+"""All that is to be measured on a CUDA device, in one run of under eight minutes.
+
+    python tools/benchmark/gpu.py --out docs/benchmark_gpu
+
+It needs the repository and what it depends on, no data and no weights. Networks have random
+weights, the same in ours and in MMagic's; all times that are compared are taken in turns in one
+process, after one call of each; ratios are medians of the rounds' ratios with their quartiles, and
+above 1 ours is faster. dB is the PSNR between outputs of a range of 2. A section that fails, or
+comes after --minutes, is listed as not measured, with the reason. On a machine without CUDA
+--device cpu --quick runs the same functions at tiny sizes, to try the script out: what it writes
+then is marked as no result. Writes OUT.json and OUT.md.
+"""
+import argparse
+import copy
+import functools
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import mmpd  # noqa: F401  its stand-ins come before mmagic's models
+from mmpd.cli import run_tool
+from mmpd.errors import InputError
+from mmpd.operators import AveragePooling, SeparableResize, triton_pooling
+
+sys.path.insert(0, str(Path(__file__).parent))
+import inference  # noqa: E402
+import measuring  # noqa: E402
+import rounding  # noqa: E402
+
+ROOT = measuring.ROOT
+SETTINGS = dict(
+    full=dict(sizes=(512, 1024, 2048), scales=(8, 16), batches=(1, 4), repeats=20, rounds=15,
+              seconds=6, networks=((128, 1024), (64, 1024)), tiny=False,
+              config='configs/pd_glean/pd_glean_x8_1xb4-100k_ffhq.py', rounded=(1024, (4, 8, 16)),
+              layers=((4, 512, 64), (4, 256, 256), (4, 64, 1024)), images=32),
+    quick=dict(sizes=(64, ), scales=(8, ), batches=(1, ), repeats=1, rounds=2, seconds=1,
+               networks=((4, 8), ), tiny=True,
+               config='configs/pd_glean/pd_glean_in8out64-tiny_1xb8-400_demo.py',
+               rounded=(32, (4, )), layers=((1, 8, 16), ), images=2))
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', choices=('cuda', 'cpu'), default='cuda')
+    parser.add_argument('--quick', action='store_true', help='tiny sizes, to try the script out')
+    parser.add_argument('--sections', nargs='+', choices=tuple(SECTIONS), default=list(SECTIONS))
+    parser.add_argument('--minutes', type=float, default=7.5,
+                        help='begin no section after this time')
+    parser.add_argument('--out', type=Path, help='without suffix; default: print only')
+    args = parser.parse_args(argv)
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise InputError('torch finds no CUDA device: nothing is measured (--device cpu --quick '
+                         'tries the script out)')
+    if args.device == 'cpu' and not args.quick:
+        raise InputError('--device cpu: expected --quick as well, for this script measures GPUs')
+    if args.out and not args.out.parent.is_dir():
+        raise InputError(f'--out {args.out}: its folder does not exist')
+    return args
+
+
+def repeated(function, count):
+    """A function that calls ``function`` so often: one call is shorter than a GPU's answer."""
+    def run():
+        for _ in range(count):
+            function()
+    return run
+
+
+def clear(device):
+    gc.collect()
+    if device == 'cuda':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes(device):
+    return torch.cuda.max_memory_allocated() if device == 'cuda' else None
+
+
+def pd_bandwidth(args, setting):
+    """PD and its backward pass against copies of the same bytes: 1 is the copy's bandwidth."""
+    rows = []
+    for batch in setting['batches']:
+        for size in setting['sizes']:
+            for scale in setting['scales']:
+                clear(args.device)
+                x = torch.rand(batch, 3, size, size, device=args.device)
+                y = torch.rand(batch, 3, size // scale, size // scale, device=args.device)
+                operator, out, weight = AveragePooling(scale), torch.empty_like(x), x.clone()
+                leaf = x.clone().requires_grad_()
+
+                def trained(leaf=leaf, y=y, operator=operator, weight=weight):
+                    leaf.grad = None
+                    operator.project(leaf, y, check=False).backward(weight)
+
+                functions = {
+                    'copy': lambda out=out, x=x: out.copy_(x),
+                    'forward': lambda x=x, y=y, o=operator: o.project(x, y, check=False),
+                    'forward + backward': trained,
+                    'plain formula': lambda x=x, y=y, s=scale: x + F.interpolate(
+                        y - F.avg_pool2d(x, s), scale_factor=s)}
+                times = measuring.interleaved(
+                    {name: repeated(function, setting['repeats'])
+                     for name, function in functions.items()},
+                    setting['rounds'], setting['seconds'], args.device)
+                # forward and backward write the image twice and keep a third
+                share = {name: measuring.ratio([passes * t for t in times['copy']], times[name])
+                         for name, passes in (('forward', 1), ('forward + backward', 2),
+                                              ('plain formula', 1))}
+                copy_ms = measuring.summary(times['copy'])['median'] / setting['repeats']
+                rows.append(dict(batch=batch, size=size, scale=scale, share=share, copy_ms=copy_ms,
+                                 copy_gb_s=2 * x.numel() * 4 / copy_ms / 1e6,
+                                 triton=triton_pooling.usable(x, y, scale)))
+    return rows
+
+
+def graphed(function, lr):
+    """``function(lr)`` as a CUDA graph that is replayed, for one size."""
+    static = lr.clone()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function(static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = function(static)
+
+    def run(image):
+        static.copy_(image)
+        graph.replay()
+        return output
+
+    return run
+
+
+def glean_inference(args, setting):
+    """GLEAN with PD, every option of speed, against MMagic's GLEAN without PD."""
+    rows = []
+    for in_size, out_size in setting['networks']:
+        networks = [network.to(args.device) for network in inference.networks(
+            in_size, out_size, setting['tiny'])]
+        for batch in setting['batches']:
+            clear(args.device)
+            generator = torch.Generator().manual_seed(1)
+            lr = torch.rand(batch, 3, in_size, in_size, generator=generator).to(args.device) * 2 - 1
+            with torch.no_grad():
+                rows.append(compare_inference(*networks, lr, args, setting))
+    return rows
+
+
+def with_pd(network, operator, dtype):
+    """A function of the LR: the network in ``dtype``, then PD in float32."""
+    return lambda lr: operator.project(network(lr.to(dtype)).float(), lr, check=False)
+
+
+def compare_inference(theirs, ours, lr, args, setting):
+    """A row of :func:`glean_inference`."""
+    cuda = args.device == 'cuda'
+    expected = theirs(lr)
+    operator = AveragePooling(expected.shape[-1] // lr.shape[-1])
+    expected = operator.project(expected, lr, check=False)
+    kinds = {'ours': (torch.float32, False)}
+    for dtype in (torch.bfloat16, torch.float16) if cuda else (torch.bfloat16, ):
+        name = str(dtype).partition('.')[2]
+        kinds[f'ours, {name}'] = dtype, False
+        kinds[f'ours, {name}, channels-last'] = dtype, True
+    functions, failed = {'MMagic without PD': theirs}, {}
+    for name, (dtype, last) in kinds.items():
+        network = copy.deepcopy(ours).to(dtype)
+        if last:
+            network = inference.channels_last(network)
+        functions[name] = with_pd(network, operator, dtype)
+        if cuda:
+            try:
+                functions[f'{name}, CUDA graph'] = graphed(functions[name], lr)
+            except Exception as error:  # something in it cannot be captured
+                failed[f'{name}, CUDA graph'] = first_line(error)
+    apart = {name: inference.decibels(function(lr), expected)
+             for name, function in functions.items() if name.startswith('ours')}
+    times = measuring.interleaved(
+        {name: functools.partial(function, lr) for name, function in functions.items()},
+        setting['rounds'], setting['seconds'], args.device)
+    kinds = {name: dict(ms=measuring.summary(values), decibels=apart.get(name),
+                        gain=measuring.ratio(times['MMagic without PD'], values))
+             for name, values in times.items()}
+    return dict(in_size=lr.shape[-1], out_size=expected.shape[-1], batch=len(lr), failed=failed,
+                kinds=kinds)
+
+
+def training_step(args, setting):
+    """A whole training step of PDGLEAN: float32, bfloat16, and with_cp; time and peak memory."""
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmagic')
+    spec = importlib.util.spec_from_file_location(
+        'training_cost', ROOT / 'tools/analysis_tools/training_cost.py')
+    costs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(costs)
+    kinds = {'float32': {}, 'float32, with_cp': dict(cp=True)}
+    if args.device == 'cuda':  # mmengine's AMP wrapper refuses CPUs
+        kinds.update({'bfloat16': dict(amp=True), 'bfloat16, with_cp': dict(cp=True, amp=True)})
+    rows = {}
+    for name, options in kinds.items():
+        clear(args.device)
+        cfg = Config.fromfile(ROOT / setting['config'])
+        cfg = costs.with_checkpointing(cfg) if options.get('cp') else cfg
+        if options.get('amp'):
+            for wrapper in (cfg.optim_wrapper.generator, cfg.optim_wrapper.discriminator):
+                wrapper.update(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.)
+        model = costs.build(cfg, args.device)
+        model.train()
+        wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
+        data = costs.images(cfg, model, cfg.train_dataloader.batch_size, args.device)
+        times = measuring.interleaved(
+            {'step': lambda m=model, d=data, w=wrappers: m.train_step(copy.deepcopy(d), w)},
+            setting['rounds'], setting['seconds'] * 3, args.device)['step']
+        rows[name] = dict(ms=measuring.summary(times), peak_bytes=peak_bytes(args.device))
+        del model, wrappers, data
+    return dict(config=setting['config'], kinds=rows)
+
+
+def exact_rounding(args, setting):
+    """The exact 8-bit rounding on the device."""
+    size, scales = setting['rounded']
+    options = argparse.Namespace(device=args.device, size=size, clock='wall', image=None,
+                                 rounds=setting['rounds'])
+    return [rounding.run_case(kind, operator, 'float', options) for scale in scales
+            for kind, operator in (('pooling', AveragePooling(scale)),
+                                   ('separable', SeparableResize(scale)))]
+
+
+def stand_ins(args, setting):
+    """What stands in for compiled mmcv ops: its share of the bandwidth of a copy.
+
+    No Triton kernel of them is written yet: this tells where one would win.
+    """
+    from mmpd.compat import ext_ops
+    rows = []
+    for batch, channels, size in setting['layers']:
+        clear(args.device)
+        x = torch.rand(batch, channels, size, size, device=args.device)
+        taps = torch.tensor([1., 3., 3., 1.], device=args.device)
+        kernel, bias = torch.outer(taps, taps) / 64, torch.rand(channels, device=args.device)
+        none, out = x.new_empty(0), torch.empty_like(x)
+        functions = {
+            'copy': lambda out=out, x=x: out.copy_(x),
+            'blur (upfirdn2d)': lambda x=x, k=kernel: ext_ops.upfirdn2d(
+                x, k, 1, 1, 1, 1, 2, 1, 2, 1, False, 1.),
+            'bias and leaky ReLU': lambda x=x, b=bias, n=none: ext_ops.fused_bias_leakyrelu(
+                x, b, n)}
+        times = measuring.interleaved(functions, setting['rounds'], setting['seconds'],
+                                      args.device)
+        rows.append(dict(shape=list(x.shape),
+                         share={name: measuring.ratio(times['copy'], values)
+                                for name, values in times.items() if name != 'copy'}))
+    return dict(compiled=ext_ops.has_compiled_ops(), rows=rows)
+
+
+def several_gpus(args, setting):
+    """``tools/infer.py --launcher pytorch`` on one device and on all; without the start-up."""
+    count = torch.cuda.device_count() if args.device == 'cuda' else 1
+    if args.device == 'cuda' and count < 2:
+        raise InputError(f'expected several CUDA devices, got {count}')
+    from mmagic.registry import MODELS
+    from mmengine.config import Config
+    from PIL import Image
+    cfg = Config.fromfile(ROOT / setting['config'])
+    generator = dict(cfg.model.generator.to_dict(), init_cfg=None)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        network = MODELS.build(generator)
+        torch.save({'state_dict': {f'generator.{name}': value
+                                   for name, value in network.state_dict().items()}},
+                   folder / 'random.pth')
+        (folder / 'lr').mkdir()
+        for index in range(setting['images']):
+            pixels = torch.randint(256, (network.in_size, network.in_size, 3), dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / 'lr' / f'{index:03}.png')
+
+        def seconds(processes, images):
+            command = [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+                       f'--nproc_per_node={processes}', str(ROOT / 'tools/infer.py'),
+                       str(ROOT / setting['config']), str(folder / 'random.pth'), '-i',
+                       *(str(folder / 'lr' / f'{index:03}.png') for index in range(images)),
+                       '-o', str(folder / 'sr'), '--overwrite', '--launcher', 'pytorch',
+                       '--device', args.device]
+            begin = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, env=dict(
+                os.environ, PYTHONPATH=str(ROOT)))
+            if done.returncode:
+                raise RuntimeError((done.stderr.strip() or 'failed').splitlines()[-1])
+            return time.perf_counter() - begin
+
+        (folder / 'sr').mkdir()
+        found = {}
+        for processes in dict.fromkeys((1, count)):
+            start = seconds(processes, processes)
+            whole = seconds(processes, setting['images'])
+            found[processes] = dict(start_s=start, whole_s=whole, images=setting['images'])
+    return found
+
+
+SECTIONS = dict(pd=pd_bandwidth, inference=glean_inference, training=training_step,
+                rounding=exact_rounding, ops=stand_ins, several=several_gpus)
+
+
+def first_line(error):
+    return f'{type(error).__name__}: {error}'.splitlines()[0][:300]
+
+
+def show_pd(rows):
+    return measuring.table(
+        ['image', 'copy ms', 'copy GB/s', 'PD / copy bandwidth', 'forward + backward',
+         'plain formula', 'Triton'],
+        [[f'{row["size"]}², {row["scale"]}×, batch {row["batch"]}', f'{row["copy_ms"]:.4f}',
+          f'{row["copy_gb_s"]:.0f}', *(measuring.spread(row['share'][name]) for name in
+                                      ('forward', 'forward + backward', 'plain formula')),
+          'yes' if row['triton'] else 'no'] for row in rows])
+
+
+def show_inference(rows):
+    lines = []
+    for row in rows:
+        lines += [measuring.table(
+            [f'{row["in_size"]} → {row["out_size"]}, batch {row["batch"]}', 'ms', 'MMagic / it',
+             'dB'], [[name, measuring.spread(kind['ms']), measuring.spread(kind['gain']),
+                      f'{kind["decibels"]:.1f}' if kind['decibels'] else '-']
+                     for name, kind in row['kinds'].items()]), '']
+        lines += [f'Not measured: {name} ({reason}).' for name, reason in row['failed'].items()]
+    return '\n'.join(lines)
+
+
+def show_training(found):
+    first = found['kinds']['float32']['ms']['median']
+    return f'`{found["config"]}`\n\n' + measuring.table(
+        ['step', 'ms', 'float32 / it', 'peak memory'],
+        [[name, measuring.spread(kind['ms']), f'{first / kind["ms"]["median"]:.2f}',
+          f'{kind["peak_bytes"] / 1e9:.1f} GB' if kind['peak_bytes'] else '-']
+         for name, kind in found['kinds'].items()])
+
+
+def show_rounding(rows):
+    return measuring.table(
+        ['operator', 'ms', 'LR values that differ'],
+        [[f'`{row["operator"]}`', measuring.spread(row['ms']),
+          f'{row["unmatched"]} of {row["lr_values"]:,}'] for row in rows])
+
+
+def show_ops(found):
+    names = list(found['rows'][0]['share'])
+    return (f'Compiled mmcv is installed: {"yes" if found["compiled"] else "no"}.\n\n'
+            + measuring.table(['features', *names],
+                              [[' × '.join(map(str, row['shape'])),
+                                *(measuring.spread(row['share'][name]) for name in names)]
+                               for row in found['rows']]))
+
+
+def show_several(found):
+    return measuring.table(
+        ['devices', 'start, one image each (s)', 'all images (s)', 'images'],
+        [[count, f'{row["start_s"]:.1f}', f'{row["whole_s"]:.1f}', row['images']]
+         for count, row in found.items()])
+
+
+SHOWN = dict(pd=show_pd, inference=show_inference, training=show_training, rounding=show_rounding,
+             ops=show_ops, several=show_several)
+
+
+def markdown(report):
+    lines = ['# Measured on a GPU', '']
+    if report['quick']:
+        lines += ['**Tiny sizes, to try the script out: no result.**', '']
+    lines += [measuring.stated(report), '', ' '.join(__doc__.split('\n\n')[2].split()), '']
+    for name, found in report['sections'].items():
+        title = SECTIONS[name].__doc__.splitlines()[0]
+        body = (f'Not measured: {found["failed"]}' if 'failed' in found
+                else SHOWN[name](found['result']))
+        lines += [f'## {title}', '', body.rstrip(), '']
+    return '\n'.join(lines)
+
+
+def run(argv=None):
+    """Measure, print and write."""
+    args = parse_args(argv)
+    setting, begin = SETTINGS['quick' if args.quick else 'full'], time.perf_counter()
+    report = measuring.environment(argv, 'tools/benchmark/gpu.py', args.device)
+    report.update(quick=args.quick, sections={})
+    for name in args.sections:
+        if time.perf_counter() - begin > args.minutes * 60:
+            report['sections'][name] = dict(failed=f'more than {args.minutes:g} minutes')
+            continue
+        try:
+            report['sections'][name] = dict(result=SECTIONS[name](args, setting))
+        except Exception as error:  # what is left is worth having
+            report['sections'][name] = dict(failed=first_line(error))
+        print(f'{name} done, {time.perf_counter() - begin:.0f} s', file=sys.stderr)
+        if args.out:  # a machine that is taken back has left what was done
+            measuring.write(args.out, report, markdown(report))
+    text = markdown(report)
+    print(text)
+    return 0
+
+
+def main(argv=None):
+    return run_tool(run, argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

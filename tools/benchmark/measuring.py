@@ -1,0 +1,169 @@
+"""What the benchmarks share: functions timed in turns, statistics, and what was measured where.
+
+Imported by the scripts of this folder, which add it to the path; it needs torch alone.
+"""
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = ('torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmagic', 'pillow',
+             'opencv-python', 'onnxruntime', 'triton')
+
+
+def synchronize(device):
+    """Wait for what is queued on a CUDA device."""
+    if str(device).startswith('cuda'):
+        torch.cuda.synchronize()
+
+
+def interleaved(functions, rounds, seconds, device='cpu', clock=time.perf_counter, least_rounds=3):
+    """Times of functions in ms, each round in a new random order.
+
+    So all meet the same state of caches and the same neighbours, and the times of one round can be
+    compared in pairs.
+
+    Args:
+        functions (dict[str, Callable]): By name; called once before.
+        rounds (int): At most so many.
+        seconds (float): Stop after this time, but not before ``least_rounds``.
+        device (str): Waited for before and after each call.
+        clock (Callable): Seconds; ``time.process_time`` for processor time.
+        least_rounds (int): See ``seconds``.
+
+    Returns:
+        dict[str, list[float]]: By name, in the order of the rounds.
+    """
+    for function in functions.values():
+        function()
+    times = {name: [] for name in functions}
+    order, rng, start = list(functions), random.Random(0), time.perf_counter()
+    for done in range(rounds):
+        if done >= least_rounds and time.perf_counter() - start > seconds:
+            break
+        rng.shuffle(order)
+        for name in order:
+            synchronize(device)
+            begin = clock()
+            functions[name]()
+            synchronize(device)
+            times[name].append((clock() - begin) * 1e3)
+    return times
+
+
+def summary(values):
+    """dict of ``median``, the quartiles ``low`` and ``high``, ``least`` and ``rounds``."""
+    low, median, high = (statistics.quantiles(values, n=4, method='inclusive')
+                         if len(values) > 1 else values * 3)
+    return dict(median=median, low=low, high=high, least=min(values), rounds=len(values))
+
+
+def ratio(peer, ours):
+    """:func:`summary` of peer / ours, pair by pair: above 1 ours is faster."""
+    return summary([a / b for a, b in zip(peer, ours, strict=True)])
+
+
+def spread(row, digits=2):
+    """'median (low to high)' of a :func:`summary`."""
+    return f'{row["median"]:.{digits}f} ({row["low"]:.{digits}f} to {row["high"]:.{digits}f})'
+
+
+@contextmanager
+def busy(count):
+    """``count`` other processes that compute without end, for as long as the block runs."""
+    processes = [subprocess.Popen([sys.executable, '-c', BUSY, str(os.getpid())])
+                 for _ in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+# ends by itself where the benchmark was killed
+BUSY = 'import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100000))'
+
+
+def processor():
+    """The processor's name and number of cores, in words."""
+    name = platform.processor() or platform.machine()
+    path = Path('/proc/cpuinfo')
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines() if line.startswith('model name')]
+        name = lines[0].partition(':')[2].strip() if lines else name
+    return f'{name}, {os.cpu_count()} cores'
+
+
+def commit():
+    """The commit that is checked out, '-dirty' where files were changed; None outside git."""
+    def git(*arguments):
+        return subprocess.run(['git', '-C', str(ROOT), *arguments], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        return git('rev-parse', '--short=10', 'HEAD') + (
+            '-dirty' if git('status', '--porcelain', '--untracked-files=no') else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions():
+    """Installed versions of what a benchmark may depend on."""
+    found = dict(python=platform.python_version())
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(argv, script, device='cpu', machine=None):
+    """What a result depends on besides the code.
+
+    Args:
+        argv (list[str] | None): The script's arguments; None for those of the process.
+        script (str): Its path from the root.
+        device (str): 'cpu' or 'cuda'.
+        machine (str, optional): Words for the report; default: the processor or GPU.
+    """
+    if machine is None:
+        machine = torch.cuda.get_device_name() if device == 'cuda' else processor()
+    load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+    arguments = ' '.join(argv if argv is not None else sys.argv[1:])
+    return dict(machine=machine, device=device, load=load, versions=versions(), commit=commit(),
+                date=datetime.date.today().isoformat(),
+                command=f'python {script} {arguments}'.strip())
+
+
+def stated(report):
+    """One line of Markdown about :func:`environment`."""
+    numbers = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
+    load = '' if report['load'] is None else f', load average at the start {report["load"]:.1f}'
+    return (f'{report["machine"]}, {report["device"]}{load}; {numbers}; commit '
+            f'{report["commit"]}; {report["date"]}. Made by `{report["command"]}`.')
+
+
+def table(header, rows):
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [header, [':--', *['--:'] * (len(header) - 1)], *rows]
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
+
+
+def write(out, report, text):
+    """OUT.json and OUT.md."""
+    out = Path(out)
+    out.with_name(out.name + '.json').write_text(json.dumps(report, indent=1) + '\n')
+    out.with_name(out.name + '.md').write_text(text.rstrip() + '\n')

@@ -1,0 +1,189 @@
+"""docs/benchmarks.md from the results of the benchmarks, docs/*.json: nothing is measured here.
+
+    python tools/benchmark/overview.py
+    python tools/benchmark/overview.py --check
+
+Every row states medians, quartiles and ratios; below the tables stand versions, commit, machine and
+date of each result. One that is not there is listed as not measured. --check: end with code 1 if
+the page is not what the results give.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring  # noqa: E402
+
+DOCS = measuring.ROOT / 'docs'
+spread, table = measuring.spread, measuring.table
+
+TRIED = (
+    ("PD of a small image with torch's avg_pool2d and interpolate",
+     "interpolate takes 14 to 19 µs of the formula's 20 to 25 at 32²; both are parallel operations "
+     'even there. Sums, a subtraction and an addition of views are as fast, on one thread'),
+    ('PD strip by strip in NumPy on one thread',
+     "a third slower than torch's operations: kept for two threads alone, where nobody has to be "
+     'waited for'),
+    ('a helper thread beside the strips',
+     "no gain beyond the spread up to 1024², and it waits for the interpreter's lock where another "
+     'program has the core'),
+    ('smaller blocks for one thread, so that an image block stays in the cache',
+     'no gain up to 2048²: the result has to be written to memory either way'),
+    ('matrix-vector products for the sums of columns',
+     'MKL divides them among threads from 8,192 numbers on: 0.4 to 3.5 ms each beside other '
+     'programs'),
+)
+
+
+def load(name):
+    """A result of docs/, or None."""
+    path = DOCS / f'{name}.json'
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def pd_load(found):
+    rows = []
+    for case in found['cases']:
+        rows.append([
+            f'{case["size"]}², {case["scale"]}×, batch {case["batch"]}',
+            f'{case["threads"]}, {case["busy"]}', spread(case['methods']['ours'], 3),
+            spread(case['methods']['plain formula'], 3), *map(spread, case['gain']),
+            spread(case['clones'])])
+    return f'{found["clock"].capitalize()} time.\n\n' + table(
+        ['image', 'threads, busy processes beside', 'ours ms', 'plain formula ms', 'plain / ours',
+         'the same, forward + backward', 'ours / clone'], rows)
+
+
+def exact_rounding(found):
+    return (f'Picture: {found["picture"]}, {found["size"]}²; {found["threads"]} thread(s), '
+            f'{found["clock"]} time.\n\n') + table(
+        ['operator', 'LR made by', 'ms', 'LR values that differ'],
+        [[f'`{case["operator"]}`', case['library'], spread(case['ms'], 0), case['unmatched']]
+         for case in found['cases']])
+
+
+def cpu_inference(found):
+    rows = found['rows']
+    limit = rows['convolutions alone']['against_mmagic']['median']
+    return (f'GLEAN {found["in_size"]} → {found["out_size"]}, batch {found["batch"]}, '
+            f'{found["threads"]} thread(s), {found["clock"]} time; the limit, the convolutions '
+            f'alone, is × {limit:.2f} of MMagic. ONNX Runtime: {found["onnxruntime"]}.\n\n'
+            ) + table(
+        ['', 'ms', 'MMagic / it', 'ours / it', 'dB to MMagic'],
+        [[name, spread(row['ms'], 0), spread(row['against_mmagic']), spread(row['against_ours']),
+          '-' if row['decibels'] is None else f'{row["decibels"]:.1f}']
+         for name, row in rows.items()])
+
+
+def first_iteration(found):
+    lines = []
+    if found['steps']:
+        lines.append(table(['stage', 's'], [[name, spread(row)]
+                                            for name, row in found['steps'].items()]))
+    rows = list(found['imports'].items())[:8]
+    lines.append(table(['imports', 's'], [[name, spread(row)] for name, row in rows]))
+    return '\n\n'.join(lines)
+
+
+def training_memory(found):
+    rows = []
+    for name, cost in found.items():
+        theirs = cost.get('mmagic_bytes')
+        if not theirs:
+            continue
+        cells = [cost['train_bytes'], cost.get('cp_bytes'), theirs]
+        rows.append([name, *(f'{size / 1e9:.1f} GB' if size else '-' for size in cells),
+                     f'{theirs / cost["train_bytes"]:.2f}'])
+    return 'Counted, so without spread: [training_cost](training_cost.md).\n\n' + table(
+        ['config', 'training', 'with_cp', 'MMagic', 'MMagic / ours'], rows) if rows else None
+
+
+def data_path(found):
+    def cell(row):
+        return f'{row["median"]:.2f} ({row["q1"]:.2f} to {row["q3"]:.2f})'
+
+    return 'More of it: [benchmark_data](benchmark_data.md).\n\n' + table(
+        ['LR synthesis', 'ms', "it / torch's uint8 path"],
+        [[name, cell(row['ms']), cell(row['ratio'])] for name, row in found['synthesis'].items()])
+
+
+def on_a_gpu(found):
+    import gpu
+    return '\n\n'.join(f'### {gpu.SECTIONS[name].__doc__.splitlines()[0]}\n\n'
+                       f'{gpu.SHOWN[name](part["result"])}'
+                       for name, part in found['sections'].items() if 'result' in part)
+
+
+SECTIONS = (
+    ('PD under load', 'benchmark_pd_load', pd_load, 'tools/benchmark/pd_load.py'),
+    ('Training memory', 'training_cost', training_memory, 'tools/analysis_tools/training_cost.py'),
+    ('Data path', 'benchmark_data', data_path, 'tools/benchmark/data.py'),
+    ('CPU inference', 'benchmark_inference', cpu_inference, 'tools/benchmark/inference.py'),
+    ('Exact 8-bit rounding', 'benchmark_rounding', exact_rounding, 'tools/benchmark/rounding.py'),
+    ('Time to the first iteration', 'benchmark_imports', first_iteration,
+     'tools/benchmark/imports.py'),
+    ('On a GPU', 'benchmark_gpu', on_a_gpu, 'tools/benchmark/gpu.py'),
+)
+GPU = ('PD forward and backward (Triton) against the bandwidth of a copy', 'GLEAN with PD against '
+       "MMagic's GLEAN, 8× and 16×, batch 1 and 4, bfloat16, float16, channels-last, CUDA graphs",
+       'the training step with bfloat16', 'the exact rounding on CUDA',
+       'upfirdn2d and bias-activation (no Triton kernel of them is written)',
+       'peak memory with and without with_cp', 'several GPUs by --launcher')
+
+
+def page(results):
+    """The text of docs/benchmarks.md.
+
+    Args:
+        results (dict[str, dict | None]): By the name of the file in docs/.
+    """
+    lines = ['# Benchmarks', '', 'Made by `python tools/benchmark/overview.py` from the results in '
+             'docs/*.json. Times are medians with their quartiles in brackets; ratios are medians '
+             'of ratios of one round, in which all methods took their turn in one process; above 1 '
+             'ours is faster.', '']
+    missing, sources = [], []
+    for title, name, shown, script in SECTIONS:
+        found = results.get(name)
+        text = None
+        if found is not None and not (found.get('quick') or found.get('tiny')):
+            text = shown(found)
+        if not text:
+            missing.append(f'- {title}: `python {script} --out docs/{name}`')
+            if name == 'benchmark_gpu':
+                missing += [f'  - {item}' for item in GPU]
+            continue
+        lines += [f'## {title}', '', text, '']
+        if 'versions' in found and 'device' in found:
+            sources.append(f'- **{title}** (`docs/{name}.json`): {measuring.stated(found)}')
+        elif 'versions' in found:
+            numbers = ', '.join(f'{key} {value}' for key, value in found['versions'].items())
+            sources.append(f'- **{title}** (`docs/{name}.json`): {found["machine"]}, {numbers}; '
+                           f'commit {found["commit"]}; {found["date"]}. Made by '
+                           f'`{found["command"]}`.')
+        else:
+            sources.append(f'- **{title}**: `docs/{name}.json`, made by `{script}`.')
+    if missing:
+        lines += ['## Not measured', '', *missing, '']
+    lines += ['## What was tried and did not pay', '',
+              *(f'- {what}: {why}.' for what, why in TRIED), '', '## Where and when', '', *sources]
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, default=DOCS / 'benchmarks.md')
+    parser.add_argument('--check', action='store_true', help='write nothing')
+    args = parser.parse_args(argv)
+    text = page({name: load(name) for _, name, *_ in SECTIONS})
+    if not args.check:
+        args.out.write_text(text)
+    elif not args.out.is_file() or args.out.read_text() != text:
+        print(f'{args.out} is not what docs/*.json give: run python tools/benchmark/overview.py',
+              file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
