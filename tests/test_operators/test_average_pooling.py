@@ -154,6 +154,7 @@ def test_two_threads_wait_for_nobody(monkeypatch):
     assert max(sizes, default=0) < module.GRAIN
 
 
+@pytest.mark.filterwarnings('ignore:.*:torch.jit.TracerWarning', 'ignore:.*deprecated.*')
 def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
     """NumPy's would be missed by counters of memory and be constants of a traced graph."""
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
