@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-import mmpd.operators.average_pooling as operator_module
 import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
 
@@ -33,8 +32,8 @@ def test_equals_the_paper(n, c, h, w, scale, seed, block, threads, few, memory, 
     with pytest.MonkeyPatch.context() as patch:
         for name in ('TEMPORARY_BYTES', 'STRIP_BYTES'):  # many blocks, uneven ones, a single one
             patch.setattr(module, name, block)
-        for place in (module, operator_module):
-            patch.setattr(place, 'GRAIN', few)
+        for name in ('GRAIN', 'ALONE'):
+            patch.setattr(module, name, few)
         patch.setattr(torch, 'get_num_threads', lambda: threads)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
