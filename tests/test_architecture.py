@@ -133,3 +133,9 @@ def test_no_test_file_is_a_library():
     for path in (ROOT / 'tests').rglob('test_*.py'):
         for _, name in imported(path.relative_to(ROOT), ast.parse(path.read_text())):
             assert not name.startswith('test_'), f'{path} imports {name}: helpers go to conftest.py'
+
+
+def test_test_files_differ_in_name():
+    """Pytest imports them without their folders: of two of a name it takes one."""
+    names = [path.name for path in Path(__file__).parent.rglob('test_*.py')]
+    assert len(names) == len(set(names))

@@ -17,7 +17,7 @@ from .base import (
 from .bounded import bounded_projection, check_reachable
 from .builder import OPERATORS
 from .pooling_function import PoolingProjection
-from .pooling_pass import GRAIN, average_pool, few_numbers, fused_projection, replicate
+from .pooling_pass import average_pool, few_numbers, fused_projection, is_small, replicate
 from .wiener import prior_variance, wiener_weight
 
 __all__ = ['AveragePooling', 'pooling_decomposition']
@@ -135,7 +135,7 @@ class AveragePooling(LinearOperator):
         # a compiler fuses simple operations itself, and sees their derivatives
         if is_compiling() or torch.jit.is_tracing():
             return self._project_plainly(x, y, strength, check)
-        if x.numel() < GRAIN and x.device.type == 'cpu' and x.is_contiguous():
+        if is_small(x):
             return few_numbers(x, y, self.scale, strength, check)
         if not is_differentiated(x, y):
             return fused_projection(x, y, self.scale, strength, check=check)

@@ -16,6 +16,7 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 4 << 20
 GRAIN = 1 << 15  # of fewer numbers torch's elementwise operations and sums stay on one thread
+ALONE = 1 << 18  # where there is one only: of fewer the start of each operation is what costs
 STRIP_BYTES = 1 << 20  # of the image that NumPy takes at once: it stays in the cache
 FEW_THREADS = 2  # so many do hardly more in torch's operations than one does by strips
 
@@ -76,7 +77,7 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     """
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
-    if out is None and x.numel() < GRAIN and x.device.type == 'cpu' and x.is_contiguous():
+    if out is None and is_small(x):
         return few_numbers(x, y, scale, strength, check)
     result = torch.empty_like(x) if out is None else out
     if triton_pooling.usable(x, y, scale):
@@ -99,6 +100,12 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
         run(source, target, small, inner, strength,
             lambda error: run_check(check, error, x, y))
     return result
+
+
+def is_small(x):
+    """Whether :func:`few_numbers` is the fastest for an image."""
+    most = ALONE if torch.get_num_threads() == 1 else GRAIN
+    return x.numel() < most and x.device.type == 'cpu' and x.is_contiguous()
 
 
 def few_numbers(x, y, scale, strength, check):

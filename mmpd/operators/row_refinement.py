@@ -4,7 +4,8 @@ import torch
 __all__ = ['ROUGH', 'differs', 'refine_rows']
 
 ROUGH = 2e-3  # rounding errors of A in float32 are smaller
-INSIDE = 0.5  # how far a value is moved beyond the edge of its unit: to the middle of it
+INSIDE = 0.4  # how far a value is moved beyond the edge of its unit; at most 0.5
+DAMPING = 0.7  # neighbours move the pixels that they share in the same iteration
 PATIENCE = 20  # iterations without a better image
 WINDOWS = 1 << 22  # pixels that are looked at at once
 FEW = 1 / 64  # of the pixels: looked at one by one; of more the whole image is faster
@@ -134,7 +135,7 @@ def _move(pixels, lr, places, up, axes, generator, bounds, rounds_between):
     move = sign[:, None, None] * rows[:, :, None] * columns[:, None]
     move *= torch.where(move > 0, window < high, window > low)
     reach = move.square().sum((1, 2)).clamp(min=1e-6)
-    move *= (missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
+    move *= (DAMPING * missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
     if index.numel() < flat.numel() * FEW:
         touched, inverse = index.unique(return_inverse=True)
         change = flat.new_zeros(len(touched)).index_add_(0, inverse.view(-1), move.view(-1))

@@ -66,8 +66,8 @@ class TestFusedAveragePooling2(TestAveragePooling2):
 
     @pytest.fixture(autouse=True)
     def one_pass_over_several_blocks(self, monkeypatch):
-        for module in (average_pooling, pooling_pass):
-            monkeypatch.setattr(module, 'GRAIN', 1)
+        for name in ('GRAIN', 'ALONE'):
+            monkeypatch.setattr(pooling_pass, name, 1)
         monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
         monkeypatch.setattr(pooling_pass, 'STRIP_BYTES', 1)
         threads = 3 if self.takes == '_by_blocks' else 2
