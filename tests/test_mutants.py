@@ -103,7 +103,8 @@ def test_a_fork_has_so_much_time(tmp_path):
         while True:
             pass
 
-    assert mutation.child(forever, tmp_path / 'log', seconds=1) == -1
+    # of the processor, or on a very busy machine of the clock
+    assert mutation.child(forever, tmp_path / 'log', seconds=0.5) in (-1, -2)
 
 
 def test_the_quick_tests_come_first_and_three_at_least():
