@@ -118,9 +118,9 @@ MUTANTS = [
      '        pass\n', CONVERTERS, 'byte_for_byte'),
     ('checksum', 'mmpd/utils/plain_files.py',
      ' or checksum(data, end)[0] != crc32(view[position + 4:end])', '',
-     'tests/test_utils/test_plain_files.py', 'general_reader'),
+     'tests/test_utils/test_plain_files.py', 'before_opencv'),
     ('end_of_jpeg', 'mmpd/utils/plain_files.py', ' or data[-2:] != END', '',
-     'tests/test_utils/test_plain_files.py', 'lossy_files'),
+     'tests/test_utils/test_plain_files.py', 'before_opencv'),
     ('panel_operator', 'mmpd/engine/hooks/panel_hook.py', 'if self.operator is not None:',
      'if False:', 'tests/test_engine/test_panel_hook.py', 'given_operator'),
     # of the web page

@@ -10,9 +10,8 @@ from conftest import load_script
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-make_table, plot, benchmark, compare = (
-    load_script(f'tools/analysis_tools/{name}.py') for name in
-    ('make_table', 'plot_convergence', 'benchmark_converter', 'compare_results'))
+make_table, plot, compare = (load_script(f'tools/analysis_tools/{name}.py') for name in
+                             ('make_table', 'plot_convergence', 'compare_results'))
 
 
 @pytest.fixture(scope='module')
@@ -240,14 +239,6 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
         capsys.readouterr()
         assert tool.main(args) == 2, args
         assert message in capsys.readouterr().err
-
-
-def test_benchmark_measures_all_ways(tmp_path, capsys):
-    result = benchmark.main(['--images', '3', '--size', '64', '--repeats', '1', '--workers', '1',
-                             '--work-dir', str(tmp_path)])
-    assert result['images'] == 3 and len(result['ratio']) == 6
-    assert all(value > 0 for value in result['images_per_second'].values())
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

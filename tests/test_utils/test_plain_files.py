@@ -113,3 +113,12 @@ def test_the_loader_gives_the_same_either_way(tmp_path, monkeypatch):
         np.testing.assert_array_equal(fast, slow)
         np.testing.assert_array_equal(fast, GT if order == 'rgb' else GT[..., ::-1])
         assert fast.flags.c_contiguous and fast.flags.writeable
+
+
+@pytest.mark.parametrize('data', [png()[:-14] + bytes([png()[-14] ^ 1]) + png()[-13:],
+                                  lossy('JPEG')[:-2], lossy('WEBP')[:-2]])
+def test_damage_is_seen_before_opencv_decodes(monkeypatch, data):
+    """Some of its versions pass over it."""
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: np.zeros((24, 32, 3), np.uint8))
+    assert decode_plain(data) is None
+    assert decode_plain(png()) is not None
