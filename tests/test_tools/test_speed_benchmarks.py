@@ -122,6 +122,7 @@ def test_imports_by_package(tmp_path):
     assert report['imports']['all']['median'] >= report['imports']['json']['median']
 
 
+@pytest.mark.slow
 def test_inference_of_narrow_networks(tmp_path):
     out = tmp_path / 'inference'
     assert script('inference').main(['--in-size', '4', '--out-size', '8', '--tiny', '--no-onnx',
