@@ -78,7 +78,7 @@ MUTANTS = [
     ('dykstra', OPS + 'alternating.py', 'image = (x + ahead).clamp(low, high)',
      'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_bounded.py', 'equal_the_exact'),
     # of 8-bit images
-    ('library', OPS + 'row_refinement.py', 'library(pixels.to(integers)).to(wide)',
+    ('library', OPS + 'row_refinement.py', 'library(rounded).to(wide)',
      'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
     ('best', OPS + 'row_refinement.py', 'return best, fewest',
      'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),

@@ -122,6 +122,7 @@ def test_imports_by_package(tmp_path):
     assert report['imports']['all']['median'] >= report['imports']['json']['median']
 
 
+@pytest.mark.slow
 def test_inference_of_narrow_networks(tmp_path):
     out = tmp_path / 'inference'
     assert script('inference').main(['--in-size', '4', '--out-size', '8', '--tiny', '--no-onnx',
@@ -207,6 +208,7 @@ def test_the_page_is_what_the_results_give(overview):
 def test_the_page_states_ratios_and_what_is_missing(overview, measuring, tmp_path, monkeypatch):
     found = measuring.environment([], 'tools/benchmark/pd_load.py')
     row = measuring.summary([1., 2., 3.])
+    found['clock'] = 'wall'
     found['cases'] = [dict(batch=1, size=512, scale=8, threads=2, busy=2, gain=[row, row],
                            clones=row, methods={'ours': row, 'plain formula': row})]
     text = overview.page(dict(benchmark_pd_load=found, benchmark_gpu=dict(quick=True)))

@@ -409,6 +409,8 @@ def run(argv=None):
             measuring.write(args.out, report, markdown(report))
     text = markdown(report)
     print(text)
+    if args.out:
+        measuring.write(args.out, report, text)
     return 0
 
 

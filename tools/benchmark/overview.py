@@ -18,21 +18,25 @@ import measuring  # noqa: E402
 DOCS = measuring.ROOT / 'docs'
 spread, table = measuring.spread, measuring.table
 
+# Seen while the code was written; without figures, for what was not kept has no benchmark
 TRIED = (
     ("PD of a small image with torch's avg_pool2d and interpolate",
-     "interpolate takes 14 to 19 µs of the formula's 20 to 25 at 32²; both are parallel operations "
-     'even there. Sums, a subtraction and an addition of views are as fast, on one thread'),
+     'both are parallel operations even at 32², and interpolate takes most of the formula\'s time. '
+     'Sums, a subtraction and an addition of views stay on one thread'),
     ('PD strip by strip in NumPy on one thread',
-     "a third slower than torch's operations: kept for two threads alone, where nobody has to be "
-     'waited for'),
+     "slower than torch's operations: kept for two threads, where nobody has to be waited for"),
     ('a helper thread beside the strips',
      "no gain beyond the spread up to 1024², and it waits for the interpreter's lock where another "
      'program has the core'),
     ('smaller blocks for one thread, so that an image block stays in the cache',
-     'no gain up to 2048²: the result has to be written to memory either way'),
-    ('matrix-vector products for the sums of columns',
-     'MKL divides them among threads from 8,192 numbers on: 0.4 to 3.5 ms each beside other '
-     'programs'),
+     'no gain (tools/benchmark/pd_head.py --blocks): the result has to be written either way'),
+    ('matrix-vector products for the sums of columns on two threads',
+     'MKL divides short ones among threads too'),
+    ('several moves of the same windows before the LR is measured again (rounding)',
+     'fewer measurements, hardly less time'),
+    ('moves without damping, to the middle of the unit (rounding)',
+     'fewer iterations on ordinary pictures, but values that are never matched on saturated ones'),
+    ('channels-last on a CPU', 'slower, see CPU inference'),
 )
 
 
