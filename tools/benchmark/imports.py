@@ -4,9 +4,10 @@
 
 New processes import what training needs (mmpd loads it when a registry is first asked) under
 Python's -X importtime; the time of each module without those that it imports is added up by its
-top-level package (that option itself slows imports). Other new processes, without it, import, build the model of a demo
-config on the CPU and take one training step; their clock begins with the process. The files are in
-the system's cache. Writes OUT.json and OUT.md.
+top-level package (that option itself slows imports).
+Other new processes, without it, import, build the model of a demo config on the CPU and take one
+training step; their clock begins with the process. The files are in the system's cache. Writes
+OUT.json and OUT.md.
 """
 import argparse
 import re
