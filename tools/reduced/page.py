@@ -249,9 +249,10 @@ def of_beyond(metrics):
 def of_table4(metrics):
     results = metrics['results']
     rows = []
-    for method in ('glean', 'panini', 'pdn'):
+    for method, label in (('glean', 'GLEAN'), ('panini', 'Panini'), ('pdn', 'PDN'),
+                          ('pdn_lr1e-4', 'PDN, learning rate 1e-4')):
         found = results.get(f'alias_{method}_test')
-        rows.append((LABELS[method], *(cell(found[f'{case}/PSNR']) if found else 'not run'
+        rows.append((label, *(cell(found[f'{case}/PSNR']) if found else 'not run'
                                        for case in CASES)))
     text = table(('trained on bicubic(alias)', *CASES), rows)
     found = results.get('diversity')

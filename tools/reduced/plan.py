@@ -262,6 +262,12 @@ class Plan:
             self._test(f'{run}_test', 'table4', method, run,
                        (*options, 'test_cfg.type=DownsamplingTestLoop'))
             self.jobs[-1] = dataclasses.replace(self.jobs[-1], cost=250)
+        # looked into after PDN had come to nothing at the learning rate of the paper's text
+        slow = 'alias_pdn_lr1e-4'
+        self._train(slow, 'table4', 'pdn', seed, p.short_iters, (
+            *options, 'optim_wrapper.generator.optimizer.lr=1e-4'))
+        self._test(f'{slow}_test', 'table4', 'pdn', slow,
+                   (*options, 'test_cfg.type=DownsamplingTestLoop'))
         draws = []
         for draw in range(3):
             self._test(f'pdn_draw{draw}', 'table4', 'pdn', 'alias_pdn',
