@@ -310,6 +310,8 @@ def render(metrics, figures=()):
         'FID-R64 is the Fréchet distance in 64 features of a VGG11 of random weights (after Naeem '
         f'et al., ICML 2020), on the first {IMAGES} faces, times 1000; it compares within this '
         'page only.']
+    if metrics['notes'].get('how'):
+        parts += [metrics['notes']['how']]
     for stage, title, section in SECTIONS:
         parts += [f'## {title}']
         if stage == 'convergence':
