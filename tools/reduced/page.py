@@ -293,7 +293,8 @@ def render(metrics, figures=()):
         'and which way; not how good GLEAN looks. Seeds, images and budgets were fixed beforehand, '
         'the last checkpoint counts.',
         f'Made by `python tools/reproduce_reduced.py --data DIR --profile {p["name"]}`, and again '
-        f'with `--write-docs`, {metrics["date"]}, {metrics["machine"]} shared with other work, '
+        f'with `--write-docs{" --notes docs/evidence_notes.json" * bool(metrics["notes"])}`, '
+        f'{metrics["date"]}, {metrics["machine"]} shared with other work, '
         f'PyTorch {metrics["torch"]}: {len(metrics["seconds"])} of {metrics["jobs"]} runs and '
         f'measurements are done, {minutes:.0f} minutes in all if one came after the other. The '
         'figures are in `docs/evidence.json`.',
@@ -309,6 +310,8 @@ def render(metrics, figures=()):
         'FID-R64 is the Fréchet distance in 64 features of a VGG11 of random weights (after Naeem '
         f'et al., ICML 2020), on the first {IMAGES} faces, times 1000; it compares within this '
         'page only.']
+    if metrics['notes'].get('how'):
+        parts += [metrics['notes']['how']]
     for stage, title, section in SECTIONS:
         parts += [f'## {title}']
         if stage == 'convergence':
