@@ -44,7 +44,7 @@ mutants-drawn: setup  ## the same with faults drawn in every package (an hour): 
 	@$(VENV_PYTHON) tests/mutants.py --package all $(ARGS)
 
 coverage: setup  ## lines and branches that the fast suite reaches; fails under 92 % and 85 %
-	@$(VENV_PYTHON) tools/coverage.py
+	@$(VENV_PYTHON) tools/fast_suite_coverage.py
 
 lint: setup  ## check the code with ruff
 	@$(VENV_PYTHON) -m ruff check .

@@ -1,8 +1,8 @@
 """How much of mmpd/ the fast suite reaches: lines and branches, by package ("make coverage").
 
-    python tools/coverage.py                 # run the suite, then report
-    python tools/coverage.py --report        # of what was measured before
-    python tools/coverage.py tests/test_utils
+    python tools/fast_suite_coverage.py            # run the suite, then report
+    python tools/fast_suite_coverage.py --report   # of what was measured before
+    python tools/fast_suite_coverage.py tests/test_utils
 
 Ends with 1 if the suite fails or reaches less than LINES or BRANCHES. What runs in processes that
 the tests start counts too. Tests given as arguments are reported without a verdict.

@@ -1,4 +1,4 @@
-"""tools/coverage.py: sums by package, the verdict, and that processes of tests count."""
+"""tools/fast_suite_coverage.py: sums by package, the verdict, and that processes of tests count."""
 import json
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT, load_script
 
-tool = load_script('tools/coverage.py')
+tool = load_script('tools/fast_suite_coverage.py')
 
 
 def report(lines, branches):
