@@ -164,9 +164,9 @@ def parts():
             'latent_channels': 'count', 'representation_channels': 'count',
             'degradation_encoder': 'config?', **NETWORK}),
         'StyleGAN2Discriminator': (registered('StyleGAN2Discriminator', in_size=8), {
-            'channels': 'widths?', **CP}),
+            'in_size': 'size', 'channels': 'widths?', **CP}),
         'StyleGANv2Discriminator': (registered('StyleGANv2Discriminator', in_size=8), {
-            'channels': 'widths?', **CP}),
+            'in_size': 'size', 'channels': 'widths?', **CP}),
         'DegradationEncoder': (registered('DegradationEncoder', channels=(4, 8)), {
             'in_channels': 'count', 'channels': 'counts', 'image_size': 'steps',
             'init_cfg': 'init'}),

@@ -51,9 +51,12 @@ CHECKPOINT …`). The figures are those of their source.
 
 
 def sizes(config):
-    """'128² → 1024²' of a config, or '' where it makes no images."""
+    """'128² → 1024²' of a config, '1024²' of a prior, or '' where it makes no images."""
     generator = Config.fromfile(config).model.get('generator')
-    return f'{generator.in_size}² → {generator.out_size}²' if generator else ''
+    if not generator:
+        return ''
+    start = f'{generator.in_size}² → ' if 'in_size' in generator else ''
+    return f'{start}{generator.out_size}²'
 
 
 def link(entry):

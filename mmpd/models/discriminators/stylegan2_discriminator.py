@@ -70,12 +70,15 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
     """
 
     def __init__(self, in_size, *args, channels=None, with_cp=False, **kwargs):
+        log2_of(in_size, 'in_size')
+        if in_size > 1024:  # MMagic's own limit
+            refuse('in_size', 'at most 1024', in_size)
         if channels is None:
             super().__init__(in_size, *args, **kwargs)
         else:
             names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
             options = dict(zip(names, args, strict=False), **kwargs)
-            width = self._check_widths(in_size, channels, options)
+            width = self._check_widths(channels, options)
             with torch.device('meta'):  # its layers are of config-f's width: not worth making
                 super().__init__(in_size, *args, **kwargs)
             self._set_widths(in_size, width, options)
@@ -88,18 +91,14 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
                 layer.__class__ = BlurredConvDownLayer  # MMagic's blocks build their own layers
 
     @staticmethod
-    def _check_widths(in_size, channels, options):
+    def _check_widths(channels, options):
         """The width of each resolution."""
         known = {'img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg', 'input_bgr2rgb',
                  'init_cfg'}
         if options.keys() - known:
             refuse('channels', f'None together with {", ".join(sorted(options.keys() - known))}',
                    channels)
-        log2_of(in_size, 'in_size')
-        width = prior_channels(options.get('channel_multiplier', 2), channels)
-        if in_size > 1024:  # MMagic's own limit
-            refuse('in_size', 'at most 1024', in_size)
-        return width
+        return prior_channels(options.get('channel_multiplier', 2), channels)
 
     def _set_widths(self, in_size, width, options):
         """Make all layers anew, with these widths."""
