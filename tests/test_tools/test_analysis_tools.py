@@ -111,6 +111,8 @@ def test_stars_and_words(tmp_path, capsys, monkeypatch, curve, stars, words):
     assert sum(line.get_marker() == '*' for line in axis.lines) == stars
     assert all(float(tick).is_integer() for tick in axis.get_xticks())
     assert not any(re.search(r'(?<![\d.])1 times', text.get_text()) for text in axis.texts)
+    monkeypatch.undo()
+    pyplot.close('all')
 
 
 def test_lower_is_better_for_fid_and_kin():
