@@ -310,6 +310,9 @@ def render(metrics, figures=()):
         'FID-R64 is the Fréchet distance in 64 features of a VGG11 of random weights (after Naeem '
         f'et al., ICML 2020), on the first {IMAGES} faces, times 1000; it compares within this '
         'page only.']
+    if p['name'] == 'cpu':
+        parts += ['The other profile, `gpu` (16 → 128 px, 8× and 16×, three seeds), was tried on a '
+                  'CPU with a handful of iterations, to see that it runs; it has no figures yet.']
     if metrics['notes'].get('how'):
         parts += [metrics['notes']['how']]
     for stage, title, section in SECTIONS:
