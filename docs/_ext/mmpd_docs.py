@@ -54,7 +54,8 @@ COMMON = {
 def outside():
     """Markdown files outside ``docs`` -> their pages."""
     pages = {ROOT / f'{name}.md': PAGES / f'{name.lower()}.md'
-             for name in ('README', 'CHANGELOG', 'CONTRIBUTING', 'CODE_OF_CONDUCT')}
+             for name in ('README', 'CHANGELOG', 'CONTRIBUTING', 'SECURITY',
+                          'CODE_OF_CONDUCT')}
     pages.update({path: PAGES / 'methods' / f'{path.parent.name}.md'
                   for path in sorted(ROOT.glob('configs/*/README.md'))})
     pages.update({path: PAGES / 'integrations' / f'{path.parent.name}.md'
