@@ -100,6 +100,8 @@ def test_upfirdn2d_first_and_second_derivative(kwargs, separable):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_upfirdn2d_keeps_half_precision(dtype):
+    if OLD and dtype == torch.float16:
+        pytest.skip('PyTorch 2.1 has no convolution of float16 on a CPU')
     x = torch.randn(1, 2, 8, 8)
     kernel = torch.ones(4, 4) / 16
     half = filtered(x.to(dtype), kernel, up=2, padding=[2, 1, 2, 1], gain=4)
@@ -166,6 +168,7 @@ def kept(function):
     return shapes
 
 
+OLD = torch.__version__ < '2.2'
 needs_lite = pytest.mark.skipif(ext_ops.has_compiled_ops(), reason='mmcv is compiled here')
 
 
@@ -190,6 +193,8 @@ def test_installed_once_and_said_once_when_first_used(monkeypatch):
     assert not lines  # importing mmpd says nothing
     module.fused_bias_leakyrelu(torch.ones(1, 2), torch.zeros(2), torch.ones(1, 2))
     assert not lines  # without a GPU nothing is slower than with compiled ops
+    if OLD:
+        pytest.skip('PyTorch 2.1 pretends no GPU where there is none')
     with FakeTensorMode():
         x = torch.ones(1, 2, device='cuda')
         for _ in range(2):

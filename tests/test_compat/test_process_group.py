@@ -35,10 +35,12 @@ def test_threads_are_gone_although_a_cycle_holds_the_group(tmp_path):
     model.itself = [model]
     model(torch.ones(1, 2)).sum().backward()
     del model
-    assert gloo_threads()
+    before = gloo_threads()
     join_gloo_threads()
     assert not dist.is_initialized()
     assert not gloo_threads()
+    # PyTorch 2.1 gives them no names
+    assert before or torch.__version__ < '2.2'
 
 
 def test_nothing_to_join():
