@@ -18,7 +18,7 @@ from mmpd.utils import safe_pickle
 
 # what torch.load itself does is up to PyTorch before; mmpd's entries: test_safe_loading.py
 by_default = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6),
+    torch.__version__ < '2.6',  # compared as a version
     reason='before PyTorch 2.6 torch.load runs what it reads, unless told otherwise')
 
 

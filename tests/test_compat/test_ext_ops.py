@@ -168,7 +168,7 @@ def kept(function):
     return shapes
 
 
-OLD = torch.__version__ < '2.2'
+OLD = torch.__version__ < '2.2'  # compared as a version
 needs_lite = pytest.mark.skipif(ext_ops.has_compiled_ops(), reason='mmcv is compiled here')
 
 
