@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,53 @@ def test_models_are_imported_before_the_first_visitor(with_models, monkeypatch, 
     connection.send = lambda message: seen.append('mmpd.apis' in sys.modules)
     worker._serve(connection, with_models)
     assert seen == [with_models]
+
+
+class Process:
+    """Of a worker, that notes what is done with it."""
+
+    made = []
+
+    def __init__(self, target, args, daemon, name):
+        self.args, self.daemon, self.alive, self.done = args, daemon, False, []
+        Process.made.append(self)
+
+    def start(self):
+        self.alive = True
+
+    def is_alive(self):
+        return self.alive
+
+    def kill(self):
+        self.alive = False
+        self.done.append('killed')
+
+    def join(self):
+        self.done.append('joined')
+
+
+def test_a_process_that_died_is_replaced_and_leaves_nothing_behind():
+    Process.made.clear()
+    pipes = []
+
+    def pipe():
+        pipes.append((Connection(), Connection()))
+        return pipes[-1]
+    one = Worker(Limits(), with_models=True)
+    one._context = SimpleNamespace(Pipe=pipe, Process=Process)
+    one.start()
+    one.start()
+    process, = Process.made
+    (ours, theirs), = pipes
+    assert process.daemon and process.args == (theirs, True)
+    assert ours.open and not theirs.open  # else the end of the process would not be seen
+    one._ready, process.alive = True, False  # it was killed while nobody waited
+    one.start()
+    assert len(Process.made) == 2 and process.done == ['killed', 'joined'] and not ours.open
+    assert not one._ready  # the new one imports anew
+    one.close()
+    assert Process.made[1].done == ['killed', 'joined'] and not pipes[1][0].open
+    one.close()
 
 
 def test_a_process_that_does_not_get_ready_is_given_up(monkeypatch):
