@@ -336,7 +336,7 @@ def test_training_without_pixel_loss_and_with_r1():
     none, double = (train_steps(tiny_model(train_cfg=dict(r1_weight=weight), **gan_parts()))[0]
                     for weight in (0, 10.0))
     assert none['loss_d_real'] == plain['loss_d_real']
-    first, second = (float(log['loss_d_real'].detach() - none['loss_d_real'].detach()) for log in (r1, double))
+    first, second = ((log['loss_d_real'] - none['loss_d_real']).item() for log in (r1, double))
     assert second == pytest.approx(2 * first, rel=1e-3)
 
 

@@ -101,7 +101,8 @@ def interrupts():
 
 
 @pytest.mark.parametrize('error, answer', [
-    (None, ('done', 'a result')), (InputError('the SR\n  is small'), ('refused', 'the SR is small')),
+    (None, ('done', 'a result')),
+    (InputError('the SR\n  is small'), ('refused', 'the SR is small')),
     (ValueError('no scale'), ('refused', 'no scale')),
     (MemoryError('12 GB'), ('refused', 'these pictures need more memory than there is')),
     (KeyError('/root'), ('failed', 'something went wrong here; the host can see what in the log'))])

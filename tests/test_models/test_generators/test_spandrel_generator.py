@@ -176,6 +176,9 @@ def test_networks_that_change_the_number_of_channels_are_refused(monkeypatch, tm
 def test_normalisations_must_agree(tmp_path):
     path = save(make(compact), tmp_path / 'net.pth')
     assert 'Compact, scale=4, channels=3' in repr(generator(path))
+    assert generator(path, std=0.5).std == 0.5
+    with pytest.raises(ValueError, match='std: expected a positive number, got 0'):
+        generator(path, std=0)
     cfg = dict(type='PDModel', base='BaseEditModel', pixel_loss=dict(type='L1Loss'),
                generator=dict(type='SpandrelGenerator', checkpoint=path),
                data_preprocessor=dict(type='DataPreprocessor', mean=[0.] * 3, std=[255.] * 3))

@@ -170,7 +170,7 @@ def residual_block(weights, x, name, mode):
 def test_residual_block(mode, side):
     block = ResidualBlock(3, 5, mode)
     weights, x = Weights(block), torch.randn(2, 3, 8, 8)
-    for name, buffer in block.named_buffers():  # of the filter, which Weights changed
+    for buffer in block.buffers():  # of the filter, which Weights changed
         buffer.copy_(KERNEL[:, None] * KERNEL / 64)
     expected = residual_block(weights, x, '', mode)
     assert expected.shape == (2, 5, side, side)
