@@ -150,6 +150,20 @@ def test_sizes_without_an_integer_scale():
         tiny_model('PDModel', generator)
 
 
+class HalfSized(torch.nn.Conv2d):
+    """Says one of its sizes only."""
+
+    in_size = 8
+
+
+def test_one_size_says_nothing_of_the_scale():
+    mask = torch.eye(8).tolist()
+    model = tiny_model('PDModel', dict(type=HalfSized, in_channels=3, out_channels=3,
+                                       kernel_size=1),
+                       pd_head=dict(operator=dict(type='Masking', mask=mask)))
+    assert model._generator_scale() is None
+
+
 @pytest.mark.parametrize('kind', ['PDGLEAN', 'PDSRGAN'])
 @pytest.mark.parametrize('key', ['train_cfg', 'test_cfg', 'pd_head'])
 def test_settings_that_are_no_dict(kind, key):
