@@ -106,7 +106,8 @@ def test_options_that_do_not_fit(checkpoint, options, message):
 
 @pytest.mark.parametrize('text, message', [
     ('raise KeyError()', 'KeyError: '), ("raise ValueError('one\\ntwo')", 'ValueError: one'),
-    ('raise RuntimeError()', 'RuntimeError: RuntimeError$'), ('model = dict(', 'config .*net.py: ')])
+    ('raise RuntimeError()', 'RuntimeError: RuntimeError$'),
+    ('model = dict(', 'config .*net.py: ')])
 def test_configs_that_cannot_be_read(tmp_path, checkpoint, text, message):
     path = tmp_path / 'net.py'
     path.write_text(text + '\n')

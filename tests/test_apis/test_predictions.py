@@ -70,7 +70,8 @@ def test_half_a_level_is_a_difference(make, added, unmatched):
 def test_the_library_that_made_the_lr_is_asked(make, made_by):
     lr, output = lr_image(4, 4, 3), lr_image(16, 16, 3, seed=1)
     found = figures(make(operator=BICUBIC, made_by=made_by), lr, output)
-    small = LibraryResize(SeparableResize(4), 'pil')(torch.from_numpy(output).permute(2, 0, 1)[None])
+    planes = torch.from_numpy(output).permute(2, 0, 1)[None]
+    small = LibraryResize(SeparableResize(4), 'pil')(planes)
     by_pil = (small[0].permute(1, 2, 0).numpy() != lr).sum()
     exact = SeparableResize(4).A(torch.from_numpy(output.astype(float)).permute(2, 0, 1)[None])
     rounded = (abs(exact[0].permute(1, 2, 0).numpy().clip(0, 255) - lr) > 0.5).sum()

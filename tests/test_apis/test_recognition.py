@@ -144,7 +144,8 @@ def test_what_is_no_constant(text):
 
 
 @pytest.mark.parametrize('content', [
-    dict(meta=None), dict(meta='x'), dict(meta=dict(cfg=3)), dict(), dict(meta=dict(cfg='a.model=1')),
+    dict(meta=None), dict(meta='x'), dict(meta=dict(cfg=3)), dict(),
+    dict(meta=dict(cfg='a.model=1')),
     dict(meta=dict(cfg='model = 3')), dict(meta=dict(cfg='model = dict(a=1)')),
     dict(meta=dict(cfg="model = dict(type='PDEdit')")),
     dict(meta=dict(cfg="model = dict(type='PDEdit')"), state_dict=[1])])

@@ -33,6 +33,7 @@ from mmpd.cli import (
     settings,
     weights,
 )
+from mmpd.cli import export as export_tool
 from mmpd.cli import test as test_tool
 from mmpd.cli import train as train_tool
 from mmpd.cli import web as web_tool
@@ -545,6 +546,21 @@ def test_what_commands_return_and_what_is_a_fault_of_the_code():
             run_tool(raising(error))
 
 
+@pytest.mark.parametrize('module, name', [
+    (train_tool, 'train'), (test_tool, 'test'), (infer, 'infer'), (identify, '_main'),
+    (make_consistent, 'make_consistent'), (export_tool, 'export'), (web_tool, '_main')])
+def test_what_a_command_returns_is_its_exit_code(monkeypatch, module, name):
+    monkeypatch.setattr(module, name, lambda argv: argv[0])
+    assert module.main([3]) == 3
+
+
+def test_infer_that_is_interrupted_before_it_began(monkeypatch, capsys):
+    monkeypatch.setattr(infer, 'run_tool', raising(KeyboardInterrupt()))
+    monkeypatch.setattr(infer, 'run_tool', lambda *args: raising(KeyboardInterrupt())(args))
+    assert infer.main([]) == 130
+    assert capsys.readouterr().err == 'interrupted: nothing was written\n'
+
+
 def distributed(monkeypatch, launcher, names, address, port):
     for name, value in zip(names, '130', strict=True):
         monkeypatch.setenv(name, value)
@@ -657,6 +673,19 @@ def test_pictures_of_a_natural_weight():
     from skimage import data
     small = data.astronaut()[..., ::-1].reshape(-1, 3).mean(0)  # BGR
     assert abs(first[0].reshape(-1, 3).mean(0) - small).max() < 4
+
+
+@pytest.mark.parametrize('level, low, high', [(0, 0, 12), (128, 110, 146), (255, 243, 255)])
+def test_noise_of_pictures_stays_in_the_range(monkeypatch, level, low, high):
+    from skimage import data
+    for name in ('astronaut', 'coffee', 'chelsea'):
+        monkeypatch.setattr(data, name, lambda: np.full((500, 600, 3), level, np.uint8))
+    picture, = benchmark.photographs(1, 64, 64)
+    assert low <= picture.min() < picture.max() <= high
+    if level == 128:
+        assert abs(picture.mean() + 0.5 - level) < 0.3 and 1.5 < picture.std() < 2.5
+    else:
+        assert (picture == level).mean() > 0.2
 
 
 def test_reports_are_two_files(tmp_path):
@@ -1114,3 +1143,233 @@ def test_the_nearest_of_the_configs_that_fit_is_named(monkeypatch, tmp_path):
     assert weights.fitting_config({'generator.x': torch.ones(1)}, cfg) is None
     wrapped = {f'module.{key}': value for key, value in state.items()}
     assert weights.fitting_config(wrapped, SimpleNamespace(filename=None)) is not None
+
+
+# mmpd-export
+
+def export_args(*argv):
+    return export_tool.parse_args(['model', '--out', *argv])
+
+
+@pytest.mark.parametrize('argv, said', [
+    (['x', '--opset', '17'], '--opset: expected at least 18, got 17'),
+    (['x', '--size', '0'], '--size: expected one or two positive numbers, got [0]'),
+    (['x', '--size', '8', '8', '8'], '--size: expected one or two positive numbers')])
+def test_numbers_that_export_refuses(argv, said, capsys):
+    with pytest.raises(SystemExit):
+        export_args(*argv)
+    assert said in capsys.readouterr().err
+
+
+def test_files_that_export_writes(tmp_path, monkeypatch):
+    args = export_args(str(tmp_path / 'a.b'), '--opset', '18', '--size', '1')
+    assert export_tool.check_targets(args) == dict(
+        onnx=tmp_path / 'a.b.onnx', torch=tmp_path / 'a.b.pt2')
+    (tmp_path / 'a.b.pt2').touch()
+    refused(export_tool.check_targets, args, match=r'a.b.pt2 exists \(--overwrite replaces it\)')
+    args.overwrite = True
+    assert len(export_tool.check_targets(args)) == 2
+    (tmp_path / 'a.b.onnx').mkdir()
+    refused(export_tool.check_targets, args, match='a.b.onnx exists$')
+    args.format = ['torch']
+    assert list(export_tool.check_targets(args)) == ['torch']
+    monkeypatch.setattr(os, 'access', lambda folder, mode: mode != os.W_OK)
+    refused(export_tool.check_targets, args, match='cannot be written to')
+    refused(export_tool.check_targets, export_args(str(tmp_path / 'none' / 'a')),
+            match='no folder .*none')
+
+
+@pytest.mark.parametrize('operator, expected', [
+    (None, {}), ('average_pooling', dict(type='AveragePooling', scale=None)),
+    ('lanczos', dict(type='SeparableResize', scale=None, kernel='lanczos'))])
+def test_the_operator_that_export_gives_the_model(monkeypatch, operator, expected):
+    seen = []
+    monkeypatch.setattr('mmpd.apis.loading.load_model', lambda *args, **settings: seen.append(
+        (args, settings)) or SimpleNamespace(model='the model'))
+    argv = ['a.py', 'b.pth', '--out', 'x'] + (['--operator', operator] if operator else [])
+    assert export_tool.load_model(export_tool.parse_args(argv)) == 'the model'
+    assert seen == [(('a.py', 'b.pth'), dict(pd_head=dict(operator=expected)) if expected else {})]
+
+
+@pytest.mark.parametrize('argv, in_size, size, sizes', [
+    (['--size', '6', '8'], None, (6, 8), [(6, 8)]), (['--size', '6'], None, (6, 6), [(6, 6)]),
+    ([], 16, (16, 16), [(16, 16)]), ([], None, (64, 64), [(64, 64)]),
+    (['--size', '6', '8', '--dynamic'], None, (6, 8), [(6, 8), (10, 16)])])
+def test_what_export_writes_and_says(tmp_path, monkeypatch, capsys, argv, in_size, size, sizes):
+    """Everything is computed and compared before anything is written."""
+    import mmpd.apis.export as engine
+    generator = torch.nn.Conv2d(3, 3, 1)
+    generator.in_size = in_size
+    monkeypatch.setattr(export_tool, 'load_model', lambda args: SimpleNamespace(
+        generator=generator, pd_head=None))
+    network = torch.nn.Conv2d(3, 3, 1).train()
+    network.operator, network.own_pd = 'A', None
+    noted = []
+    for name, function in (
+            ('ConsistentNetwork', lambda model, size, *raw: noted.append(size) or network),
+            ('export_program', lambda net, size, dynamic: (net.training, size, dynamic)),
+            ('to_onnx', lambda program, opset, *own: noted.append(program) or bytes(2**20)),
+            ('verify_onnx', lambda data, net, sizes: noted.append(sizes) or 2e-6),
+            ('verify_program', lambda data, net, sizes: noted.append(sizes) or 0.)):
+        monkeypatch.setattr(engine, name, function)
+    monkeypatch.setattr(torch.export, 'save', lambda program, buffer: buffer.write(b'program'))
+    assert export_tool.main(['model', '--out', str(tmp_path / 'x'), *argv]) == 0
+    dynamic = '--dynamic' in argv
+    assert noted == [size, (False, size, dynamic), sizes, sizes]
+    first, second = capsys.readouterr().out.splitlines()
+    shown = 'of any size' if dynamic else f'of {size[0]}x{size[1]}'
+    assert first.startswith(f"{tmp_path}/x.onnx: 1.0 MiB, A = 'A', LR {shown}, differs from PyTor")
+    assert first.endswith('by at most 2.0e-06') and second.startswith(f'{tmp_path}/x.pt2: 0.0 MiB')
+    assert (tmp_path / 'x.onnx').read_bytes() == bytes(2**20)
+    assert (tmp_path / 'x.pt2').read_bytes() == b'program'
+
+
+# beside the work of mmpd-infer, mmpd-identify and mmpd-make-consistent
+
+def test_models_that_draw_samples_have_no_file_for_each(monkeypatch):
+    seen = []
+
+    def inferencer(*args, **kwargs):
+        seen.append(args)
+        return SimpleNamespace(model=SimpleNamespace(num_samples=2))
+    monkeypatch.setattr('mmpd.apis.PDInferencer', inferencer)
+    args = infer.parse_args(['m.py', 'c.pth', '-i', 'a', '-o', 'b', '--cfg-options',
+                             'model.x=[1,2]'])
+    refused(infer.build, args, 'cpu', match='test_cfg.num_samples=2: mmpd-infer writes one file')
+    assert seen[0][:7] == ('m.py', 'c.pth', 'cpu', {'model.x': [1, 2]}, None, None, None)
+    assert seen[0][7:11] == (None, None, 16, 1)
+    monkeypatch.setattr('mmpd.apis.PDInferencer', lambda *args, **kwargs: SimpleNamespace(
+        model=None))
+    assert infer.build(args, 'cpu').model is None
+
+
+def test_folders_of_outputs(tmp_path):
+    (tmp_path / 'file').touch()
+    jobs = [SimpleNamespace(target=tmp_path / 'a' / 'b' / 'x.png', panel=None),
+            SimpleNamespace(target=tmp_path / 'a' / 'b' / 'y.png', panel=tmp_path / 'c' / 'y.png')]
+    assert infer.prepare_folders(jobs) is None
+    assert (tmp_path / 'a' / 'b').is_dir() and (tmp_path / 'c').is_dir()
+    (tmp_path / 'c' / '.y.png.0123abcd.partial').touch()
+    assert infer.prepare_folders(jobs) is None and not any((tmp_path / 'c').iterdir())
+    jobs.append(SimpleNamespace(target=tmp_path / 'file' / 'z.png', panel=None))
+    assert infer.prepare_folders(jobs).startswith(
+        f'{tmp_path}/file: cannot be made or written to: ')
+
+
+def test_names_of_outputs(tmp_path):
+    from PIL import Image
+    (tmp_path / 'lr').mkdir()
+    for name in ('b.png', 'a.png'):
+        Image.new('RGB', (2, 2)).save(tmp_path / 'lr' / name)
+    (tmp_path / 'lr' / 'notes.txt').touch()
+
+    def plan(*argv, source='lr', out='sr'):
+        return infer.plan(infer.parse_args(['m', '-i', str(tmp_path / source), '-o',
+                                            str(tmp_path / out), *map(str, argv)]))
+    plans, others = plan('--suffix', '_x', '--ext', 'webp', '--compare')
+    assert others == 1 and [one.target.name for one in plans] == ['a_x.webp', 'b_x.webp']
+    assert [one.panel for one in plans] == [
+        tmp_path / 'sr' / 'compare' / f'{name}_x.png' for name in 'ab']
+    plans, others = plan(source='lr/a.png', out='one.png')
+    assert plans[0].target == tmp_path / 'one.png' and plans[0].panel is None and others == 0
+    (tmp_path / 'folder.png').mkdir()
+    assert plan(source='lr/a.png', out='folder.png')[0][0].target.name == 'a.png'
+    twice = infer.parse_args(['m', '-i', *[str(tmp_path / 'lr' / 'a.png')] * 2, '-o',
+                              str(tmp_path / 'sr')])
+    assert len(infer.plan(twice)[0]) == 1
+    (tmp_path / 'sr' / 'a.png').mkdir(parents=True)
+    refused(plan, match='sr/a.png: is a folder, expected a file name')
+    for argv, out, message in (
+            (['--csv', tmp_path / 'folder.png'], 'other', 'folder.png: is a folder'),
+            (['--csv', tmp_path / 'lr' / 'a.png'], 'other', 'would replace an input image'),
+            (['--recursive'], 'lr/deep/sr', 'lies in the input folder')):
+        refused(lambda argv=argv, out=out: plan(*argv, out=out), match=message)
+    plan(out='lr/deep/sr')  # which is not looked through
+
+
+def test_a_kernel_that_could_not_be_fitted_is_not_drawn(folders, monkeypatch, capsys):
+    class Found(list):
+        shape, jpegs, compress = (2, (2, 2), (4, 4)), 0, None
+    monkeypatch.setattr(identify, 'Pairs', lambda files: Found(files[:3]))
+    monkeypatch.setattr(identify, 'absent_libraries', lambda: dict(torch='too old'))
+    monkeypatch.setattr(identify, 'identify', lambda *args, **kwargs: [candidate()])
+    monkeypatch.setattr(identify, 'fit_kernel', lambda pairs: None)
+    monkeypatch.setattr(identify, '_jpeg', lambda *args: False)
+    monkeypatch.setattr(identify, 'give_verdict', lambda *args: SimpleNamespace(
+        lines=['It is so.'], noise_std=None, kind='exact'))
+    argv = ['--lr', str(folders / 'lr'), '--gt', str(folders / 'gt')]
+    refused(identify._main, [*argv, '--kernel-out', str(folders / 'k.png')],
+            match='k.png: not written, no kernel could be fitted')
+    out = capsys.readouterr().out
+    assert '3 of 7 pairs, scale 2; the first: LR 2x2, GT 4x4' in out and 'It is so.' in out
+    assert 'torch is not installed (too old): its resizings were not tried' in out
+    assert 'Too few LR pixels to fit a free kernel' in out
+    assert identify._main([*argv, '--no-kernel']) == 0
+    assert 'Too few' not in capsys.readouterr().out and not (folders / 'k.png').exists()
+
+
+def test_only_jpeg_files_are_compressed_again(tmp_path):
+    from PIL import Image
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(image).resize((32, 32)).save(tmp_path / 'hr.png')
+    Image.fromarray(image).save(tmp_path / 'a.png')
+    Image.fromarray(image).save(tmp_path / 'b.jpg', quality=40, subsampling=2)
+    Image.fromarray(image).convert('L').save(tmp_path / 'c.jpg', quality=90)
+    Image.fromarray(image).convert('L').resize((32, 32)).save(tmp_path / 'grey.png')
+    pairs = identify.Pairs([('a', tmp_path / 'a.png', tmp_path / 'hr.png'),
+                            ('b', tmp_path / 'b.jpg', tmp_path / 'hr.png')])
+    assert pairs.jpegs == 1 and len(pairs) == 2 and pairs.shape == (2, (16, 16, 3), (32, 32, 3))
+    assert pairs.compress(0, image) is image
+    assert np.array_equal(pairs.compress(1, image), np.asarray(Image.open(tmp_path / 'b.jpg')))
+    assert np.array_equal(pairs[1][0], pairs.compress(1, image))
+    grey = identify.Pairs([('c', tmp_path / 'c.jpg', tmp_path / 'grey.png')])
+    flat = np.asarray(Image.fromarray(image).convert('L'))
+    assert np.array_equal(grey.compress(0, flat), np.asarray(Image.open(tmp_path / 'c.jpg')))
+
+
+def test_names_that_cannot_be_written(tmp_path):
+    args = SimpleNamespace(overwrite=False, resume=False)
+    for path, message in ((tmp_path, 'is a folder'), (tmp_path / ('x' * 300), 'x: '),
+                          (tmp_path / 'a\udce9', 'UTF-8')):
+        problems = []
+        consistent_pairs.check_target(path, args, problems)
+        assert len(problems) == 1 and message in problems[0]
+    (tmp_path / 'there').touch()
+    for name in ('overwrite', 'resume', None):
+        problems = []
+        options = SimpleNamespace(**{**vars(args), **({name: True} if name else {})})
+        consistent_pairs.check_target(tmp_path / 'there', options, problems)
+        assert len(problems) == (name is None)
+
+
+def test_a_worker_that_died_is_named_with_its_pair(tmp_path):
+    args = make_consistent.parse_args(['--lr', 'a', '--sr', 'b', '--out', str(tmp_path / 'out')])
+    pairs = [consistent_pairs.Pair(name, {}, tmp_path / 'out' / f'{name}.png', 2, None, 'x')
+             for name in 'ab']
+
+    def run_jobs(function, jobs):
+        assert [job[0] for job in jobs] == pairs
+        raise BrokenProcessPool
+        yield
+    rows, failure = consistent_files.Run(args, pairs)(run_jobs)
+    assert rows == [] and failure.startswith('a: a process of --workers died, for want of memory')
+    assert (tmp_path / 'out' / 'consistency.csv').read_text().count('\n') == 1
+
+
+def test_learning_rates_are_scaled_where_it_is_asked_for(tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def check(*args):
+        raise Stop
+    (tmp_path / 'a.py').write_text(
+        "model = dict(type='A')\ntrain_dataloader = dict()\ntrain_cfg = dict()\n"
+        "optim_wrapper = dict(optimizer=dict())\nauto_scale_lr = dict(base_batch_size=4)\n")
+    seen = []
+    load = settings.load_config
+    monkeypatch.setattr(settings, 'load_config', lambda args: seen.append(load(args)) or seen[-1])
+    monkeypatch.setattr(settings, 'prepare_distributed', check)
+    for argv in ([], ['--auto-scale-lr']):
+        with pytest.raises(Stop):
+            train_tool.train([str(tmp_path / 'a.py'), '--work-dir', str(tmp_path / 'w'), *argv])
+        assert ('enable' in seen[-1].auto_scale_lr) == bool(argv)
