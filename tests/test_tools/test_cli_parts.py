@@ -554,6 +554,49 @@ def test_what_a_command_returns_is_its_exit_code(monkeypatch, module, name):
     assert module.main([3]) == 3
 
 
+@pytest.mark.parametrize('module, given, missing', [
+    (export_tool, ['m'], '--out'), (infer, ['m', '-o', 'x'], '-i/--input'),
+    (infer, ['m', '-i', 'x'], '-o/--out'), (identify, ['--gt', 'x'], '--lr'),
+    (identify, ['--lr', 'x'], '--gt --sr'), (make_consistent, ['--lr', 'x', '--sr', 'x'], '--out'),
+    (make_consistent, ['--lr', 'x', '--out', 'x'], '--sr'),
+    (make_consistent, ['--sr', 'x', '--out', 'x'], '--lr')])
+def test_options_that_have_to_be_given(module, given, missing, capsys):
+    with pytest.raises(SystemExit) as ended:
+        module.main(given)
+    assert ended.value.code == 2
+    assert missing in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize('module, first, then', [
+    (infer, 'Super-resolve a folder of LR images', 'MODEL is a config file (with CHECKPOINT)'),
+    (web_tool, 'A web page that makes pictures', 'Serves the page on this machine alone'),
+    (make_consistent, 'Exact colour fix', 'A "colour shift" of super-resolution'),
+    (identify, 'Which A made these LR images?', '--no-kernel'), (train_tool, 'Train a model', ''),
+    (test_tool, 'Test a model', '--panels'), (export_tool, 'Export a restorer', '--opset')])
+def test_help(module, first, then, capsys):
+    with pytest.raises(SystemExit) as ended:
+        module.parse_args(['--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and first in text and then in text[text.index(first):]
+
+
+def test_usual_options():
+    """What the commands do where nothing is said."""
+    args = infer.parse_args(['m', '-i', 'x', '-o', 'y'])
+    assert (args.batch_size, args.workers, args.tile_overlap) == (1, 2, 16)
+    assert not (args.recursive or args.overwrite or args.compare or args.alias)
+    args = identify.parse_args(['--lr', 'x', '--gt', 'y'])
+    assert args.pairs == 20 and not (args.no_kernel or args.overwrite)
+    assert identify.parse_args(['--lr', 'x', '--sr', 'y', '--pairs', '0']).pairs == 0
+    args = web_tool.parse_args([])
+    assert (args.host, args.port, args.zoo, args.models) == ('127.0.0.1', 7860, None, None)
+    args = train_tool.parse_args(['a.py'])
+    assert (args.resume, args.amp, args.auto_scale_lr, args.local_rank) == (None, False, False, 0)
+    assert train_tool.parse_args(['a.py', '--resume']).resume == 'auto'
+    args = export_tool.parse_args(['m', '--out', 'x'])
+    assert args.opset == 18 and not (args.dynamic or args.overwrite)
+
+
 def test_infer_that_is_interrupted_before_it_began(monkeypatch, capsys):
     monkeypatch.setattr(infer, 'run_tool', raising(KeyboardInterrupt()))
     monkeypatch.setattr(infer, 'run_tool', lambda *args: raising(KeyboardInterrupt())(args))
