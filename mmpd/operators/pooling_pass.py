@@ -73,11 +73,11 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     Returns:
         Tensor: ``out``, or a new tensor like ``x``.
     """
-    if (out is None and _is_array(x) and (y is None or _is_array(y)) and x.is_contiguous()
-            and not is_observed()):
+    if (_is_array(x) and (y is None or _is_array(y)) and (out is None or _is_array(out))
+            and x.is_contiguous() and not is_observed()):
         wide = compute_dtype(x) if y is None else compute_dtype(x, y)
         if 2 * x.numel() * wide.itemsize <= scale * TEMPORARY_BYTES:
-            return _at_once(x, y, wide, scale, strength, check)
+            return _at_once(x, y, wide, scale, strength, out, check)
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
     result = torch.empty_like(x) if out is None else out
@@ -120,23 +120,24 @@ def _band_matrices(scale, width, dtype):
     return np.ascontiguousarray(up.T / scale**2), up
 
 
-def _at_once(x, y, wide, scale, strength, check):
+def _at_once(x, y, wide, scale, strength, out, check):
     """:func:`fused_projection` of a contiguous image on the CPU."""
     image, known = (tensor if tensor is None or tensor.dtype == wide else tensor.to(wide)
                     for tensor in (x, y))
-    result = None
-    if isinstance(check, bool) and x.numel() * (x.shape[3] // scale) <= FEW:
-        result = _few_numbers(image, known, scale, strength)
-    if result is None:
-        result = _in_one(image, known, scale, strength, check)
+    result = out if out is not None and out.dtype == wide else torch.empty_like(image)
+    if (not isinstance(check, bool) or x.numel() * (x.shape[3] // scale) > FEW
+            or not _few_numbers(image, known, scale, strength, result)):
+        _in_one(image, known, scale, strength, result, check)
+    if out is not None and result is not out:
+        return out.copy_(result)
     return result if x.dtype == wide else result.to(x.dtype)
 
 
-def _few_numbers(x, y, scale, strength):
+def _few_numbers(x, y, scale, strength, out):
     """:func:`fused_projection` of so small an image that its time is that of the calls.
 
     Returns:
-        Tensor | None: None if there is NaN or inf, which would get from one patch into others.
+        bool: False if there is NaN or inf, which would get from one patch into others.
     """
     image = x.detach().numpy()
     down, up = _band_matrices(scale, x.shape[3], image.dtype)
@@ -147,15 +148,14 @@ def _few_numbers(x, y, scale, strength):
         else:
             np.subtract(y.detach().numpy().reshape(error.shape), error, out=error)
         if not math.isfinite(np.add.reduce(error, None)):
-            return None
+            return False
         if strength != 1:
             error *= strength
-        result = torch.empty_like(x)
-        np.add(image, (error @ up).reshape(image.shape), out=result.numpy())
-    return result
+        np.add(image, (error @ up).reshape(image.shape), out=out.detach().numpy())
+    return True
 
 
-def _in_one(x, y, scale, strength, check):
+def _in_one(x, y, scale, strength, out, check):
     """:func:`fused_projection` of a contiguous image on the CPU: two operations that read it.
 
     What is between them takes little time, but would wait for other threads as long as they do.
@@ -170,10 +170,12 @@ def _in_one(x, y, scale, strength, check):
             np.negative(error, out=error)
         else:
             np.subtract(y.detach().numpy().reshape(-1), error, out=error)
-        run_check(check, torch.from_numpy(error), x, y)
+        if check is not True or not math.isfinite(np.add.reduce(error)):  # the quick way to ask
+            run_check(check, torch.from_numpy(error), x, y)
         if strength != 1:
             error *= strength
-    return rows.add(torch.from_numpy(error.repeat(scale)).view(-1, 1, width)).view(x.shape)
+    spread = torch.from_numpy(error.repeat(scale)).view(-1, 1, width)
+    torch.add(rows, spread, out=out.detach().view(rows.shape))
 
 
 def _by_blocks(source, target, small, inner, strength, look):
