@@ -126,7 +126,8 @@ def test_wavelet_keeps_detail_and_takes_the_colour():
 
 
 @pytest.mark.parametrize('percent,size', ((100, (8, 6)), (50, (8, 6)), (12.5, (16, 24)),
-                                          (12.5, (9, 13)), (33, (7, 10)), (1, (8, 6))))
+                                          (12.5, (9, 13)), (33, (7, 10)), (1, (8, 6)),
+                                          (20.1, (10, 10))))
 def test_average_colour_fix_is_cv2s(percent, size):
     sr, lr = pair(size=size)
     small = [max(int(np.ceil(side * percent / 100)), 1) for side in size]
