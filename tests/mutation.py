@@ -449,8 +449,8 @@ def run(root, files, tests, sample, seed, budget, data, known, only=()):
         tried += 1
         killed += verdict in ('killed', 'hung')
         if verdict != 'killed':
-            print(f'{verdict.upper()} (seen by {len(reached_by)} tests, {len(picked)} run): {fault}',
-                  flush=True)
+            print(f'{verdict.upper()} (seen by {len(reached_by)} tests, {len(picked)} run): '
+                  f'{fault}', flush=True)
     return killed, tried, equivalent
 
 

@@ -129,7 +129,8 @@ def test_every_package_has_tests_and_the_known_faults_are_there():
 
 def test_a_file_with_a_kernel_is_under_the_tests_of_its_name(tmp_path):
     source = 'def call(x):\n    @triton.jit\n    def kernel(y):\n        return y + 1\n'
-    times = {'tests/test_module_1.py::test_a': 1, f'tests/test_module_{len(source)}.py::test_b': 1}
+    times = {'tests/test_module_1.py::test_a': 1,
+             f'tests/test_module_{len(source)}.py::test_b': 1}
     _, faults = drawn(tmp_path, source)
     lines = {faults[0].file: {4: {'other'}}}
     assert mutation.tests_of(faults[0], lines, times, tmp_path) == {'other', [*times][1]}
@@ -161,7 +162,8 @@ def test_random_faults_from_end_to_end(tmp_path):
                          text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert run.returncode == 0, run.stderr
     *survivors, total = run.stdout.splitlines()
-    assert total == '(5, 10, 0)'  # x + x, x - 1, which a test before has had kept, their returns
+    # x + x, x - 1, which the test before has had kept, and their returns
+    assert total == '(5, 10, 0)'
     assert all('SURVIVED (seen by 1 tests, 1 run): mmpd/small/__init__.py:' in line
                for line in survivors) and len(survivors) == 5
     assert (tmp_path / 'mmpd/small/__init__.py').read_text().count('x + x') == 1

@@ -259,7 +259,7 @@ def _solve(fitted, held, cells, start, width, scale):
     gram, right = products[:-1, :-1] / np.outer(area, area), products[:-1, -1] / area
     values, vectors = np.linalg.eigh(gram)
     values, projected = np.abs(values), vectors.T @ right  # below 0 by rounding alone
-    ridges = RIDGES * max(values[-1], 1e-12)
+    ridges = RIDGES * max(values.max(), 1e-12)
     solutions = [vectors @ (projected / (values + ridge)) / area for ridge in ridges]
     residuals = [np.append(-weights, 1) for weights in solutions]
     squares = [max(residual @ tests @ residual, 0) for residual in residuals]

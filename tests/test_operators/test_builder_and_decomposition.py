@@ -170,7 +170,7 @@ def test_deepinv_agrees_with_ours():
     ([SeparableResize(2), AveragePooling(2)], False, False),
     ([SeparableResize(2), Masking([[1, 0], [1, 1]])], False, False),
     ([BlockCompressedSensing(0.5, 4), BlockCompressedSensing(0.5, 1)], True, True),
-    ([SeparableResize(2)], True, False),
+    ([SeparableResize(2)], True, False), ([AveragePooling(2), package.CEM(2)], False, False),
 ])
 def test_compose_knows_when_it_is_exact(operators, exact, tight):
     operator = Compose(operators)

@@ -200,6 +200,7 @@ def test_back_projection_kernel(scale, size):
 
 @pytest.mark.parametrize('kwargs,message', (
     (dict(kernel=torch.ones(3, 3)), 'size is even'), (dict(kernel=torch.ones(4)), 'kernel'),
+    (dict(kernel=torch.ones(0, 0)), 'square'), (dict(kernel=torch.ones(4, 6)), 'square'),
     (dict(kernel=torch.full((4, 4), torch.inf)), 'finite'), (dict(kernel='lanczos'), 'kernel'),
     (dict(iterations=0), 'iterations'), (dict(step=0), 'step'),
     (dict(operator=AveragePooling(2)), 'expected shape'), (dict(operator=Grayscale()), 'lr')))

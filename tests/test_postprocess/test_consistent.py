@@ -243,6 +243,9 @@ def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     np.testing.assert_array_equal(result, mmpd.consistent(sr, lr, 'bicubic', made_by='pil'))
     mmpd.consistent(torch.from_numpy(sr)[..., 0][None], torch.from_numpy(lr)[..., 0][None])
     np.testing.assert_array_equal(seen[1][1], sr[..., 0])
+    mmpd.consistent(*(torch.from_numpy(one).permute(2, 0, 1) for one in (sr, lr)))
+    for ours, theirs in zip(seen.pop(), (lr, sr), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     deep = [array.astype(np.uint16) * 257 for array in (sr, lr)]  # in 8 bits, but not their library
     result = mmpd.consistent(*deep)
     np.testing.assert_array_equal(seen[2][1], sr)
@@ -286,7 +289,8 @@ def test_auto_warns_where_another_kernel_comes_close(monkeypatch, recwarn, candi
     assert not doubtful or 'lanczos (antialias) explains the LR all but as well (0.23 dB' in doubt
     if recolour:
         mmpd.consistent(sr, lr)
-        assert [(str(one.message), one.filename) for one in recwarn] == [(doubt, __file__)] * doubtful
+        told = [(str(one.message), one.filename) for one in recwarn]
+        assert told == [(doubt, __file__)] * doubtful
 
 
 @pytest.mark.parametrize('bounds, limits', [
@@ -354,6 +358,7 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8, SMALL, dict(strength=2), r'strength: expected a number in \[0, 1\], got 2'),
     (U8, SMALL, dict(noise_std=-1), 'noise_std: expected'),
     (U8, SMALL, dict(bounds=(3, 2)), 'bounds: expected the lower one first'),
+    (U8, SMALL, dict(bounds=(3, 3)), 'bounds: expected the lower one first'),
     (U8, SMALL, dict(bounds=(0, 256)), r'bounds: expected two integers in 0..255'),
     (U8, SMALL, dict(made_by='gimp'), "made_by: expected one of float, pil.*got 'gimp'"),
     (U16, SMALL.astype(np.uint16), dict(made_by='pil'), "made_by='pil' resizes 8 bits only"),

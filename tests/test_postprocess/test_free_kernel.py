@@ -80,7 +80,8 @@ def test_a_large_scale_has_coarser_weights_outside():
     assert fitted.kernel.shape == (64, 64)
     assert np.abs(fitted.kernel - np.outer(profile, profile)).max() < 2e-2 * profile.max()**2
     assert len(np.unique(fitted.kernel.round(12))) <= 36**2  # cells, not pixels
-    assert fitted.gain == pytest.approx(1, abs=0.02) and fitted.brightness == pytest.approx(0, abs=2)
+    assert fitted.gain == pytest.approx(1, abs=0.02)
+    assert fitted.brightness == pytest.approx(0, abs=2)
 
 
 def test_cells_tile_the_window_and_are_single_pixels_in_the_middle():
@@ -89,7 +90,9 @@ def test_cells_tile_the_window_and_are_single_pixels_in_the_middle():
         sizes = np.diff([*cells, width])
         size = int(np.ceil(width / 32))
         assert cells[0] == 0 and sizes.min() >= 1 and sizes.max() == size
-        middle = range((width - 8) // 2, (width - 8) // 2 + 8) if size > 1 else range(width)
+        middle = range(width)
+        if size > 1:
+            middle = range((width - 8) // 2, (width - 8) // 2 + 8)
         assert {*middle} <= {*cells[sizes == 1]}
         assert (sizes[:-1][sizes[:-1] != size] == 1).all()  # but for the last one
         assert (sizes == 1).sum() <= 8 + 3 * size or size == 1
@@ -139,6 +142,7 @@ def test_every_value_with_a_window_is_one_equation(monkeypatch, chunk, channels)
     hr = rng.integers(0, 256, (10, 12, *shape)).astype(np.uint8)
     found = list(free_kernel._equations(lr, hr, 999, -1, np.arange(4), 4, 2,
                                         np.random.default_rng(1)))
+    assert len(found) == np.ceil(3 * 4 * channels / chunk)
     assert max(len(target) for _, target in found) <= chunk
     rows = np.concatenate([np.column_stack(part) for part in found]) + 128
     wanted = []
