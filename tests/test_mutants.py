@@ -157,7 +157,7 @@ def test_random_faults_from_end_to_end(tmp_path):
         '[tool.coverage.run]\nsource_pkgs = ["mmpd"]\nbranch = true\n')
     code = (f'import sys; sys.path.insert(0, {str(ROOT / "tests")!r}); import mutation, pathlib; '
             'root = pathlib.Path.cwd(); files = [root / "mmpd/small/__init__.py"]; '
-            'print(mutation.run(root, files, ["tests/test_small.py"], 99, 0, 5, root / "data", {}))')
+            'print(mutation.run(root, files, ["tests/test_small.py"], 99, 0, 5, root / "d", {}))')
     run = subprocess.run([sys.executable, '-B', '-c', code], cwd=tmp_path, capture_output=True,
                          text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert run.returncode == 0, run.stderr
