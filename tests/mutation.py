@@ -320,6 +320,7 @@ def measure(tests, data, log):
     def run():
         measured = coverage.Coverage(data_file=str(data), config_file='pyproject.toml')
         measured.set_option('run:parallel', False)
+        measured.set_option('run:branch', False)  # it takes its time
         measured.set_option('run:patch', [])
         watch = Watch(measured)
         measured.start()

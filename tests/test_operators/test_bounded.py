@@ -365,6 +365,66 @@ def test_alternating_projections_equal_the_exact_ones():
     assert torch.equal(box.project(x, y, bounds=BOUNDS), ours(x, y))  # the same A
 
 
+def ascent(x, target, a, dagger, low, high, iterations):
+    """One image, in NumPy: Nesterov's ascent of the dual, anew whenever the error has grown."""
+    q, ahead, momentum, best, before = 0, 0, 1.0, None, np.inf
+    for _ in range(iterations + 1):
+        image = np.clip(x + ahead, low, high)
+        error = target - a @ image
+        if best is None or abs(error).max() < best[0]:
+            best = abs(error).max(), image
+        if error @ error > before:
+            momentum = 1.0
+        before = error @ error
+        moved = ahead + dagger @ error
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        ahead, q, momentum = moved + (momentum - 1) / following * (moved - q), moved, following
+    return best[1]
+
+
+@pytest.mark.parametrize('iterations', (0, 1, 2, 3, 12, 60))
+def test_alternating_projections_are_an_accelerated_ascent(iterations):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(4, 9)) * np.array([1, 1, 1, 1, 1, 3, 3, 9, 9])
+    dagger = np.linalg.pinv(a)
+    x, target = rng.normal(size=(3, 9)) * 2, rng.uniform(0.2, 1.9, (3, 9)) @ a.T
+    matrix, inverse = torch.from_numpy(a), torch.from_numpy(dagger)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        result = alternating_projections(
+            torch.from_numpy(x).view(3, 1, 1, 9), torch.from_numpy(target).view(3, 1, 1, 4),
+            lambda image: image @ matrix.T, lambda error: error @ inverse.T, 0.2, 1.9,
+            max_iterations=iterations, tolerance=0)
+    wanted = [ascent(*pair, a, dagger, 0.2, 1.9, iterations)
+              for pair in zip(x, target, strict=True)]
+    np.testing.assert_allclose(result.view(3, 9), wanted, rtol=0, atol=1e-9)
+
+
+def test_alternating_projections_end_where_all_images_are_near_enough():
+    calls = []
+
+    def run(off, **options):
+        """Identity as A, which an A† of a tenth follows in small steps."""
+        calls.clear()
+        target = torch.tensor([5., 5 + off]).view(2, 1, 1, 1)
+        return alternating_projections(
+            torch.full((2, 1, 1, 1), 5.), target, lambda image: (calls.append('A'), image)[1],
+            lambda error: (calls.append('A†'), error / 10)[1], 0, 10, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert run(0.0).tolist() == [[[[5.]]], [[[5.]]]] and calls == ['A']
+        assert run(0.099, tolerance=0.01) is not None and calls == ['A']  # a tenth of ten
+        result = run(0.11, tolerance=0.01)
+        assert calls == ['A', 'A†'] * 1 + ['A'] and result[1] == pytest.approx(5.011)
+    with pytest.warns(UserWarning, match='that A degrades to .* up to 0.01 of their') as told:
+        run(4, tolerance=0.01, max_iterations=2)
+    assert calls == ['A', 'A†', 'A', 'A†', 'A'] and len(told) == 1
+    with pytest.warns(UserWarning):
+        run(4, max_iterations=0)
+    assert calls == ['A']
+
+
 def test_an_lr_that_no_image_in_range_has_is_told():
     operator = SeparableResize(4)
     x, y = torch.rand(2, 1, 16, 16, dtype=torch.float64), torch.full((2, 1, 4, 4), 0.5).double()
