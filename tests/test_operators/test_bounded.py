@@ -244,6 +244,48 @@ def test_gradient_is_plain_pds_where_nothing_leaves():
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize('bounds', (BOUNDS, UNEVEN))
+@pytest.mark.parametrize('spread', (1e-3, 3, 1e3))
+def test_steps_that_would_leave_are_halved(bounds, spread):
+    """Two heaps far apart, one pixel alone, a ladder: Newton's method has no slope, or too much."""
+    low, high = bounds
+    heaps = [[-1.] * 8 + [1.] * 8, [0.] * 15 + [1.], [1.] * 15 + [-1.], list(range(-8, 8)),
+             [-3.] + [1., 1.1] * 7 + [9.], [0.] * 16]
+    x = torch.tensor(heaps, dtype=torch.float64).mul(spread).repeat(5, 1).view(1, 1, -1, 4)
+    y = torch.linspace(low, high, 7, dtype=torch.float64)[1:-1].repeat_interleave(len(heaps))
+    result = bounded_projection(x, y.view(1, 1, -1, 1), 4, low, high)
+    torch.testing.assert_close(patches(result, 4), one_by_one(x, y, 4, low, high), rtol=0,
+                               atol=1e-11 * max(spread, 1))
+
+
+@pytest.mark.parametrize('dtype, size', [(torch.float64, 8), (torch.float32, 4)])
+@pytest.mark.parametrize('together', (1, 7, 10**6))
+def test_so_many_patches_are_searched_at_once(monkeypatch, dtype, size, together):
+    monkeypatch.setattr(bounded, 'TEMPORARY_BYTES', together * 16 * size)
+    held = torch.ones(2, 3, 4, 5, dtype=torch.bool)
+    held[0, 0, 0, :3] = False
+    image = torch.zeros(2, 3, 16, 20, dtype=dtype)
+    counts = [len(places.index[0]) for places in bounded._places(held, image, 4, dtype)]
+    assert sum(counts) == 117 and max(counts) == min(together, 117)
+    assert len(counts) == -(-117 // together)
+
+
+@pytest.mark.parametrize('bounds', ((0., 4.), (-1., 1.)))
+def test_what_an_lr_outside_may_be_off(bounds):
+    """A thousandth of the range, which rounding does."""
+    low, high = bounds
+    near, far = (share * (high - low) for share in (0.9e-3, 1.1e-3))
+    for value, refused in ((low - near, False), (low - far, True), (high + near, False),
+                           (high + far, True)):
+        y = torch.tensor([[[[low, value, high]]]])
+        if refused:
+            with pytest.raises(ValueError, match='a range that holds the LR'):
+                bounded.check_reachable(y, low, high)
+        else:
+            bounded.check_reachable(y, low, high)
+    bounded.check_reachable(y.to('meta'), low, high)
+
+
 def formula(x, y):
     """In operations that torch can differentiate, vectorise and compile."""
     return bounded._plainly(x, y, 4, *BOUNDS)
@@ -255,6 +297,23 @@ def ours(x, y):
 
 def assert_same(actual, expected, tolerance=1e-11):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('function', (ours, formula))
+def test_derivatives_at_the_bounds(function):
+    """What touches a bound is not held by it; a saturated LR holds its patch."""
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64) - 0.5
+    x[0, 0, 0, 0], x[0, 0, 4, 7] = -1, 1
+    y, weight = average_pool(x, 4), torch.rand_like(x)
+    x.requires_grad_()
+    found, wanted = (torch.autograd.grad((f(x, y) * weight).sum(), x)[0] for f in (
+        function, lambda a, b: pooling_decomposition(a, b, 4)))
+    assert_same(found, wanted)
+    x, y = (tensor.requires_grad_() for tensor in case(4, size=(2, 3, 6, 6)))
+    full = torch.tensor(BOUNDS, dtype=x.dtype).repeat(108).view(2, 3, 6, 6).requires_grad_()
+    result = function(x, full)
+    assert torch.equal(result, replicate(full, 4))
+    assert not any(gradient.any() for gradient in torch.autograd.grad(result.sum(), (x, full)))
 
 
 @WIDE

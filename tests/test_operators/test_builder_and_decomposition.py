@@ -204,6 +204,7 @@ def test_compose_scale_gain_and_refusals():
     (lambda: Masking(torch.ones(0, 2)), r'mask: expected shape .*got \(0, 2\)'),
     (lambda: Masking([[1, 0]]).A(torch.zeros(1, 3, 2, 1)), r'\(1, 1, 2\), got \(3, 2, 1\)'),
     (lambda: Grayscale((1e200, 1e200)), 'weights: expected finite numbers, not all 0'),
+    (lambda: Grayscale().A_dagger(torch.zeros(1, 2, 4, 4)), 'expected 1 channel for Gray.*, got 2'),
     (lambda: BlockCompressedSensing(seed=2**63), 'seed: expected an integer of at most 9223372036'),
     (lambda: BlockCompressedSensing(block=2**16 + 1), 'block: .* integer of at most 65536'),
     (lambda: package.CEM(2**16 + 1), 'scale: expected an integer of at most 65536'),

@@ -109,8 +109,11 @@ def test_refuses_bad_arguments(arguments, message):
 
 
 def test_matrix_refuses_a_size_that_does_not_divide():
-    with pytest.raises(ValueError, match='multiple of the scale 4, got 10'):
-        resize_matrix(10, 4)
+    for arguments, message in (((10, 4), 'multiple of the scale 4, got 10'), ((8, 0), 'scale: exp'),
+                               ((0, 4), 'size: expected an integer of at least 1'),
+                               ((8, 4, 'cubic'), 'kernel: expected one of')):
+        with pytest.raises(ValueError, match=message):
+            resize_matrix(*arguments)
 
 
 @pytest.mark.parametrize('antialias', (True, False))
