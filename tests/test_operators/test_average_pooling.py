@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
+from mmpd.operators.base import DeferredCheck
 
 
 def paper_formula(x, y, scale):
@@ -21,20 +22,16 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)), threads=st.sampled_from((1, 2)),
-       few=st.sampled_from((1, 1 << 15)),
+       block=st.sampled_from((1, 999, 2**21)), few=st.sampled_from((0, 1 << 20)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
-def test_equals_the_paper(n, c, h, w, scale, seed, block, threads, few, memory, dtype):
+def test_equals_the_paper(n, c, h, w, scale, seed, block, few, memory, dtype):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
     y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('TEMPORARY_BYTES', 'STRIP_BYTES'):  # many blocks, uneven ones, a single one
-            patch.setattr(module, name, block)
-        for name in ('GRAIN', 'ALONE'):
-            patch.setattr(module, name, few)
-        patch.setattr(torch, 'get_num_threads', lambda: threads)
+        patch.setattr(module, 'TEMPORARY_BYTES', block)  # many blocks, uneven ones, a single one
+        patch.setattr(module, 'FEW', few)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
@@ -138,26 +135,44 @@ def test_extra_memory_is_one_image():
     assert image <= peak <= image + 1.5 * module.TEMPORARY_BYTES, (peak - image) / 2**20
 
 
-def test_two_threads_wait_for_nobody(monkeypatch):
-    """Two threads: torch's parallel operations see less than what they would divide."""
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
-    expected = paper_formula(x, y, 8)
-    monkeypatch.setattr(module, '_by_blocks', None)
+@pytest.mark.parametrize('size, operations', [(64, 0), (512, 2)])
+def test_few_operations_wait_for_other_threads(size, operations):
+    """None for a small image; two that read a large one, and none in between.
+
+    torch divides operations on more than 32,768 numbers among its threads.
+    """
+    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
     with torch.profiler.profile(record_shapes=True) as profile:
         result = pooling_decomposition(x, y, 8)
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
     computing = [event for event in profile.events() if event.name in
-                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub')]
-    sizes = [math.prod(shape) for event in computing for shape in event.input_shapes if shape]
-    assert max(sizes, default=0) < module.GRAIN
+                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub',
+                  'aten::addmv', 'aten::avg_pool2d', 'aten::neg')]
+    assert sum(max(math.prod(shape) for shape in event.input_shapes if shape) > 1 << 15
+               for event in computing) == operations
+
+
+@pytest.mark.parametrize('bad', (math.nan, math.inf))
+def test_unchecked_nan_stays_in_its_patch(bad):
+    x, y = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 4, 4)
+    x[0, 1, 9, 17] = bad
+    finite = pooling_decomposition(x, y, 8, check=False).isfinite()
+    assert not finite[0, 1, 8:16, 16:24].any() and finite.sum() == x.numel() - 64
+
+
+def test_a_bad_batch_is_told_of_by_the_next_small_one():
+    x, y = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 2, 2)
+    check = DeferredCheck()
+    pooling_decomposition(x * math.nan, y, 4, check=check)
+    with pytest.raises(ValueError, match='earlier batch'):
+        pooling_decomposition(x, y, 4, check=check)
 
 
 @pytest.mark.filterwarnings('ignore:.*:torch.jit.TracerWarning', 'ignore:.*deprecated.*')
 def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
     """NumPy's would be missed by counters of memory and be constants of a traced graph."""
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    monkeypatch.setattr(module, '_by_strips', None)
+    monkeypatch.setattr(module, '_few_numbers', None)
+    monkeypatch.setattr(module, '_in_one', None)
     x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
     with FlopCounterMode(display=False):
         counted = pooling_decomposition(x, y, 8)

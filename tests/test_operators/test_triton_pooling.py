@@ -9,7 +9,6 @@ import torch
 
 from mmpd.operators import (
     AveragePooling,
-    average_pooling,
     pooling_decomposition,
     pooling_pass,
     replicate,
@@ -60,8 +59,7 @@ def test_cpu_images_take_the_plain_path():
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Images on the CPU take the kernel's way."""
-    for module in (average_pooling, pooling_pass):
-        monkeypatch.setattr(module, 'is_small', lambda x: False)
+    monkeypatch.setattr(pooling_pass, '_is_array', lambda x: False)
     monkeypatch.setattr(triton_pooling, '_failures', {})
     monkeypatch.setattr(triton_pooling, '_verified', set())
     monkeypatch.setattr(triton_pooling, 'usable',
