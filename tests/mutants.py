@@ -82,7 +82,7 @@ MUTANTS = [
      'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
     ('best', OPS + 'row_refinement.py', 'return best, fewest',
      'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),
-    ('boost', OPS + 'quantize.py', 'boost * 1.3', 'boost', TESTS + 'test_quantize.py',
+    ('boost', OPS + 'quantize.py', 'boost * GROWTH', 'boost', TESTS + 'test_quantize.py',
      'black_and_white'),
     # of models, data and hooks
     ('unit_range', 'mmpd/models/heads/pd_head.py', 'limit = 64 * torch.finfo(image.dtype).eps',
