@@ -10,7 +10,7 @@ from mmagic.registry import METRICS
 from mmagic.structures import DataSample
 from skimage.metrics import peak_signal_noise_ratio
 
-from mmpd.evaluation.functional import PSNR_CAP, psnr
+from mmpd.evaluation.functional import PSNR_CAP, errors, psnr
 from mmpd.operators import build_operator
 
 
@@ -164,6 +164,8 @@ def test_bad_input_is_named(pair):
         build().process(None, [dict(input=torch.from_numpy(lr), output=dict(other=1))])
     with pytest.raises(ValueError, match=r'\(32, 48\)'):
         build().process(None, [sample(pred[0], lr)])
+    with pytest.raises(ValueError, match=r'cannot compare shapes \(3, 4\) and \(4,\)'):
+        errors(torch.zeros(3, 4), torch.zeros(4))
 
 
 def test_the_lr_that_one_would_make_of_the_saved_image_is_clipped(pair):

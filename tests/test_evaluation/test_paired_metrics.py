@@ -173,10 +173,11 @@ def test_lpips_equals_torchmetrics(backbone):
     assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
-def test_lpips_is_built_without_warnings(backbone):
+def test_lpips_is_built_without_a_word(backbone, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         build_lpips('alex', backbone)
+    assert ''.join(capsys.readouterr()) == ''
 
 
 def test_read_only_arrays_are_taken_without_warnings():
