@@ -80,6 +80,10 @@ def test_what_mmagics_modules_do_with_them_while_they_are_imported():
             return 3
 
     assert Editor.method(None) == 3 and Editor.kept(None) == 5
+    assert module.register(Abstract) is Abstract
+    for args, kwargs in (((), {}), ((Abstract, 3), {}), ((Abstract, ), dict(name='x'))):
+        with pytest.raises(ModuleNotFoundError, match='MMagic needs diffusers.register here'):
+            module.register(*args, **kwargs)
     assert module.ModelMixin is module.ModelMixin
     assert module.is_xformers_available() is False
     assert not hasattr(module, '__path__') and not hasattr(module.ModelMixin, '__wrapped__')
@@ -149,6 +153,14 @@ def test_what_an_installed_release_lacks_is_stood_in_for(package):
         line(error, 'absent_pkg')
     with pytest.raises(ModuleNotFoundError, match="No module named 'absent_pkg.gone'"):
         run('def f():\n    import absent_pkg.gone')['f']()
+    with pytest.raises(ImportError, match="cannot import name 'Gone' from 'absent_pkg'"):
+        run('def f():\n    from absent_pkg import Gone')['f']()
+
+
+def test_modules_of_mmagic_itself_may_have_the_name_of_a_package(package):
+    space = dict(__name__='mmagic.x', __package__='mmagic')
+    with pytest.raises(ModuleNotFoundError, match="^No module named 'mmagic.absent_pkg'$"):
+        import_for_mmagic('absent_pkg', space, space, ('y', ), 1)
 
 
 @pytest.mark.parametrize('failure', ['raise ValueError("numpy.dtype size changed")',
@@ -166,6 +178,7 @@ def test_mmagics_try_import_serves_its_modules(package):
                 'z = try_import("json")')
     assert isinstance(space['x'], StandIn) and space['y'] is None and space['z'] is json
     import mmagic.utils
+    assert run('import mmagic.utils as utils')['utils'] is mmagic.utils
     assert mmagic.utils.try_import('absent_pkg') is None
     assert space['tensor2img'] is mmagic.utils.tensor2img
 
