@@ -186,12 +186,13 @@ def test_the_best_checkpoint_goes_once_the_better_one_is_there(tmp_path, monkeyp
         hook.after_val_epoch(runner, dict(PSNR=psnr, MAE=-psnr))
         return [name for name in checkpoints(tmp_path) if name.startswith('best_')]
 
-    named = [[f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in range(6)]
+    named = [[f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in range(7)]
     assert best(1, 20.) == named[1] and best(2, 19.) == named[1] and best(3, 21.) == named[3]
     FullAfter(monkeypatch, writes=0, times=1)
     assert set(named[3]) & set(best(4, 22.))  # there is no room for a better one
     monkeypatch.undo()
-    assert best(5, 22.) == named[5]  # which is still better
+    assert best(5, 20.) == named[3]  # the score to beat is that of what is there
+    assert best(6, 22.) == named[6]
     assert runner.message_hub.get_info('best_score' if len(keys) == 1 else 'best_score_PSNR') == 22
 
 
