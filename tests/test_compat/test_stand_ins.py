@@ -98,16 +98,19 @@ def test_what_mmagics_modules_do_with_them_while_they_are_imported():
         Editor()
 
 
-@pytest.mark.parametrize('code', [
-    'import absent_pkg as x; used = x.Used', 'import absent_pkg; used = absent_pkg.Used',
-    'from absent_pkg import Used as used', 'from absent_pkg.deep.er import Used as used',
-    'import absent_pkg.deep; used = absent_pkg.Used',
-    'try:\n    from absent_pkg import Used as used\nexcept ImportError:\n    used = None'])
-def test_mmagic_gets_a_stand_in_and_nobody_else_sees_one(package, code):
+@pytest.mark.parametrize('code, name', [
+    ('import absent_pkg as x; used = x.Used', 'absent_pkg.Used'),
+    ('import absent_pkg; used = absent_pkg.Used', 'absent_pkg.Used'),
+    ('from absent_pkg import Used as used', 'absent_pkg.Used'),
+    ('from absent_pkg.deep.er import Used as used', 'absent_pkg.deep.er.Used'),
+    ('import absent_pkg.deep; used = absent_pkg.Used', 'absent_pkg.Used'),
+    ('try:\n    from absent_pkg import Used as used\nexcept ImportError:\n    used = None',
+     'absent_pkg.Used')])
+def test_mmagic_gets_a_stand_in_and_nobody_else_sees_one(package, code, name):
     used = run(code)['used']
     with pytest.raises(ModuleNotFoundError) as error:
         used()
-    line(error, 'absent_pkg')
+    assert f'MMagic needs {name} here' in line(error, 'absent_pkg')
     assert not [name for name in sys.modules if name.startswith('absent_pkg')]
     assert importlib.util.find_spec('absent_pkg') is None
     with pytest.raises(ModuleNotFoundError, match="^No module named 'absent_pkg'$"):
@@ -186,10 +189,12 @@ def test_mmagics_try_import_serves_its_modules(package):
 def test_lists_of_an_unfit_release_hold_what_imports(package, monkeypatch):
     monkeypatch.setitem(LISTED, 'absent_pkg.models', ('Named', ))
     assert dir(try_import('absent_pkg').models) == ['Named']
-    package(__init__='', models='class Good: pass\ndef __dir__():\n    return ["Good", "Bad"]')
+    package(__init__='from . import models; other = 5',
+            models='class Good: pass\ndef __dir__():\n    return ["Good", "Bad"]')
     module = try_import('absent_pkg')
     import absent_pkg.models
     assert dir(module.models) == ['Good'] and module.models.Good is absent_pkg.models.Good
+    assert module.other == 5 and isinstance(module, StandIn)
 
 
 USES = [(MODELS, dict(type='AutoencoderKL', from_pretrained='x'), 'diffusers'),
