@@ -24,11 +24,12 @@ def files(net, tmp_path):
     return tmp_path / 'net.param'
 
 
-@pytest.mark.parametrize('mid, growth', [(6, 4), (5, 3)])  # 5 x 3: float16 needs its padding
+@pytest.mark.parametrize('mid, growth, channels', [
+    (6, 4, 3), (5, 3, 3), (4, 2, 1)])  # 5 x 3: float16 needs its padding
 @pytest.mark.parametrize('half', [True, False])
 @pytest.mark.parametrize('separate', [False, True])
-def test_a_written_network_is_read_back(mid, growth, half, separate, tmp_path):
-    net = network(mid=mid, growth=growth)
+def test_a_written_network_is_read_back(mid, growth, channels, half, separate, tmp_path):
+    net = network(mid=mid, growth=growth, channels=channels)
     assert not half or any(m.weight.numel() % 2 for _, m in order(net)) == (mid == 5)
     (tmp_path / 'net.param').write_text(write_param(net, separate))
     (tmp_path / 'net.bin').write_bytes(write_bin(net, half))
@@ -38,7 +39,7 @@ def test_a_written_network_is_read_back(mid, growth, half, separate, tmp_path):
     for key, value in net.state_dict().items():
         stored = value.half().float() if half and key.endswith('weight') else value
         assert torch.equal(back.state_dict()[key], stored), key
-    lr = torch.rand(1, 3, 5, 7)
+    lr = torch.rand(1, channels, 5, 7)
     with torch.no_grad():
         assert (back(lr) - net(lr)).abs().max() < (1e-3 if half else 1e-9)
 
@@ -87,6 +88,8 @@ def without_end(text):
     (replace('4=1 5=1', '13=2 4=1 5=1'), 'has stride 2, expected 1'),
     (replace('4=1 5=1', '4=1 5=1 8=2'), 'quantised to 8 bits'),
     (replace('6=162', '6=161'), 'cannot have 161 weights for 6 channels'),
+    (replace('6=162', '6=0'), 'cannot have 0 weights for 6 channels'),
+    (replace('0=6 1=3', '0=0 1=3'), 'cannot have 162 weights for 0 channels'),
     (replace('6=162', '6=9000000000000000000000'), 'cannot have|has .* channels'),
     # what only a look at the graph can tell
     (replace('2,2.000000e-01,1.0', '2,3.000000e-01,1.0'), 'does not do what an RRDBNet of 2'),
