@@ -29,6 +29,7 @@ from ..utils.validation import (
 )
 from .folder import FolderRun, Job, make_batches
 from .loading import load_model
+from .precision import check_dtype, narrow
 from .tiles import forward_padded, forward_tiled
 
 __all__ = ['PDInferencer', 'Prediction']
@@ -81,6 +82,9 @@ class PDInferencer:
         tile (int, optional): Compute pictures in tiles of this side (of the LR).
         tile_overlap (int): Surroundings that a tile is computed with.
         batch_size (int): Images of equal size, or tiles, at once.
+        dtype (str): Precision of the network: 'float32', 'bfloat16' (twice as fast on processors
+            that compute in it), or 'float16' on CUDA. PD, rounding and figures stay float32, so
+            that the output is as consistent as ever.
 
     Raises:
         InputError: no such model, or a setting that does not fit it.
@@ -103,7 +107,7 @@ class PDInferencer:
 
     def __init__(self, model, checkpoint=None, device=None, cfg_options=None, operator=None,
                  strength=None, quantize=None, made_by=None, tile=None, tile_overlap=16,
-                 batch_size=1):
+                 batch_size=1, dtype='float32'):
         if not isinstance(model, Config):
             check_path(model, 'model', 'a config, its file, a name of the zoo or a checkpoint')
         optional(check_path, checkpoint, 'checkpoint', 'a file or URL')
@@ -113,6 +117,7 @@ class PDInferencer:
         optional(check_positive_int, tile, 'tile', most=MOST_CHANNELS)
         check_positive_int(tile_overlap, 'tile_overlap', least=0)
         check_positive_int(batch_size, 'batch_size')
+        self.dtype = check_dtype(dtype, self.device)
         head = dict(operator=operator, strength=strength)
         test_cfg = dict(quantize=quantize, made_by=made_by)
         loaded = load_model(
@@ -128,6 +133,10 @@ class PDInferencer:
             self._check_tiling(generator)
         self._check_precision(generator)
         self.model.to(self.device)
+        if self.dtype != torch.float32:
+            for network in (generator, getattr(self.model, 'generator_ema', None)):
+                if network is not None:
+                    narrow(network, self.dtype, self.name)
         self.model.test_cfg = dict(self.model.test_cfg or {}, keep_raw=True)
         self.made_by = self.model.test_cfg.get('made_by')
         self.model.data_preprocessor.data_keys = []  # there is no GT to look for
@@ -155,7 +164,7 @@ class PDInferencer:
             model=self.name, weights=self.weights,
             operator=_describe(head.operator_cfg or head.operator),
             strength=head.strength_text, quantize=self.model.quantize,
-            made_by=str(self.made_by),
+            made_by=str(self.made_by), dtype=str(self.dtype).removeprefix('torch.'),
             tile='None' if self.tile is None else f'{self.tile}+{self.tile_overlap}')
 
     def check_size(self, size):
