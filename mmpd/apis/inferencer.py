@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..evaluation.functional import errors, psnr
+from ..models.generators.style_conv import channels_last
 from ..operators import clip_uint8
 from ..operators.decomposition import apply
 from ..operators.library_resize import LibraryResize
@@ -133,10 +134,11 @@ class PDInferencer:
             self._check_tiling(generator)
         self._check_precision(generator)
         self.model.to(self.device)
-        if self.dtype != torch.float32:
-            for network in (generator, getattr(self.model, 'generator_ema', None)):
-                if network is not None:
-                    narrow(network, self.dtype, self.name)
+        for network in filter(None, (generator, getattr(self.model, 'generator_ema', None))):
+            if self.dtype != torch.float32:
+                narrow(network, self.dtype, self.name)
+            if self.device.type == 'cpu':
+                channels_last(network)
         self.model.test_cfg = dict(self.model.test_cfg or {}, keep_raw=True)
         self.made_by = self.model.test_cfg.get('made_by')
         self.model.data_preprocessor.data_keys = []  # there is no GT to look for
