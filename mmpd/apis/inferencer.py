@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..evaluation.functional import errors, psnr
+from ..models.generators import OnnxGenerator
 from ..models.generators.style_conv import channels_last
 from ..operators import clip_uint8
 from ..operators.decomposition import apply
@@ -70,9 +71,9 @@ class PDInferencer:
     Args:
         model (str | Path | Config): A config or its file, a name of the model zoo (see
             ``docs/model_zoo.md``; its checkpoint is downloaded), or a checkpoint whose network is
-            recognised. A model without PD is given it.
+            recognised, an ONNX file among them. A model without PD is given it.
         checkpoint (str, optional): File or URL; not with a checkpoint, and not needed with a name.
-        device (str, optional): Defaults to a GPU if there is one.
+        device (str, optional): Defaults to a GPU if there is one; the CPU for an ONNX file.
         cfg_options (dict, optional): Overrides, e.g. ``{'model.test_cfg.num_samples': 4}``.
         operator (dict, optional): The degradation A by which the LR images were made, e.g.
             ``dict(type='SeparableResize', kernel='bicubic', scale=None)``. Defaults to that of the
@@ -113,8 +114,7 @@ class PDInferencer:
             check_path(model, 'model', 'a config, its file, a name of the zoo or a checkpoint')
         optional(check_path, checkpoint, 'checkpoint', 'a file or URL')
         optional(check_dict, cfg_options, 'cfg_options')
-        device = get_device() if device is None else device
-        self.device = check_device(device, 'device')
+        self.device = check_device(get_device() if device is None else device, 'device')
         optional(check_positive_int, tile, 'tile', most=MOST_CHANNELS)
         check_positive_int(tile_overlap, 'tile_overlap', least=0)
         check_positive_int(batch_size, 'batch_size')
@@ -128,11 +128,17 @@ class PDInferencer:
         self.model, self.name, self.weights = loaded.model, loaded.name, loaded.weights
         self.tile, self.tile_overlap, self.batch_size = tile, tile_overlap, batch_size
         generator = self.model.generator
-        self.in_size = getattr(generator, 'in_size', None)  # of networks for one size only
+        in_size = getattr(generator, 'in_size', None)  # of networks for one size only
+        self.only_size = (in_size, in_size) if in_size else getattr(generator, 'only_size', None)
         self._multiple = {1: 4, 2: 2}.get(getattr(generator, 'upscale_factor', None), 1)
         if tile is not None:
             self._check_tiling(generator)
         self._check_precision(generator)
+        if isinstance(generator, OnnxGenerator) and self.device.type != 'cpu':
+            if device is not None:
+                raise InputError(f'device: {self.name} is an ONNX file, which ONNX Runtime '
+                                 f'computes on the CPU; expected cpu, got {device}')
+            self.device = torch.device('cpu')
         self.model.to(self.device)
         for network in filter(None, (generator, getattr(self.model, 'generator_ema', None))):
             if self.dtype != torch.float32:
@@ -145,9 +151,9 @@ class PDInferencer:
 
     def _check_tiling(self, generator):
         kind = type(generator).__name__
-        if self.in_size is not None:
-            raise InputError(f'tile: {kind} takes {self.in_size}x{self.in_size} only; tiles are '
-                             'for fully convolutional networks')
+        if self.only_size is not None:
+            raise InputError('tile: {} takes {}x{} only; tiles are for fully convolutional '
+                             'networks'.format(kind, *self.only_size))
         if getattr(generator, 'tiling', None) == 'internal':
             raise InputError(f'tile: {getattr(generator, "architecture", kind)} looks at the whole '
                              'picture; tiles are for fully convolutional networks')
@@ -171,10 +177,10 @@ class PDInferencer:
 
     def check_size(self, size):
         """Raise ValueError, naming the valid ones, unless the model takes (width, height)."""
-        if self.in_size is not None and tuple(size) != (self.in_size, self.in_size):
-            raise ValueError('{0}x{1}, but {2} takes {3}x{3} only (crop or resize it, or take a '
-                             'model for its size: docs/model_zoo.md)'.format(
-                                 *size, self.name, self.in_size))
+        if self.only_size is not None and tuple(size) != self.only_size:
+            raise ValueError('{}x{}, but {} takes {}x{} only (crop or resize it, or take a model '
+                             'for its size: docs/model_zoo.md)'.format(
+                                 *size, self.name, *self.only_size))
 
     @torch.no_grad()
     def predict(self, pictures):
@@ -234,7 +240,8 @@ class PDInferencer:
         """One picture of a batch; all tensors in 0..255, RGB."""
         if picture.grey:
             lr, raw = lr[:, :1], raw.mean(1, keepdim=True)
-            output = self._one_channel(raw, lr)
+            # the mean of channels that have been through PD has been, too
+            output = self._one_channel(raw, lr, projected=self.model.has_own_pd)
         alpha = None
         if picture.alpha is not None:
             small = self._tensor(picture.alpha)[None]
@@ -255,12 +262,13 @@ class PDInferencer:
         image = Picture(self._array(output), alpha, picture.icc_profile)
         return Prediction(image, Picture(self._array(raw)), operator, figures)
 
-    def _one_channel(self, image, lr):
+    def _one_channel(self, image, lr, projected=False):
         """PD and rounding of a channel that is none of the network's: grey, alpha."""
         head = self.model.pd_head
         mean, std = head.mean[0], head.std[0]
-        projected = head((image - mean) / std, (lr - mean) / std) * std + mean
-        return self.model.round_pixels(projected, lr)
+        if not projected:
+            image = head((image - mean) / std, (lr - mean) / std) * std + mean
+        return self.model.round_pixels(image, lr)
 
     @staticmethod
     def _array(image):

@@ -267,6 +267,10 @@ def infer(argv=None):
         print(f'{others} other files in the input folders are no images by their names: left out',
               file=sys.stderr)
     inferencer = build(args, check_device(args, processes))
+    if processes.first and hasattr(inferencer.model.generator, 'own_pd'):
+        print(f'note: {args.model}: ' + (
+            "PD is the file's own, none is added" if inferencer.model.has_own_pd else
+            'the file has no PD that it says of, mmpd applies it'), file=sys.stderr)
     processes.connect()
     try:
         return run(args, processes, inferencer, plans)
