@@ -36,7 +36,17 @@ TRIED = (
      'fewer measurements, hardly less time'),
     ('moves without damping, to the middle of the unit (rounding)',
      'fewer iterations on ordinary pictures, but values that are never matched on saturated ones'),
-    ('channels-last on a CPU', 'slower, see CPU inference'),
+    ('channels-last for StyleGAN2 without its layers written for it',
+     'every modulated filter and every blur was copied back and forth: slower than without. With '
+     'them it is how the CPU computes now, see CPU inference, "ours, as built"'),
+    ('the blur folded into the transposed convolution', 'four times its multiplications, for a '
+     'blur that costs a fifth of it once it is channels-last'),
+    ('a transposed convolution as four small ones (polyphase)',
+     'faster than the transposed one in the usual layout, slower than it channels-last'),
+    ('PyTorch\'s large pages (THP_MEM_ALLOC_ENABLE)',
+     'fewer page faults, but clearing the pages is what costs: less new memory is the remedy'),
+    ('autocast to bfloat16 in place of converted weights',
+     'converts the weights for every image, and MMagic\'s style layers switch it off'),
 )
 
 
