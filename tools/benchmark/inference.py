@@ -229,22 +229,14 @@ def markdown(report):
 def main(argv=None):
     args = parse_args(argv)
     report = measuring.environment(argv, 'tools/benchmark/inference.py', machine=args.machine)
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
-    try:
+    with measuring.threads(args.threads):
         if args.prepare:
             network = networks(args.in_size, args.out_size, args.tiny)[1]
             print(exported(network, args, args.work_dir))
             return 0
         report.update(threads=args.threads, batch=args.batch, in_size=args.in_size,
                       out_size=args.out_size, tiny=args.tiny, clock=args.clock, **measure(args))
-    finally:
-        torch.set_num_threads(before)
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

@@ -114,12 +114,10 @@ def training_memory(found):
 
 
 def data_path(found):
-    def cell(row):
-        return f'{row["median"]:.2f} ({row["q1"]:.2f} to {row["q3"]:.2f})'
-
     return 'More of it: [benchmark_data](benchmark_data.md).\n\n' + table(
         ['LR synthesis', 'ms', "it / torch's uint8 path"],
-        [[name, cell(row['ms']), cell(row['ratio'])] for name, row in found['synthesis'].items()])
+        [[name, spread(row['ms']), spread(row['ratio'])]
+         for name, row in found['synthesis'].items()])
 
 
 def on_a_gpu(found):
@@ -168,13 +166,8 @@ def page(results):
                 missing += [f'  - {item}' for item in GPU]
             continue
         lines += [f'## {title}', '', text, '']
-        if 'versions' in found and 'device' in found:
+        if 'versions' in found:
             sources.append(f'- **{title}** (`docs/{name}.json`): {measuring.stated(found)}')
-        elif 'versions' in found:
-            numbers = ', '.join(f'{key} {value}' for key, value in found['versions'].items())
-            sources.append(f'- **{title}** (`docs/{name}.json`): {found["machine"]}, {numbers}; '
-                           f'commit {found["commit"]}; {found["date"]}. Made by '
-                           f'`{found["command"]}`.')
         else:
             sources.append(f'- **{title}**: `docs/{name}.json`, made by `{script}`.')
     if missing:
