@@ -161,10 +161,10 @@ def exported(network, args, folder):
     return path
 
 
-def onnx_runtime(network, args, folder):
-    """A function of the LR, normalised, that ONNX Runtime computes as mmpd-infer has it do."""
+def onnx_runtime(network, lr, args, folder):
+    """A function without arguments that ONNX Runtime computes as mmpd-infer has it do."""
     generator = OnnxGenerator(exported(network, args, folder))
-    return lambda lr: generator((lr + 1) / 2) * 2 - 1
+    return lambda: generator((lr + 1) / 2) * 2 - 1
 
 
 def variants(ours):
@@ -191,7 +191,7 @@ def measure(args):
         try:
             with tempfile.TemporaryDirectory() as folder:
                 functions['ours, ONNX Runtime'] = onnx_runtime(
-                    ours, args, args.work_dir or Path(folder))
+                    ours, lr, args, args.work_dir or Path(folder))
         except InputError as error:  # a package is missing, or an operation does not export
             state = str(error)
     with torch.no_grad():
