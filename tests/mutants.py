@@ -57,7 +57,7 @@ MUTANTS = [
      '        return dtype\n    return dtype', TESTS + 'test_precision_and_modes.py', 'reduced'),
     ('cache', OPS + 'base.py', 'return pool.submit(arrays_of, args).result()',
      'return arrays_of(args)', TESTS + 'test_precision_and_modes.py', 'spoil'),
-    ('stale', OPS + 'base.py', 'not torch.allclose(echo, before, 1e-12, 0, equal_nan=True)',
+    ('stale', OPS + 'base.py', 'not torch.allclose(echo, before, 1e-12, 0)',
      'False', TESTS + 'test_precision_and_modes.py', 'follows'),
     ('adjoint', OPS + 'base.py', 'wanted = torch.is_grad_enabled() and y.requires_grad',
      'wanted = y.requires_grad', TESTS + 'test_precision_and_modes.py', 'adjoint'),
@@ -82,7 +82,7 @@ MUTANTS = [
      'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
     ('best', OPS + 'row_refinement.py', 'return best, fewest',
      'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),
-    ('boost', OPS + 'quantize.py', 'boost * 1.3', 'boost', TESTS + 'test_quantize.py',
+    ('boost', OPS + 'quantize.py', 'boost * GROWTH', 'boost', TESTS + 'test_quantize.py',
      'black_and_white'),
     # of models, data and hooks
     ('unit_range', 'mmpd/models/heads/pd_head.py', 'limit = 64 * torch.finfo(image.dtype).eps',

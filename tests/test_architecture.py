@@ -21,6 +21,8 @@ FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations')
            ('mmpd/compat/checkpoints.py', '_schemes'),
            # whether operations are transformed or counted, which torch says nowhere else
            ('mmpd/operators/base.py', '_C'),
+           # whether a CPU computes in bfloat16, which PyTorch says nowhere else
+           ('mmpd/apis/precision.py', '_is_mkldnn_bf16_supported'),
            # mmcv gives only CUDA tensors to its autograd functions
            ('mmpd/compat/ext_ops.py', '_upfirdn2d_cuda'),
            # numpy moved its core, and pickles name it

@@ -217,7 +217,8 @@ def parts():
         'PDInferencer': (inferencer, {
             'model': 'text', 'checkpoint': 'text', 'device': 'text', 'cfg_options': 'init',
             'operator': 'operator?', 'strength': 'fraction?', 'quantize': 'name?',
-            'tile': 'count?', 'tile_overlap': 'steps0', 'batch_size': 'steps'}),
+            'tile': 'count?', 'tile_overlap': 'steps0', 'batch_size': 'steps',
+            'dtype': 'name'}),
         'GPENNet': (registered('GPENNet', **fixed, net_size=32), {
             'net_size': 'size', 'narrow': 'positive', **FIXED, **{
                 key: kind for key, kind in PRIOR.items() if key not in (
@@ -244,6 +245,8 @@ def parts():
             'pd_inside': 'flag', **EDIT, 'pixel_loss': 'config?'}),
         'SpandrelGenerator': (registered('SpandrelGenerator', checkpoint='nothing.pth'), {
             'checkpoint': 'text', 'mean': 'number', 'std': 'positive'}),
+        'OnnxGenerator': (registered('OnnxGenerator', checkpoint='nothing.onnx'), {
+            'checkpoint': 'text'}),
         'AveragePooling': (operator('AveragePooling', scale=4), {'scale': 'count'}),
         'SeparableResize': (operator('SeparableResize', scale=4), OPERATOR),
         'CEM': (operator('CEM', scale=4), {'scale': 'count', 'bound': 'share', 'a': 'minus'}),
@@ -350,7 +353,7 @@ def test_every_argument_is_fuzzed():
 @pytest.mark.parametrize('part', list(parts()))
 def test_the_right_values_are_accepted(part):
     if part in ('LPIPS', 'PDInferencer', 'PerceptualLoss', 'Masking', 'Compose',
-                'SpandrelGenerator'):
+                'OnnxGenerator', 'SpandrelGenerator'):
         pytest.skip('needs a download or an argument')
     parts()[part][0]()
 

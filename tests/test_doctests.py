@@ -19,6 +19,7 @@ EXEMPT = {
 }
 # what an example needs that not every environment of the tests has
 NEEDS = {
+    'mmpd.models.generators.OnnxGenerator': 'onnxruntime',
     'mmpd.models.generators.SpandrelGenerator': 'spandrel',
     'mmpd.datasets.preparation.LMDBSource': 'lmdb',
     'mmpd.evaluation.metrics.LPIPS': 'lpips',

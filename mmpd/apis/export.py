@@ -1,11 +1,13 @@
 """Restorer and PD as one graph, for ONNX Runtime and other programs that have no mmpd."""
 import io
+import json
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError, MissingPackage
+from ..models.generators.onnx_generator import METADATA
 from ..operators import AveragePooling, LinearOperator, SeparableResize, resize_matrix
 
 __all__ = ['ConsistentNetwork', 'ExportError', 'export_program', 'to_onnx', 'verify_onnx',
@@ -27,6 +29,10 @@ class ConsistentNetwork(nn.Module):
     Args:
         model (nn.Module): A model type with PD, in evaluation mode.
         size (tuple[int, int]): Height and width of the LR.
+        raw (bool): Without PD: x_r alone.
+
+    Attributes:
+        own_pd (dict | None): What :class:`OnnxGenerator` should know of the PD inside.
 
     Shape:
         LR (N, 3, h, w), RGB in [0, 1]; output (N, 3, s·h, s·w), RGB, float32, in [0, 1] but for
@@ -36,15 +42,15 @@ class ConsistentNetwork(nn.Module):
         ExportError: if the operator is not mmpd's, or the model's output is not this.
     """
 
-    def __init__(self, model, size):
+    def __init__(self, model, size, raw=False):
         super().__init__()
-        self.generator = model.generator
+        self.generator, self.raw = model.generator, raw
         head, preprocessor = model.pd_head, model.data_preprocessor
         for name, default in (('mean', 0.), ('std', 1.)):
             value = getattr(preprocessor, name) if getattr(
                 preprocessor, '_enable_normalize', False) else torch.tensor(default)
             self.register_buffer(name, value.detach().clone().float().reshape(1, -1, 1, 1))
-        if head.noise_std or head.bounds is not None:
+        if not raw and (head.noise_std or head.bounds is not None):
             raise ExportError('expected a pd_head with neither noise_std nor bounds, which do not '
                               f'export, got strength {head.strength_text}')
         self.strength = head.strength
@@ -52,25 +58,29 @@ class ConsistentNetwork(nn.Module):
         with torch.no_grad():
             normalised = (lr * 255 - self.mean) / self.std
             try:
-                raw = self.generator(normalised)
+                x_r = self.generator(normalised)
             except ValueError as error:
                 raise ExportError(f'an LR of {size[0]}x{size[1]} does not fit the network: {error}'
                                   ) from error
-            operator = head.operator_for(raw, normalised)
+            operator = head.operator_for(x_r, normalised)
             if not isinstance(operator, LinearOperator):
                 raise ExportError(f'{type(operator).__name__} is not one of mmpd\'s operators, '
                                   'whose operations are known to export')
             self.operator = operator
-            self._keep_matrices(operator, raw.shape[-2:])
-            wanted = (model.forward_tensor(normalised) * self.std + self.mean) / 255
+            self._keep_matrices(operator, x_r.shape[-2:])
+            wanted = model.forward_raw(normalised) if raw else model.forward_tensor(normalised)
+            wanted = (wanted * self.std + self.mean) / 255
             difference = (self(lr) - wanted).abs().max().item()
         if not difference < TOLERANCE:
-            raise ExportError(f'{type(model).__name__} is more than its generator followed by PD '
-                              f'(they differ by {difference:.2g} of the range)')
+            raise ExportError(f'{type(model).__name__} is more than its generator'
+                              f'{"" if raw else " followed by PD"} (they differ by '
+                              f'{difference:.2g} of the range)')
+        self.own_pd = None if raw else dict(
+            operator=_config(operator), name=repr(operator), strength=self.strength)
 
     def _keep_matrices(self, operator, size):
         """Resizing in matrices of this size: they become constants of the graph."""
-        self.fixed_size = isinstance(operator, SeparableResize)
+        self.fixed_size = isinstance(operator, SeparableResize) and not self.raw
         if not self.fixed_size:
             return
         for name, length in zip(('rows', 'columns'), size, strict=True):
@@ -82,6 +92,8 @@ class ConsistentNetwork(nn.Module):
     def forward(self, lr):
         raw = self.generator((lr * 255 - self.mean) / self.std)
         raw = (raw * self.std + self.mean) / 255
+        if self.raw:
+            return raw
         if self.fixed_size:
             error = lr - self.rows @ raw @ self.columns.T
             return raw + self.strength * (self.rows_dagger @ error @ self.columns_dagger.T)
@@ -92,6 +104,16 @@ class ConsistentNetwork(nn.Module):
             return raw + self.strength * F.conv_transpose2d(
                 error, ones, stride=scale, groups=channels)
         return raw + self.strength * self.operator._A_dagger(lr - self.operator._A(raw))
+
+
+def _config(operator):
+    """The config of an operator that is made of plain numbers, or None."""
+    if isinstance(operator, AveragePooling):
+        return dict(type='AveragePooling', scale=operator.scale)
+    if isinstance(operator, SeparableResize):
+        return dict(type='SeparableResize', scale=operator.scale, kernel=operator.kernel,
+                    antialias=operator.antialias, border=operator.border)
+    return None
 
 
 def example(size, seed=0):
@@ -132,8 +154,13 @@ def export_program(network, size, dynamic=False):
                           f'{" for all sizes" if dynamic else ""}: {reason}') from error
 
 
-def to_onnx(program, opset=18):
+def to_onnx(program, opset=18, own_pd=None):
     """ONNX bytes of a program; its input is ``lr``, its output ``sr``.
+
+    Args:
+        program (torch.export.ExportedProgram): From :func:`export_program`.
+        opset (int): Of ONNX.
+        own_pd (dict, optional): :attr:`ConsistentNetwork.own_pd`, noted in the file.
 
     Raises:
         MissingPackage: if onnx or onnxscript is not installed.
@@ -147,7 +174,9 @@ def to_onnx(program, opset=18):
     try:
         onnx_program = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False,
                                          input_names=['lr'], output_names=['sr'])
-        return onnx_program.model_proto.SerializeToString()
+        model = onnx_program.model_proto
+        model.metadata_props.add(key=METADATA, value=json.dumps(dict(pd=own_pd)))
+        return model.SerializeToString()
     except Exception as error:
         reason = str(error).strip().split('\n')[0]
         raise ExportError(f'torch.onnx cannot translate the program: {reason}') from error

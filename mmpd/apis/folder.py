@@ -255,7 +255,7 @@ class FolderRun:
     def _explain(self, error):
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
             return 'out of memory: try a smaller --batch-size' + (
-                '' if self.inferencer.in_size else ' or --tile')
+                '' if self.inferencer.only_size else ' or --tile')
         return _first_line(error)
 
     def _fail(self, job, message, report):

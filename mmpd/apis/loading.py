@@ -97,6 +97,12 @@ def load_model(model, checkpoint=None, cfg_options=None, pd_head=None, test_cfg=
 def _recognised(source, pd_head, test_cfg):
     from .recognition import recognise
     found = recognise(source.checkpoint)
+    own = found.model.get('pd_head')
+    if found.kind == 'ONNX' and own and pd_head:
+        raise InputError(
+            f'{source.checkpoint}: has PD of its own ({own["operator"]["type"]}, strength '
+            f'{own["strength"]:g}), which is applied once only, so {" and ".join(pd_head)} cannot '
+            'be set; export the network without PD for that (mmpd-export --raw)')
     settings = dict(pd_head={**found.model.get('pd_head', {}), **pd_head},
                     test_cfg={**found.model.get('test_cfg', {}), **test_cfg})
     return LoadedModel(found.build(**settings), source.name, _fingerprint(source.checkpoint))

@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 
 from ..errors import WeightsMismatch
 from ..models.editors.pd_mixin import PDMixin
+from ..models.generators import OnnxGenerator
 from ..models.generators.spandrel_generator import load_spandrel
 from ..utils.foreign import generator_weights, read_content
 from ..utils.ncnn import read_rrdb
@@ -24,7 +25,8 @@ class RecognisedModel:
 
     Attributes:
         kind (str): 'mmpd' (a checkpoint of mmengine that carries its config), 'RRDBNet'
-            (MMagic's own network: ESRGAN, Real-ESRGAN, BSRGAN's keys, ncnn files) or 'spandrel'.
+            (MMagic's own network: ESRGAN, Real-ESRGAN, BSRGAN's keys, ncnn files), 'ONNX' or
+            'spandrel'.
         architecture (str): For messages, e.g. 'SwinIR'.
         scale (int | None): By how much it enlarges; None where only its config says so.
         model (dict): Config of a model type with PD (``PDModel`` …), for ``MODELS.build``.
@@ -71,6 +73,20 @@ def _rrdbnet(generator, state):
         'RRDBNet', f'RRDBNet with {generator["num_blocks"]} blocks', generator['upscale_factor'],
         _pd_model(generator, 0., 255.),
         {f'generator.{key}': value for key, value in state.items()})
+
+
+def _onnx(path):
+    generator = OnnxGenerator(path)
+    model = _pd_model(dict(type='OnnxGenerator', checkpoint=path), 0., 255.)
+    if generator.own_pd is not None:
+        operator = generator.own_pd['operator']
+        if operator is None:
+            raise WeightsMismatch(
+                f'{path}: has PD of its own, whose A ({generator.own_pd["name"]}) cannot be made '
+                'from the file, so no 8-bit file could be rounded by it: export the network '
+                'without PD (mmpd-export --raw)')
+        model['pd_head'] = dict(operator=operator, strength=generator.own_pd['strength'])
+    return RecognisedModel('ONNX', 'an ONNX file', generator.scale, model, None)
 
 
 def rrdbnet_config(state):
@@ -154,8 +170,8 @@ def recognise(path):
 
     Args:
         path (str | Path): A checkpoint of this package or of MMagic, one of another program
-            (``*.pth``, ``*.pt``, ``*.ckpt``, ``*.safetensors``), or ncnn's ``*.param`` or
-            ``*.bin``.
+            (``*.pth``, ``*.pt``, ``*.ckpt``, ``*.safetensors``), ncnn's ``*.param`` or ``*.bin``,
+            or ``*.onnx``.
 
     Returns:
         RecognisedModel: What to build. PD is in it, with average pooling as A, unless its own
@@ -166,12 +182,14 @@ def recognise(path):
         WeightsMismatch: if it cannot be read safely, or the network is not known or does not
             enlarge images; names it.
         NcnnError: if ncnn files are damaged or hold another network.
-        MissingPackage: if spandrel would be needed to recognise it and is not installed.
+        MissingPackage: if spandrel or onnxruntime would be needed and is not installed.
     """
     path = str(path)
     if path.endswith(('.param', '.bin')):
         state, generator = read_rrdb(Path(path).with_suffix('.param'))
         return _rrdbnet(generator, state)
+    if path.endswith('.onnx'):
+        return _onnx(path)
     content = read_content(path)
     found = _mmengine_checkpoint(content, path)
     if found:

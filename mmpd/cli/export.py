@@ -5,8 +5,8 @@
 MODEL is a config (then CHECKPOINT is needed), a name of the model zoo, or a checkpoint whose
 network is recognised, as for mmpd-infer; a model without PD is given it.
 Writes OUT.onnx and OUT.pt2, which take an LR (1, 3, h, w), RGB in [0, 1], and give the
-consistent image (1, 3, s·h, s·w), not clipped. Each file is compared with PyTorch before it is
-written: they must agree to 1e-4.
+consistent image (1, 3, s·h, s·w), not clipped; mmpd-infer takes OUT.onnx as a model. Each file is
+compared with PyTorch before it is written: they must agree to 1e-4.
 """
 import argparse
 import io
@@ -36,6 +36,8 @@ def parse_args(argv=None):
     parser.add_argument('--operator', choices=('average_pooling', 'bicubic', 'bilinear', 'lanczos',
                                                'box'),
                         help="A; default: the config's, average pooling for a bare checkpoint")
+    parser.add_argument('--raw', action='store_true',
+                        help='the network alone, without PD, which mmpd-infer then applies')
     parser.add_argument('--opset', type=int, default=18, help='of ONNX')
     parser.add_argument('--overwrite', action='store_true', help='replace existing files')
     args = parser.parse_args(argv)
@@ -80,13 +82,13 @@ def export(argv=None):
     model = load_model(args)
     size = args.size or [getattr(model.generator, 'in_size', None) or 64]
     size = (size[0], size[-1])
-    network = engine.ConsistentNetwork(model, size).eval()
+    network = engine.ConsistentNetwork(model, size, args.raw).eval()
     program = engine.export_program(network, size, args.dynamic)
     sizes = [size, (size[0] + 4, 2 * size[1])] if args.dynamic else [size]
     results = {}
     for kind in targets:
         if kind == 'onnx':
-            data = engine.to_onnx(program, args.opset)
+            data = engine.to_onnx(program, args.opset, network.own_pd)
             difference = engine.verify_onnx(data, network, sizes)
         else:
             buffer = io.BytesIO()
@@ -97,7 +99,8 @@ def export(argv=None):
     for kind, path in targets.items():
         data, difference = results[kind]
         write_atomically(path, data)
-        print(f'{path}: {len(data) / 2**20:.1f} MiB, A = {network.operator!r}, LR '
+        made = 'no PD in it' if args.raw else f'A = {network.operator!r}'
+        print(f'{path}: {len(data) / 2**20:.1f} MiB, {made}, LR '
               f'{"of any size" if args.dynamic else "of {}x{}".format(*size)}, differs from '
               f'PyTorch by at most {difference:.1e}')
 

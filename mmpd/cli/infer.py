@@ -67,6 +67,10 @@ def parse_args(argv=None):
                        "consistency, 'clip' is the paper's evaluation")
     group = parser.add_argument_group('computing')
     group.add_argument('--device', help='cpu, cuda, cuda:1 …; default: a GPU if there is one')
+    group.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
+                       help='precision of the network; PD and rounding stay float32, so outputs '
+                       'stay consistent. bfloat16 needs a processor that computes in it, float16 '
+                       'a GPU')
     group.add_argument('--batch-size', type=int, default=1, help='images of equal size (or tiles) '
                        'at once')
     group.add_argument('--workers', type=int, default=2, help='threads that read and write')
@@ -241,7 +245,8 @@ def build(args, device):
     options = options.parse_args(['--cfg-options', *args.cfg_options]).cfg_options
     inferencer = PDInferencer(
         args.model, args.checkpoint, device, options, operator_config(args), args.strength,
-        args.quantize, args.made_by, args.tile, args.tile_overlap, args.batch_size)
+        args.quantize, args.made_by, args.tile, args.tile_overlap, args.batch_size,
+        args.dtype)
     samples = getattr(inferencer.model, 'num_samples', 1)
     if samples != 1:
         raise InputError(f'test_cfg.num_samples={samples}: mmpd-infer writes one file per LR '
@@ -262,6 +267,10 @@ def infer(argv=None):
         print(f'{others} other files in the input folders are no images by their names: left out',
               file=sys.stderr)
     inferencer = build(args, check_device(args, processes))
+    if processes.first and hasattr(inferencer.model.generator, 'own_pd'):
+        print(f'note: {args.model}: ' + (
+            "PD is the file's own, none is added" if inferencer.model.has_own_pd else
+            'the file has no PD that it says of, mmpd applies it'), file=sys.stderr)
     processes.connect()
     try:
         return run(args, processes, inferencer, plans)

@@ -11,7 +11,7 @@ from .wheels import WHEEL_WEIGHTS, wheel_weights
 
 __all__ = ['ModelSource', 'ZooModel', 'resolve_model', 'zoo', 'zoo_root']
 
-CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors', '.param', '.bin')
+CHECKPOINTS = ('.pth', '.pt', '.ckpt', '.safetensors', '.param', '.bin', '.onnx')
 
 
 @dataclass(frozen=True)

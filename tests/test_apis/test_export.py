@@ -2,14 +2,17 @@
 import builtins
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmagic.registry import MODELS
 from mmengine.config import Config
 
+from mmpd.apis import PDInferencer
 from mmpd.apis import export as engine
 from mmpd.cli.export import main
 from mmpd.errors import MissingPackage
+from mmpd.utils.images import Picture
 from mmpd.utils.wheels import wheel_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,11 +67,11 @@ def test_a_matrix_has_one_size():
 
 
 @pytest.mark.parametrize('operator, dynamic', [(None, True), (BICUBIC, False)])
-def test_onnx_runtime_equals_pytorch(operator, dynamic):
+def test_onnx_runtime_equals_pytorch(operator, dynamic, tmp_path):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     network = engine.ConsistentNetwork(rrdb(operator), (6, 8)).eval()
-    data = engine.to_onnx(engine.export_program(network, (6, 8), dynamic))
+    data = engine.to_onnx(engine.export_program(network, (6, 8), dynamic), own_pd=network.own_pd)
     sizes = [(6, 8), (5, 11)] if dynamic else [(6, 8)]
     assert engine.verify_onnx(data, network, sizes) <= 1e-4
     import onnxruntime
@@ -78,6 +81,25 @@ def test_onnx_runtime_equals_pytorch(operator, dynamic):
     sr = torch.from_numpy(session.run(['sr'], {'lr': lr.numpy()})[0])
     degrade = network.operator.A
     assert (degrade(sr) - lr).abs().max() < 1e-5
+    path = tmp_path / 'x.onnx'
+    path.write_bytes(data)
+    inferencer = PDInferencer(path, device='cpu')  # it knows the A of the file
+    assert repr(inferencer.model.pd_head.operator) == repr(network.operator)
+    picture = Picture((lr[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    found = inferencer.predict([picture])[0][0].figures
+    assert inferencer.model.has_own_pd
+    assert found['psnr_lr'] >= found['psnr_lr_raw'] if operator else \
+        found['lr_values_unmatched'] == 0
+
+
+def test_a_network_without_its_pd(tmp_path):
+    model = rrdb(mean=127.5, std=127.5, noise_std=2.)  # which would not export
+    network = engine.ConsistentNetwork(model, (6, 8), raw=True).eval()
+    assert network.own_pd is None
+    lr = torch.rand(2, 3, 6, 8)
+    with torch.no_grad():
+        wanted = model.forward_raw(lr * 2 - 1) / 2 + 0.5
+        assert (network(lr) - wanted).abs().max() < 1e-5
 
 
 def glean_checkpoint(path):
@@ -93,6 +115,14 @@ def test_reduced_glean_by_command(tmp_path, capsys):
     pytest.importorskip('onnxscript')
     checkpoint = glean_checkpoint(tmp_path / 'glean.pth')
     out = tmp_path / 'out'
+    lr = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert main([str(GLEAN), str(checkpoint), '--out', str(tmp_path / 'raw'), '--raw', '--format',
+                 'onnx']) == 0
+    assert 'raw.onnx: ' in (printed := capsys.readouterr().out) and 'no PD in it' in printed
+    ours, theirs = (PDInferencer(*model, device='cpu').predict([Picture(lr)])[0][0]
+                    for model in ((GLEAN, checkpoint), (tmp_path / 'raw.onnx', )))
+    assert np.abs(ours.raw.pixels.astype(int) - theirs.raw.pixels).max() <= 1
+    assert theirs.figures['lr_values_unmatched'] == 0 < theirs.figures['psnr_lr_raw'] < 40
     command = [str(GLEAN), str(checkpoint), '--out', str(out)]
     assert main(command) == 0
     printed = capsys.readouterr().out

@@ -11,8 +11,9 @@ from mmagic.structures import DataSample
 from mmengine.config import Config
 from PIL import Image
 
-from mmpd.apis import PDInferencer
+from mmpd.apis import PDInferencer, precision
 from mmpd.errors import InputError
+from mmpd.models.generators import PULSENet
 from mmpd.utils.images import Picture
 
 GAN = dict(
@@ -160,6 +161,66 @@ def test_settings_reach_the_model(checkpoint):
                            (dict(tile=8), 'takes 8x8 only; tiles are')):
         with pytest.raises(InputError, match=message):
             run(**wrong)
+
+
+@pytest.mark.parametrize('generator', [
+    TINY, dict(TINY, type='PDNNet'), dict(RRDB, upscale_factor=4)], ids=lambda part: part['type'])
+def test_a_network_in_bfloat16_is_as_consistent(generator, tmp_path):
+    model = dict(PLAIN, generator=generator)
+    path = save(model, tmp_path / 'x.pth')
+    exact, narrow = (PDInferencer(Config(dict(model=dict(model))), path, device='cpu', dtype=dtype)
+                     for dtype in ('float32', 'bfloat16'))
+    batch = [Picture(lr_image(seed=seed)) for seed in range(2)]
+    seen = []
+    narrow.model.generator.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    for inferencer in (exact, narrow):
+        for (prediction, ), picture in zip(inferencer.predict(batch), batch, strict=True):
+            assert np.array_equal(pooled(prediction.image.pixels), picture.pixels)
+            assert prediction.figures['psnr_lr'] == float('inf')
+            assert prediction.figures['lr_values_unmatched'] == 0
+    assert seen == [torch.float32]  # what PD is given
+    assert {parameter.dtype for parameter in narrow.model.generator.parameters()} == {
+        torch.bfloat16}
+    assert narrow.settings == dict(exact.settings, dtype='bfloat16')
+
+
+def test_the_float_image_is_as_consistent_in_bfloat16(checkpoint):
+    lr = torch.from_numpy(lr_image(2, 3, 8, 8)) / 127.5 - 1
+    errors = []
+    for dtype in ('float32', 'bfloat16'):
+        model = PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu', dtype=dtype).model
+        with torch.no_grad():
+            image = model.forward_tensor(lr)
+        assert image.dtype == torch.float32
+        errors.append(torch.nn.functional.avg_pool2d(image.double(), 4) - lr.double())
+    exact, narrow = (error.abs().max().item() for error in errors)
+    assert exact < 1e-6 and narrow < 1e-6  # bfloat16 itself keeps 4e-3
+
+
+def test_precisions_that_are_refused(checkpoint, monkeypatch):
+    def load(dtype):
+        return PDInferencer(Config(dict(model=MODEL)), checkpoint, device='cpu', dtype=dtype)
+
+    with pytest.raises(InputError, match='dtype: expected one of float32, bfloat16, float16, got'):
+        load('bf16')
+    with pytest.raises(InputError, match='dtype: float16 needs a CUDA GPU, and the device is cpu'):
+        load('float16')
+    monkeypatch.setattr(precision, '_cpu_has_bfloat16', lambda: False)
+    with pytest.raises(InputError, match='dtype: bfloat16 needs a processor that computes in it'):
+        load('bfloat16')
+    with pytest.raises(InputError, match=r'x \(PULSENet\) computes in float32 only, got'):
+        precision.narrow(PULSENet(in_size=8, out_size=16, style_channels=6, steps=3,
+                                  channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
+                         torch.bfloat16, 'x')
+
+
+def test_float16_is_near_too():
+    network = tiny_model().generator.eval()
+    lr = torch.rand(1, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        exact = network(lr)
+        precision.narrow(network, torch.float16, 'x')
+        assert 1e-8 < (network(lr) - exact).square().mean().sqrt() / exact.std() < 1e-2
 
 
 def test_several_samples(tmp_path):

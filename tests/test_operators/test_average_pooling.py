@@ -152,6 +152,79 @@ def test_few_operations_wait_for_other_threads(size, operations):
                for event in computing) == operations
 
 
+@pytest.fixture
+def taken(monkeypatch):
+    """Which way the pass goes."""
+    ways = []
+    for name in ('_few_numbers', '_in_one', '_by_blocks'):
+        run = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, name=name, run=run: (
+            ways.append(name), run(*args))[1])
+    return ways
+
+
+@pytest.mark.parametrize('x_dtype, y_dtype, size', [
+    (torch.float32, torch.float32, 4), (torch.float32, None, 4), (torch.float16, torch.float32, 4),
+    (torch.float32, torch.float64, 8), (torch.float64, None, 8)])
+def test_large_images_are_taken_in_blocks(taken, monkeypatch, x_dtype, y_dtype, size):
+    """Temporaries are 2 / s of what is done at once, in the dtype that is computed in."""
+    x = torch.rand(2, 3, 16, 24).to(x_dtype)
+    y = None if y_dtype is None else torch.rand(2, 3, 4, 6, dtype=y_dtype)
+    wanted = x.double() + 0.5 * replicate(
+        (0 if y is None else y.double()) - average_pool(x.double(), 4), 4)
+    temporaries = 2 * x.numel() * size // 4
+    for limit, way in ((temporaries, '_few_numbers'), (temporaries - 1, '_by_blocks')):
+        monkeypatch.setattr(module, 'TEMPORARY_BYTES', limit)
+        result = module.fused_projection(x, y, 4, 0.5)
+        assert taken == [way] and result.dtype == x_dtype
+        taken.clear()
+        tolerance = 1e-3 if x_dtype == torch.float16 else 1e-6
+        torch.testing.assert_close(result.double(), wanted, rtol=0, atol=tolerance)
+
+
+def test_few_numbers_are_multiplied(taken, monkeypatch):
+    """So many multiplications, 24 / 4 for each pixel, or two operations; one of the two."""
+    x, y = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 4, 6)
+    for limit, ways in ((x.numel() * 6, ['_few_numbers']), (x.numel() * 6 - 1, ['_in_one'])):
+        monkeypatch.setattr(module, 'FEW', limit)
+        for out in (None, torch.empty_like(x), torch.empty(2, 3, 16, 24, dtype=torch.float64)):
+            result = module.fused_projection(x, y, 4, 1, out)
+            assert taken == ways and (out is None or result is out)
+            taken.clear()
+            torch.testing.assert_close(result.float(), paper_formula(x, y, 4), rtol=0, atol=1e-6)
+    monkeypatch.setattr(module, 'FEW', 1 << 20)
+    module.fused_projection(x * math.nan, y, 4, 1)
+    module.fused_projection(x, y, 4, 1, check=DeferredCheck())
+    assert taken == ['_few_numbers', '_in_one', '_in_one']
+
+
+@pytest.mark.parametrize('dtype, size', [(torch.float32, 2), (torch.bfloat16, 8),
+                                         (torch.float64, 4)])
+@pytest.mark.parametrize('rows', (1, 5))
+def test_blocks_are_as_large_as_their_temporaries_may_be(monkeypatch, dtype, size, rows):
+    """A row of block and of its expanded error; half precision has copies of all its rows."""
+    x = torch.rand(2, 3, 16, 24).to(dtype).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(module, 'TEMPORARY_BYTES', rows * 24 * 3 * 4 * size)
+    looked = []
+    module.fused_projection(x, torch.rand(2, 3, 4, 6), 4, 1,
+                            check=lambda error, *_: looked.append(len(error)))
+    assert looked == [rows] * (8 // rows) + [8 % rows] * (8 % rows > 0)
+
+
+def test_memory_that_numpy_cannot_take_is_not_given_to_it(taken):
+    """Negated views, subclasses: as any other tensor."""
+    z, y = torch.rand(2, 1, 8, 8, dtype=torch.complex64), torch.rand(1, 1, 4, 4)
+    x, negative = z[:1].conj().imag, z[:1, :, :4, :4].conj().imag
+    assert x.is_neg() and negative.is_neg()
+    ours = torch.Tensor._make_subclass(type('Mine', (torch.Tensor, ), {}), torch.rand(1, 1, 8, 8))
+    for image, known in ((x, y), (torch.rand(1, 1, 8, 8), negative), (ours, y)):
+        result = module.fused_projection(image, known, 2, 1)
+        plain = torch.Tensor(image.detach().numpy()) if image is ours else image.resolve_neg()
+        torch.testing.assert_close(torch.Tensor(result.as_subclass(torch.Tensor)), paper_formula(
+            plain, known.resolve_neg(), 2), rtol=0, atol=1e-6)
+    assert taken == ['_by_blocks'] * 3
+
+
 @pytest.mark.parametrize('bad', (math.nan, math.inf))
 def test_unchecked_nan_stays_in_its_patch(bad):
     x, y = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 4, 4)

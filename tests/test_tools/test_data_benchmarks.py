@@ -8,8 +8,6 @@ import pytest
 import torch
 from conftest import load_script
 
-from mmpd.cli import benchmark
-
 
 @pytest.fixture(scope='module')
 def converter():
@@ -19,6 +17,11 @@ def converter():
 @pytest.fixture(scope='module')
 def data():
     return load_script('tools/benchmark/data.py')
+
+
+@pytest.fixture(scope='module')
+def measuring():
+    return load_script('tools/benchmark/measuring.py')
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +58,7 @@ def test_converter_benchmark(converter, tmp_path, capsys):
     assert {'machine', 'load', 'commit', 'date'} <= set(report)
     for mode, row in report['modes'].items():
         speed = row['images_per_second']
-        assert row['ratio']['q1'] <= row['ratio']['median'] <= row['ratio']['q3']
+        assert row['ratio']['low'] <= row['ratio']['median'] <= row['ratio']['high']
         assert speed['loop']['median'] > 0 and f'| {mode} |' in text
     assert 'cpu_ratio_to_lr_only' in report['modes']['GT linked, and LR']
     for wrong in (['--size', '100'], ['--rounds', '0'], ['--out', str(tmp_path / 'no' / 'x')],
@@ -72,7 +75,8 @@ def test_data_benchmark(data, tmp_path, capsys):
                       str(tmp_path / 'data')]) == 0
     report = json.loads((tmp_path / 'data.json').read_text())
     text = (tmp_path / 'data.md').read_text()
-    assert report['synthesis'][data.PEER]['ratio'] == dict(median=1, q1=1, q3=1)
+    assert report['synthesis'][data.PEER]['ratio'] == dict(median=1, low=1, high=1, least=1,
+                                                              rounds=2)
     assert {'PIL BICUBIC', "MMagic's MATLABLikeResize"} <= set(report['synthesis'])
     assert report['pixels']['LR by pil']['other'] == 0 < report['pixels']['LR by float']['other']
     assert report['pixels']['LR by float']['largest'] <= report['pixels']['LR by pil']['largest']
@@ -106,21 +110,20 @@ def test_compared_methods_give_the_same_image(data):
                                   np.asarray(made['PIL BICUBIC']))
 
 
-def test_rounds_are_interleaved_and_compared_one_by_one():
+def test_rounds_are_interleaved_and_compared_one_by_one(measuring):
     called = []
-    times = benchmark.interleaved({name: lambda name=name: called.append(name) for name in 'ab'},
+    times = measuring.interleaved({name: lambda name=name: called.append(name) for name in 'ab'},
                                   rounds=6, warm_up=1, measure=lambda function: function() or 2)
     assert times == dict(a=[2] * 6, b=[2] * 6)
     pairs = [''.join(called[i:i + 2]) for i in range(0, 14, 2)]
     assert set(pairs) == {'ab', 'ba'}
-    assert benchmark.ratios([1, 9], [1, 3]) == dict(median=2, q1=1.5, q3=2.5)
-    assert benchmark.spread([5.0]) == dict(median=5, q1=5, q3=5)
+    assert measuring.ratio([1, 9], [1, 3]) == dict(median=2, low=1.5, high=2.5, least=1, rounds=2)
 
 
-def test_cpu_time_counts_the_processes_that_were_started():
+def test_cpu_time_counts_the_processes_that_were_started(measuring):
     import subprocess
     import sys
-    wall, cpu = benchmark.measured(lambda: subprocess.run(
+    wall, cpu = measuring.measured(lambda: subprocess.run(
         [sys.executable, '-S', '-c', 'sum(range(3_000_000))'], check=True))
     assert 0.01 < cpu < 30 and wall > 0
 

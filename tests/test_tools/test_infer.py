@@ -174,6 +174,7 @@ def test_settings_change_what_is_written(run, lr, tmp_path):
             ('raw', ('--strength', 0), (0, 40)), ('clip', ('--quantize', 'clip'), (40, 100)),
             ('bicubic', ('--operator', 'bicubic'), (25, 1e9)),
             ('alias', ('--operator', 'bicubic', '--alias'), (20, 1e9)),
+            ('bfloat16', ('--dtype', 'bfloat16'), (200, 1e9)),
             ('mirror', ('--operator', 'bicubic', '--border', 'mirror'), (25, 1e9)),
             ('option', ('--cfg-options', 'model.test_cfg.quantize=clip'), (40, 100))):
         assert run(*options, '--csv', tmp_path / name / 'f.csv', source=lr / 'a.png',
@@ -292,6 +293,7 @@ REFUSED = {
     'alias': ({}, ('--alias', ), '--alias: belongs to --operator bicubic'),
     'options': ({}, ('--cfg-options', 'model'), 'expected KEY=VALUE'),
     'section': ({}, ('--cfg-options', 'modl.x=1'), "has no 'modl'"),
+    'float16': ({}, ('--dtype', 'float16'), 'dtype: float16 needs a CUDA GPU, and the device is'),
     'launcher': ({}, ('--launcher', 'slurm'), 'expected SLURM_PROCID, SLURM_NTASKS'),
 }
 

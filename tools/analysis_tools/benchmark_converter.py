@@ -23,9 +23,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # one process per core: no thread
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from mmpd.cli import benchmark  # noqa: E402
 from mmpd.datasets.preparation import FolderSource, LMDBSource, Recipe, prepare  # noqa: E402
 from mmpd.datasets.preparation.engine import CHUNK  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'benchmark'))
+import measuring  # noqa: E402
 
 # name -> source, GT side relative to the source's, options of the recipe, whether the loop writes
 # GTs and LRs
@@ -51,12 +53,12 @@ def make_sources(folder, count, size):
     sources = {kind: folder / kind for kind in ('png', 'jpg', 'lmdb')}
     for path in sources.values():
         path.mkdir()
-    for index, image in enumerate(benchmark.photographs(count, size, size)):
+    for index, image in enumerate(measuring.photographs(count, size, size)):
         cv2.imwrite(f'{sources["png"]}/{index:05d}.png', image)
         cv2.imwrite(f'{sources["jpg"]}/{index:05d}.jpg', image)
     with lmdb.open(str(sources['lmdb']), map_size=1 << 32) as database, \
             database.begin(write=True) as transaction:
-        for index, image in enumerate(benchmark.photographs(SMALL * count, size // 3, size // 4)):
+        for index, image in enumerate(measuring.photographs(SMALL * count, size // 3, size // 4)):
             transaction.put(f'{index:05d}'.encode(), cv2.imencode(
                 '.webp', image, [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes())
     return sources
@@ -137,7 +139,7 @@ def measure(args, sources, work):
     functions = {(mode, who): lambda name=(mode, who), function=function: in_folder(name, function)
                  for mode in args.modes
                  for who, function in both(mode, sources, args).items()}
-    times = benchmark.interleaved(functions, args.rounds)
+    times = measuring.interleaved(functions, args.rounds, measure=measuring.measured)
     wall, cpu = ({name: [value[i] for value in values] for name, values in times.items()}
                  for i in range(2))
     rows = {}
@@ -145,24 +147,23 @@ def measure(args, sources, work):
         ours, loop = (mode, 'converter'), (mode, 'loop')
         images = args.images * (SMALL if MODES[mode][0] == 'lmdb' else 1)
         rows[mode] = dict(
-            images_per_second={who: benchmark.spread([images / t for t in wall[mode, who]])
+            images_per_second={who: measuring.summary([images / t for t in wall[mode, who]])
                                for who in ('converter', 'loop')},
-            cpu_ms_per_image={who: benchmark.spread([1000 * t / images for t in cpu[mode, who]])
+            cpu_ms_per_image={who: measuring.summary([1000 * t / images for t in cpu[mode, who]])
                               for who in ('converter', 'loop')},
-            ratio=benchmark.ratios(wall[loop], wall[ours]),
-            cpu_ratio=benchmark.ratios(cpu[loop], cpu[ours]),
+            ratio=measuring.ratio(wall[loop], wall[ours]),
+            cpu_ratio=measuring.ratio(cpu[loop], cpu[ours]),
             bytes=written[ours] / written[loop])
         other = (STRICTER.get(mode), 'loop')
         if other in wall:
-            rows[mode]['cpu_ratio_to_lr_only'] = benchmark.ratios(cpu[other], cpu[ours])
+            rows[mode]['cpu_ratio_to_lr_only'] = measuring.ratio(cpu[other], cpu[ours])
     return rows
 
 
 def markdown(report):
-    def cell(value, digits=2):
-        return f"{value['median']:.{digits}f} ({value['q1']:.{digits}f} … {value['q3']:.{digits}f})"
-    lines = ['# Speed of the converters', '', benchmark.describe(report), '',
-             f"Made by `{report['command']}`: {report['images']} pictures of {report['size']}², "
+    spread = measuring.spread
+    lines = ['# Speed of the converters', '', measuring.stated(report), '',
+             f"{report['images']} pictures of {report['size']}², "
              f"LR {report['scale']}×, {report['workers']} processes, {report['rounds']} rounds. "
              'Medians, in brackets the quartiles. Above 1 the converter is faster. The ratio of '
              'CPU times (of all processes) hardly depends on what else the machine does.', '',
@@ -173,10 +174,10 @@ def markdown(report):
     for mode, row in report['modes'].items():
         speed, cost = row['images_per_second'], row['cpu_ms_per_image']
         lines.append(f"| {mode} | {speed['converter']['median']:.1f} | "
-                     f"{speed['loop']['median']:.1f} | {cell(row['ratio'])} | "
+                     f"{speed['loop']['median']:.1f} | {spread(row['ratio'])} | "
                      f"{cost['converter']['median']:.1f} | {cost['loop']['median']:.1f} | "
-                     f"{cell(row['cpu_ratio'])} | {row['bytes']:.2f} × |")
-    stricter = [f"{mode} {cell(row['cpu_ratio_to_lr_only'])}"
+                     f"{spread(row['cpu_ratio'])} | {row['bytes']:.2f} × |")
+    stricter = [f"{mode} {spread(row['cpu_ratio_to_lr_only'])}"
                 for mode, row in report['modes'].items() if 'cpu_ratio_to_lr_only' in row]
     if stricter:
         lines += ['', 'Where the converter copies or links a GT, the loop encodes it again. '
@@ -212,9 +213,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    report = dict(benchmark.provenance('mmpd', 'torch', 'numpy', 'opencv-python', 'Pillow'),
-                  command='python tools/analysis_tools/benchmark_converter.py ' + ' '.join(
-                      map(str, sys.argv[1:] if argv is None else argv)),
+    report = dict(measuring.environment(argv, 'tools/analysis_tools/benchmark_converter.py'),
                   **{key: getattr(args, key) for key in (
                       'images', 'size', 'scale', 'workers', 'rounds')})
     with tempfile.TemporaryDirectory(dir=args.work_dir) as work:
@@ -223,10 +222,7 @@ def main(argv=None):
         with ProcessPoolExecutor(1, new_processes()) as executor:
             sources = executor.submit(make_sources, Path(work), args.images, args.size).result()
         report['modes'] = measure(args, sources, work)
-    text = markdown(report)
-    print(text)
-    benchmark.write_report(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

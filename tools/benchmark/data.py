@@ -28,11 +28,13 @@ import torch.nn.functional as F  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import mmpd  # noqa: E402, F401  mends MMagic
-from mmpd.cli import benchmark  # noqa: E402
 from mmpd.datasets.preparation.images import default_resizer, square  # noqa: E402
 from mmpd.datasets.resampling import downsample  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring  # noqa: E402
+
+ROOT = measuring.ROOT
 PEER = "torch's uint8 path"
 
 
@@ -68,9 +70,9 @@ def thread_ms(function):
 def measure_synthesis(args):
     """ms and ratio to torch's path by method."""
     image = np.random.default_rng(0).integers(0, 256, (args.size, args.size, 3), dtype=np.uint8)
-    times = benchmark.interleaved(methods(image, args.scale), args.rounds, warm_up=3,
+    times = measuring.interleaved(methods(image, args.scale), args.rounds, warm_up=3,
                                   measure=thread_ms)
-    return {name: dict(ms=benchmark.spread(values), ratio=benchmark.ratios(values, times[PEER]))
+    return {name: dict(ms=measuring.summary(values), ratio=measuring.ratio(values, times[PEER]))
             for name, values in times.items()}
 
 
@@ -83,7 +85,7 @@ def differences(args):
         seen.setdefault(name, []).append((
             np.square(off).mean(), np.abs(off).max(), (other > 0).mean(), other.max()))
 
-    for picture in benchmark.photographs(min(args.images, 6), args.size, args.size):
+    for picture in measuring.photographs(min(args.images, 6), args.size, args.size):
         exact = downsample(picture.astype(np.float64), args.scale, quantize=False).clip(0, 255)
         pil = downsample(picture, args.scale, made_by='pil')
         for made_by in ('torch_uint8', 'pil', 'float'):
@@ -119,7 +121,7 @@ def stages(dataset, rounds):
             times.setdefault(type(transform).__name__, []).append(
                 1e3 * (time.thread_time() - start))
     whole = [sum(values) for values in zip(*times.values(), strict=True)]
-    return {name: benchmark.spread(values) for name, values in
+    return {name: measuring.summary(values) for name, values in
             {**times, 'all': whole}.items()}
 
 
@@ -147,16 +149,16 @@ def measure_loader(config, args):
     cfg = Config.fromfile(config)
     size, batch = args.gt_size or cfg.model.generator.out_size, cfg.train_dataloader.batch_size
     with tempfile.TemporaryDirectory() as folder:
-        for index, picture in enumerate(benchmark.photographs(args.images, size, size)):
+        for index, picture in enumerate(measuring.photographs(args.images, size, size)):
             cv2.imwrite(f'{folder}/{index:05d}.png', picture)
         dataset = build_dataset(cfg, folder)
         row = dict(batch=batch, pictures=size, stages_ms=stages(dataset, args.rounds),
                    images_per_second={})
-        times = benchmark.interleaved(
+        times = measuring.interleaved(
             {workers: (workers, ) for workers in args.workers}, args.repeats, warm_up=0,
             measure=lambda workers: loader_speed(dataset, batch, *workers, args.seconds))
     for workers, values in times.items():
-        row['images_per_second'][workers] = benchmark.spread(values)
+        row['images_per_second'][workers] = measuring.summary(values)
     # a worker's batches have to be handed over too, which costs where images are small
     speeds = [values['median'] / workers for workers, values in row['images_per_second'].items()
               if workers == 1]
@@ -171,19 +173,15 @@ def workers_needed(flop, batch, per_worker, tflops, margin):
                 workers=math.ceil(margin * batch / step / per_worker))
 
 
-def cell(value, digits=2):
-    return f"{value['median']:.{digits}f} ({value['q1']:.{digits}f} … {value['q3']:.{digits}f})"
-
-
 def markdown(report):
-    args, rows = report['options'], report['synthesis']
-    lines = ['# Speed of the data path', '', benchmark.describe(report), '',
-             f"Made by `{report['command']}`. Medians, in brackets the quartiles; CPU time of one "
-             'thread, which hardly depends on what else the machine does.', '',
+    args, rows, spread = report['options'], report['synthesis'], measuring.spread
+    lines = ['# Speed of the data path', '', measuring.stated(report), '',
+             'Medians, in brackets the quartiles; CPU time of one thread, which hardly depends on '
+             'what else the machine does.', '',
              f"## LR synthesis, {args['size']}² → {args['size'] // args['scale']}²", '',
              f"{args['rounds']} rounds, all methods in each, in random order.", '',
              f'| method | ms | × {PEER} |', '| :-- | --: | --: |']
-    lines += [f"| {name} | {cell(row['ms'])} | {cell(row['ratio'])} |"
+    lines += [f"| {name} | {spread(row['ms'])} | {spread(row['ratio'])} |"
               for name, row in rows.items()]
     lines += ['', "## The libraries' pixels", '',
               '| 8-bit values | RMS off A x (in 0 … 255) | most | differ from PIL | by at most |',
@@ -197,9 +195,9 @@ def markdown(report):
         shown = ', '.join(f"{name} {value['median']:.1f}" for name, value in
                           row['stages_ms'].items() if name != 'all')
         lines += [f"**{config}**, batch {row['batch']}, GT {row['pictures']}²: "
-                  f"{cell(row['stages_ms']['all'], 1)} ms of CPU per image ({shown}), on "
+                  f"{spread(row['stages_ms']['all'], 1)} ms of CPU per image ({shown}), on "
                   'one core. The loader with '
-                  + ', '.join(f'{workers} workers: {cell(speed, 1)}' for workers, speed in
+                  + ', '.join(f'{workers} workers: {spread(speed, 1)}' for workers, speed in
                               row['images_per_second'].items())
                   + f" images per second, on {report['cores']} cores that have other work too. "
                   f"Taken for a worker: {row['per_worker']:.1f} images per second.", '',
@@ -255,10 +253,7 @@ def main(argv=None):
     args = parse_args(argv)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    report = dict(benchmark.provenance('mmpd', 'torch', 'numpy', 'opencv-python', 'Pillow',
-                                       'mmagic', 'mmengine'),
-                  command='python tools/benchmark/data.py ' + ' '.join(
-                      map(str, sys.argv[1:] if argv is None else argv)),
+    report = dict(measuring.environment(argv, 'tools/benchmark/data.py'), cores=os.cpu_count(),
                   options={key: getattr(args, key) for key in (
                       'size', 'scale', 'images', 'rounds', 'seconds', 'repeats', 'margin')},
                   synthesis=measure_synthesis(args), pixels=differences(args), loader={})
@@ -268,10 +263,7 @@ def main(argv=None):
         row['flop'] = args.costs[name]['train_flop']
         row['needs'] = [workers_needed(row['flop'], row['batch'], row['per_worker'],
                                        tflops, args.margin) for tflops in args.tflops]
-    text = markdown(report)
-    print(text)
-    benchmark.write_report(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

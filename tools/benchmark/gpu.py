@@ -407,11 +407,7 @@ def run(argv=None):
         print(f'{name} done, {time.perf_counter() - begin:.0f} s', file=sys.stderr)
         if args.out:  # a machine that is taken back has left what was done
             measuring.write(args.out, report, markdown(report))
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 def main(argv=None):

@@ -127,11 +127,7 @@ def main(argv=None):
     run('-c', args.statement)  # the files come into the cache, bytecode is written
     report.update(statement=args.statement, imports=import_times(args.statement, args.runs),
                   steps={} if args.no_step else step_times(args.runs))
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

@@ -3,15 +3,17 @@
     python tools/benchmark/inference.py --out docs/benchmark_inference
 
 The same random weights and one random LR, in one process, in a new random order in every round; a
-ratio is the median of the rounds' ratios with its quartiles, above 1 ours is faster. "Convolutions
-alone" are the convolutions of our forward pass and nothing else, on tensors of the same shapes:
-nothing that leaves them as they are can be faster than that. bfloat16 and channels-last are ours
-with that option; dB is the PSNR between their output and MMagic's, of a range of 2. ONNX Runtime is
-measured where onnx, onnxscript and onnxruntime can be imported. Writes OUT.json and OUT.md.
+ratio is the median of the rounds' ratios with its quartiles, above 1 ours is faster. "Ours" is the
+network as mmpd-infer computes it, its filters laid out channels-last; "as built" is without that.
+"Convolutions alone" are the convolutions of our forward pass and nothing else, on tensors of the
+same shapes and layouts: nothing that leaves them as they are can be faster than that. bfloat16 is
+mmpd-infer --dtype bfloat16; dB is the PSNR between an output and MMagic's, of a range of 2. ONNX
+Runtime computes the graph that mmpd-export --raw makes; the export takes minutes and is kept in
+--work-dir. Writes OUT.json and OUT.md.
 """
 import argparse
 import copy
-import importlib.util
+import hashlib
 import math
 import sys
 import tempfile
@@ -23,12 +25,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmpd  # noqa: F401  its stand-ins come before mmagic's models
-from mmpd.models.generators import GLEANNet
+from mmpd.apis.precision import narrow
+from mmpd.errors import InputError
+from mmpd.models.generators import GLEANNet, OnnxGenerator, style_conv
+from mmpd.utils.files import write_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 import measuring  # noqa: E402
 
-WORTH = 1.3  # an option that gains less is not kept (issue 17)
 MMAGIC, OURS, LIMIT = 'MMagic', 'ours', 'convolutions alone'
 
 
@@ -44,6 +48,10 @@ def parse_args(argv=None):
                         help='cpu: processor time of all threads, for a busy machine')
     parser.add_argument('--no-onnx', action='store_true',
                         help='leave ONNX Runtime out: the export takes minutes')
+    parser.add_argument('--work-dir', type=Path,
+                        help='keeps the exported graph for the next time; default: none is kept')
+    parser.add_argument('--prepare', action='store_true',
+                        help='export into --work-dir, measure nothing')
     parser.add_argument('--tiny', action='store_true',
                         help='narrow networks, to try the script out: no result')
     parser.add_argument('--machine', help='words for the report; default: the processor')
@@ -53,16 +61,25 @@ def parse_args(argv=None):
         parser.error('--batch, --threads, --rounds: expected positive integers')
     if args.out and not args.out.parent.is_dir():
         parser.error(f'--out {args.out}: its folder does not exist')
+    if args.work_dir and not args.work_dir.is_dir():
+        parser.error(f'--work-dir {args.work_dir}: no such folder')
+    if args.prepare and not args.work_dir:
+        parser.error('--prepare: expected --work-dir as well')
     return args
 
 
 TINY = dict(style_channels=16, num_mlps=1, rrdb_channels=8, num_rrdbs=1)
 
 
+def settings(in_size, out_size, tiny=False):
+    """Arguments of both networks."""
+    return dict(TINY if tiny else dict(style_channels=512), in_size=in_size, out_size=out_size)
+
+
 def networks(in_size, out_size, tiny=False):
     """(MMagic's, ours) with the same random weights, in evaluation mode."""
     from mmagic.models.editors.glean import GLEANStyleGANv2
-    options = dict(TINY if tiny else dict(style_channels=512), in_size=in_size, out_size=out_size)
+    options = settings(in_size, out_size, tiny)
     torch.manual_seed(0)
     theirs, ours = GLEANStyleGANv2(**options).eval(), GLEANNet(**options).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -78,8 +95,9 @@ class Convolutions(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution.default:
-            key = tuple((tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor)
-                        else tuple(value) if isinstance(value, list) else value
+            key = tuple((tuple(value.shape), value.stride(), value.dtype)
+                        if isinstance(value, torch.Tensor) else tuple(value)
+                        if isinstance(value, list) else value
                         for value in args)
             self.found[key] += 1
         return func(*args, **(kwargs or {}))
@@ -91,8 +109,10 @@ def convolutions_alone(network, lr):
         network(lr)
 
     def made(value):
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], torch.dtype):
-            return torch.rand(value[0]).to(value[1])
+        if isinstance(value, tuple) and value and isinstance(value[-1], torch.dtype):
+            shape, stride, dtype = value
+            extent = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+            return torch.rand(extent).to(dtype).as_strided(shape, stride)
         return list(value) if isinstance(value, tuple) else value
 
     calls = [(count, [made(value) for value in key]) for key, count in seen.found.items()]
@@ -111,37 +131,49 @@ def decibels(output, reference, extent=2):
     return 10 * math.log10(extent**2 / error) if error else None
 
 
-def onnx_session(network, lr):
-    """A function of the LR that ONNX Runtime computes; None where it cannot be imported."""
-    if not all(importlib.util.find_spec(name) for name in ('onnx', 'onnxscript', 'onnxruntime')):
-        return None
-    import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / 'network.onnx')
-        torch.onnx.export(network, (lr, ), path, dynamo=True, input_names=['lr'])
-        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    name = session.get_inputs()[0].name
-    return lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])
+def exported(network, args, folder):
+    """The path of the network's ONNX graph as mmpd-export makes it, made if not in ``folder``.
+
+    Without PD (--raw), so that the outputs can be compared.
+    """
+    from mmagic.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from mmpd.apis import export
+    init_default_scope('mmagic')
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f'{name}{tuple(value.shape)}'.encode() + value.numpy(force=True).tobytes())
+    source = Path(export.__file__).read_bytes() + Path(style_conv.__file__).read_bytes()
+    digest.update(source + torch.__version__.encode())
+    path = folder / f'glean_{digest.hexdigest()[:16]}.onnx'
+    if not path.is_file():
+        options = settings(args.in_size, args.out_size, args.tiny)
+        model = MODELS.build(dict(
+            type='PDModel', base='BaseEditModel', generator=dict(options, type='GLEANNet'),
+            pixel_loss=dict(type='L1Loss'), data_preprocessor=dict(
+                type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        model.generator.load_state_dict(network.state_dict())
+        size = args.in_size, args.in_size
+        graph = export.ConsistentNetwork(model.eval(), size, raw=True).eval()
+        data = export.to_onnx(export.export_program(graph, size))
+        write_atomically(path, data)
+    return path
 
 
-def channels_last(network):
-    """A copy whose filters lie channels-last; modulated ones have five dimensions and stay."""
-    network = copy.deepcopy(network)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
+def onnx_runtime(network, lr, args, folder):
+    """A function without arguments that ONNX Runtime computes as mmpd-infer has it do."""
+    generator = OnnxGenerator(exported(network, args, folder))
+    return lambda: generator((lr + 1) / 2) * 2 - 1
 
 
-def variants(ours, lr):
-    """name -> (network, LR) of ours with one option each."""
-    half = copy.deepcopy(ours).bfloat16()
-    last, both = channels_last(ours), channels_last(half)
-    lr_last = lr.contiguous(memory_format=torch.channels_last)
-    return {'ours, bfloat16': (half, lr.bfloat16()), 'ours, channels-last': (last, lr_last),
-            'ours, bfloat16, channels-last': (both, lr_last.bfloat16())}
+def variants(ours):
+    """name -> ours as mmpd-infer computes it, and with one thing different."""
+    laid, half = copy.deepcopy(ours), copy.deepcopy(ours)
+    style_conv.channels_last(laid)
+    narrow(half, torch.bfloat16, 'GLEAN')
+    style_conv.channels_last(half)
+    return {OURS: laid, 'ours, as built': ours, 'ours, bfloat16': half}
 
 
 def measure(args):
@@ -149,17 +181,19 @@ def measure(args):
     theirs, ours = networks(args.in_size, args.out_size, args.tiny)
     generator = torch.Generator().manual_seed(1)
     lr = torch.rand(args.batch, 3, args.in_size, args.in_size, generator=generator) * 2 - 1
-    run, count = convolutions_alone(ours, lr)
-    functions = {MMAGIC: lambda: theirs(lr), OURS: lambda: ours(lr), LIMIT: run}
-    for name, (network, image) in variants(ours, lr).items():
-        functions[name] = lambda network=network, image=image: network(image)
-    session, failed = None, 'left out' if args.no_onnx else None
-    try:
-        session = None if args.no_onnx else onnx_session(ours, lr)
-    except Exception as error:  # an exporter that does not know an operation raises what it likes
-        failed = f'{type(error).__name__}: {error}'.splitlines()[0]
-    if session is not None:
-        functions['ours, ONNX Runtime'] = lambda: session(lr)
+    functions = {MMAGIC: lambda: theirs(lr)}
+    for name, network in variants(ours).items():
+        functions[name] = lambda network=network: network(lr)
+        if name == OURS:
+            functions[LIMIT], count = convolutions_alone(network, lr)
+    state = 'left out' if args.no_onnx else 'measured'
+    if not args.no_onnx:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                functions['ours, ONNX Runtime'] = onnx_runtime(
+                    ours, lr, args, args.work_dir or Path(folder))
+        except InputError as error:  # a package is missing, or an operation does not export
+            state = str(error)
     with torch.no_grad():
         reference = theirs(lr)
         apart = {name: decibels(function(), reference) for name, function in functions.items()
@@ -171,19 +205,16 @@ def measure(args):
                        against_ours=measuring.ratio(times[OURS], values))
             for name, values in times.items()}
     return dict(convolutions=count, rows=rows,
-                onnxruntime='measured' if session is not None else failed or 'not importable')
+                onnxruntime=state)
 
 
 def markdown(report):
     rows = []
     for name, row in report['rows'].items():
-        optional = name not in (MMAGIC, OURS, LIMIT)
-        gain = row['against_ours']['median']
         rows.append([name, measuring.spread(row['ms'], 0), measuring.spread(row['against_mmagic']),
+                     measuring.spread(row['against_ours']),
                      '-' if name in (MMAGIC, LIMIT) else 'equal' if row['decibels'] is None
-                     else f'{row["decibels"]:.1f}',
-                     f'{gain:.2f}: {"worth it" if gain >= WORTH else "not kept"}' if optional
-                     else '-'])
+                     else f'{row["decibels"]:.1f}'])
     return '\n'.join([
         f'# GLEAN {report["in_size"]} → {report["out_size"]} on a CPU', '',
         *(['**Narrow networks, to try the script out: no result.**', ''] if report['tiny'] else []),
@@ -191,25 +222,21 @@ def markdown(report):
         f'{report["convolutions"]} '
         f'convolutions. ' + measuring.stated(report), '',
         ' '.join(__doc__.split('\n\n')[2].split()), '',
-        measuring.table(['', 'ms', 'MMagic / it', 'dB to MMagic', 'ours / it'], rows), '',
+        measuring.table(['', 'ms', 'MMagic / it', 'ours / it', 'dB to MMagic'], rows), '',
         f'ONNX Runtime: {report["onnxruntime"]}.'])
 
 
 def main(argv=None):
     args = parse_args(argv)
     report = measuring.environment(argv, 'tools/benchmark/inference.py', machine=args.machine)
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
-    try:
+    with measuring.threads(args.threads):
+        if args.prepare:
+            network = networks(args.in_size, args.out_size, args.tiny)[1]
+            print(exported(network, args, args.work_dir))
+            return 0
         report.update(threads=args.threads, batch=args.batch, in_size=args.in_size,
                       out_size=args.out_size, tiny=args.tiny, clock=args.clock, **measure(args))
-    finally:
-        torch.set_num_threads(before)
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

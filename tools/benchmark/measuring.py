@@ -1,13 +1,16 @@
 """What the benchmarks share: functions timed in turns, statistics, and what was measured where.
 
-Imported by the scripts of this folder, which add it to the path; it needs torch alone.
+Imported by the scripts of this folder and by tools/analysis_tools/benchmark_converter.py, which add
+it to the path; it needs torch alone, :func:`photographs` OpenCV and scikit-image.
 """
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -18,8 +21,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ('torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmagic', 'pillow',
-             'opencv-python', 'onnxruntime', 'triton')
+LIBRARIES = ('mmpd', 'torch', 'torchvision', 'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmagic',
+             'pillow', 'opencv-python', 'onnxruntime', 'triton')
 
 
 def synchronize(device):
@@ -28,38 +31,68 @@ def synchronize(device):
         torch.cuda.synchronize()
 
 
-def interleaved(functions, rounds, seconds, device='cpu', clock=time.perf_counter, least_rounds=3):
+def measured(function):
+    """(wall seconds, CPU seconds) of a call, with the processes that it starts and ends."""
+    def cpu():
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(one.ru_utime + one.ru_stime for one in used)
+    before, start = cpu(), time.perf_counter()
+    function()
+    return time.perf_counter() - start, cpu() - before
+
+
+def interleaved(functions, rounds, seconds=math.inf, device='cpu', clock=time.perf_counter,
+                least_rounds=3, warm_up=1, measure=None):
     """Times of functions in ms, each round in a new random order.
 
     So all meet the same state of caches and the same neighbours, and the times of one round can be
     compared in pairs.
 
     Args:
-        functions (dict[str, Callable]): By name; called once before.
+        functions (dict[str, Callable]): By name.
         rounds (int): At most so many.
         seconds (float): Stop after this time, but not before ``least_rounds``.
         device (str): Waited for before and after each call.
         clock (Callable): Seconds; ``time.process_time`` for processor time.
         least_rounds (int): See ``seconds``.
+        warm_up (int): Rounds before, not counted.
+        measure (Callable, optional): Makes another measurement of a function than its ms.
 
     Returns:
-        dict[str, list[float]]: By name, in the order of the rounds.
+        dict[str, list]: By name, in the order of the rounds.
     """
-    for function in functions.values():
+    def milliseconds(function):
+        synchronize(device)
+        begin = clock()
         function()
+        synchronize(device)
+        return (clock() - begin) * 1e3
+
+    measure = measure or milliseconds
     times = {name: [] for name in functions}
     order, rng, start = list(functions), random.Random(0), time.perf_counter()
-    for done in range(rounds):
+    for done in range(-warm_up, rounds):
+        if done == 0:
+            start = time.perf_counter()
         if done >= least_rounds and time.perf_counter() - start > seconds:
             break
         rng.shuffle(order)
         for name in order:
-            synchronize(device)
-            begin = clock()
-            functions[name]()
-            synchronize(device)
-            times[name].append((clock() - begin) * 1e3)
+            value = measure(functions[name])
+            if done >= 0:
+                times[name].append(value)
     return times
+
+
+@contextmanager
+def threads(count):
+    """So many threads of PyTorch for as long as the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def summary(values):
@@ -94,6 +127,23 @@ def busy(count):
 
 # ends by itself where the benchmark was killed
 BUSY = 'import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100000))'
+
+
+def photographs(count, width, height):
+    """Pictures of a natural weight as files: scikit-image's, resized, with noise as of a sensor.
+
+    Yields:
+        ndarray: uint8, (height, width, 3), BGR.
+    """
+    import cv2
+    import numpy as np
+    from skimage import data
+    rng = np.random.default_rng(0)
+    photos = [data.astronaut(), data.coffee()[:, 100:500], data.chelsea()[:, 50:350]]
+    for index in range(count):
+        picture = cv2.resize(photos[index % len(photos)][..., ::-1], (width, height),
+                             interpolation=cv2.INTER_CUBIC)
+        yield (picture + rng.normal(0, 2, picture.shape)).clip(0, 255).astype(np.uint8)
 
 
 def processor():
@@ -142,7 +192,7 @@ def environment(argv, script, device='cpu', machine=None):
     if machine is None:
         machine = torch.cuda.get_device_name() if device == 'cuda' else processor()
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-    arguments = ' '.join(argv if argv is not None else sys.argv[1:])
+    arguments = ' '.join(map(str, argv if argv is not None else sys.argv[1:]))
     return dict(machine=machine, device=device, load=load, versions=versions(), commit=commit(),
                 date=datetime.date.today().isoformat(),
                 command=f'python {script} {arguments}'.strip())
@@ -167,3 +217,11 @@ def write(out, report, text):
     out = Path(out)
     out.with_name(out.name + '.json').write_text(json.dumps(report, indent=1) + '\n')
     out.with_name(out.name + '.md').write_text(text.rstrip() + '\n')
+
+
+def publish(report, text, out=None):
+    """How a benchmark ends: print the text, write both where ``out`` is given; exit code 0."""
+    print(text)
+    if out:
+        write(out, report, text)
+    return 0

@@ -39,7 +39,17 @@ TRIED = (
      'ones'),
     ('smaller steps, to less far inside the unit (rounding, Lanczos by PIL at 2×)',
      'PIL rounds between its two passes; some values are matched by no setting that was tried'),
-    ('channels-last on a CPU', 'slower, see CPU inference'),
+    ('channels-last for StyleGAN2 without its layers written for it',
+     'every modulated filter and every blur was copied back and forth: slower than without. With '
+     'them it is how the CPU computes now, see CPU inference, "ours, as built"'),
+    ('the blur folded into the transposed convolution', 'four times its multiplications, for a '
+     'blur that costs a fifth of it once it is channels-last'),
+    ('a transposed convolution as four small ones (polyphase)',
+     'faster than the transposed one in the usual layout, slower than it channels-last'),
+    ('PyTorch\'s large pages (THP_MEM_ALLOC_ENABLE)',
+     'fewer page faults, but clearing the pages is what costs: less new memory is the remedy'),
+    ('autocast to bfloat16 in place of converted weights',
+     'converts the weights for every image, and MMagic\'s style layers switch it off'),
 )
 
 
@@ -107,12 +117,10 @@ def training_memory(found):
 
 
 def data_path(found):
-    def cell(row):
-        return f'{row["median"]:.2f} ({row["q1"]:.2f} to {row["q3"]:.2f})'
-
     return 'More of it: [benchmark_data](benchmark_data.md).\n\n' + table(
         ['LR synthesis', 'ms', "it / torch's uint8 path"],
-        [[name, cell(row['ms']), cell(row['ratio'])] for name, row in found['synthesis'].items()])
+        [[name, spread(row['ms']), spread(row['ratio'])]
+         for name, row in found['synthesis'].items()])
 
 
 def on_a_gpu(found):
@@ -161,13 +169,8 @@ def page(results):
                 missing += [f'  - {item}' for item in GPU]
             continue
         lines += [f'## {title}', '', text, '']
-        if 'versions' in found and 'device' in found:
+        if 'versions' in found:
             sources.append(f'- **{title}** (`docs/{name}.json`): {measuring.stated(found)}')
-        elif 'versions' in found:
-            numbers = ', '.join(f'{key} {value}' for key, value in found['versions'].items())
-            sources.append(f'- **{title}** (`docs/{name}.json`): {found["machine"]}, {numbers}; '
-                           f'commit {found["commit"]}; {found["date"]}. Made by '
-                           f'`{found["command"]}`.')
         else:
             sources.append(f'- **{title}**: `docs/{name}.json`, made by `{script}`.')
     if missing:

@@ -131,11 +131,7 @@ def main(argv=None):
                 print(f'{threads} threads, {count} busy done', file=sys.stderr)
     finally:
         torch.set_num_threads(before)
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 if __name__ == '__main__':

@@ -132,19 +132,11 @@ def run(argv=None):
     report = measuring.environment(argv, 'tools/benchmark/rounding.py', args.device, args.machine)
     report.update(threads=args.threads, clock=args.clock, size=args.size,
                   picture=args.image.name if args.image else 'generated', cases=[])
-    before = torch.get_num_threads()
-    torch.set_num_threads(args.threads)
-    try:
+    with measuring.threads(args.threads):
         for case in operators(args):
             report['cases'].append(run_case(*case, args))
             print(*case, f'{report["cases"][-1]["ms"]["median"]:.0f} ms', file=sys.stderr)
-    finally:
-        torch.set_num_threads(before)
-    text = markdown(report)
-    print(text)
-    if args.out:
-        measuring.write(args.out, report, text)
-    return 0
+    return measuring.publish(report, markdown(report), args.out)
 
 
 def main(argv=None):

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from ...operators import LinearOperator, build_operator, clip_uint8, consistent_uint8
 from ...operators.library_resize import LibraryResize
 from ...operators.resolve import infer_scale
+from ...utils.model import unwrap
 from ...utils.validation import (
     ArgumentError,
     check_choice,
@@ -175,7 +176,7 @@ class PDMixin(TrainingMixin):
         Returns:
             Tensor: (N, C, sh, sw), float32, not clipped.
         """
-        return self.pd_head(self.forward_raw(inputs, data_samples, **kwargs), inputs)
+        return self._decompose(self.forward_raw(inputs, data_samples, **kwargs), inputs)
 
     def forward_inference(self, inputs, data_samples=None, **kwargs):
         """Predict, and round to 8 bits as ``test_cfg.quantize`` says.
@@ -188,6 +189,14 @@ class PDMixin(TrainingMixin):
             how many LR values the downsampled ``pred_img`` does not give back.
         """
         return self.finish(self.forward_raw(inputs, data_samples, **kwargs), inputs, data_samples)
+
+    @property
+    def has_own_pd(self):
+        """Whether the generator's output has been through PD already (:class:`OnnxGenerator`)."""
+        return getattr(unwrap(self.generator), 'own_pd', None) is not None
+
+    def _decompose(self, raw, inputs):
+        return raw.float() if self.has_own_pd else self.pd_head(raw, inputs)
 
     def raw_samples(self, inputs, data_samples=None):
         """Yield the raw predictions of one test: one, where the model is no sampler."""
@@ -204,7 +213,7 @@ class PDMixin(TrainingMixin):
         Returns:
             DataSample: as :meth:`forward_inference`.
         """
-        pred = self._to_pixels(self.pd_head(raw, inputs))
+        pred = self._to_pixels(self._decompose(raw, inputs))
         # in the network's order of channels, as the head: A may treat them differently
         image, unmatched = self._round(pred, self._to_pixels(inputs))
         image = self._to_saved(image, data_samples)

@@ -2,16 +2,17 @@
 import torch
 import torch.nn.functional as F
 from mmagic.models.editors.stylegan1 import Blur
-from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedStyleConv, ModulatedToRGB
+from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedToRGB
 from mmagic.registry import MODELS
 from torch import nn
 
 from ...utils.validation import check_bool
 from .fixed_size_net import FixedSizeNet
+from .style_conv import StyleConv
 from .stylegan2_prior import StyleGAN2Prior, log2_of, prior_channels
 
 
-class BilinearStyleConv(ModulatedStyleConv):
+class BilinearStyleConv(StyleConv):
     """A style convolution that enlarges bilinearly before it, instead of by a transposed one."""
 
     def __init__(self, *args, upsample=False, **kwargs):

@@ -180,6 +180,7 @@ class GLEANNet(BaseModule):
             parts = dict(enabled=not self.with_cp)  # the prior computes all of this again
             out = remade(self.fusion_out[index], concatenate, out, encoded[res], **parts)
             if rgb is not None:
+                rgb = rgb.to(encoded[res].dtype)  # the prior's is float32, whatever its weights
                 rgb = remade(self.fusion_skip[index], concatenate, rgb, encoded[res], **parts)
             return out, rgb
 

@@ -119,6 +119,8 @@ class PULSENet(BaseModule):
         ((1, 3, 16, 16), 3)
     """
 
+    dtypes = ('float32', )  # the search goes by gradients
+
     def __init__(self, in_size, out_size, style_channels=512, channels=None, steps=100,
                  optimizer='adam', learning_rate=0.4, lr_schedule='linear1cycledrop', losses=None,
                  eps=2e-3, noise_type='trainable', num_trainable_noise_layers=5,

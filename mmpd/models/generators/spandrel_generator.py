@@ -89,6 +89,7 @@ class SpandrelGenerator(nn.Module):
         channels (int): Of image and LR, mostly 3.
         size_requirements: ``minimum``, ``multiple_of`` and ``square``.
         tiling (str): 'supported', 'discouraged' or 'internal'.
+        dtypes (tuple[str]): The precisions that spandrel vouches for.
 
     Shape:
         LR (N, channels, h, w), normalised; output (N, channels, scale·h,
@@ -120,6 +121,8 @@ class SpandrelGenerator(nn.Module):
         self.architecture, self.scale = found.architecture.name, found.scale
         self.channels = found.input_channels
         self.size_requirements, self.tiling = found.size_requirements, found.tiling.name.lower()
+        self.dtypes = ('float32', *['bfloat16'] * found.supports_bfloat16,
+                       *['float16'] * found.supports_half)
         self.network = found.model
         # what a network returns beside the image is dropped by this function of spandrel's;
         # calling the descriptor itself would clip the image and cut its gradient

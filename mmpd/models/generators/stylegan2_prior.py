@@ -4,7 +4,7 @@ from typing import NamedTuple
 import torch
 from mmagic.models.editors.pggan import PixelNorm
 from mmagic.models.editors.stylegan1 import ConstantInput, EqualLinearActModule
-from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedStyleConv, ModulatedToRGB
+from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedToRGB
 from mmagic.registry import MODELS
 from mmengine.model import BaseModule
 from torch import nn
@@ -23,6 +23,7 @@ from ...utils.validation import (
 )
 from ..recompute import recomputed
 from ..settings import check_init_cfg
+from .style_conv import StyleConv
 
 
 class Synthesis(NamedTuple):
@@ -104,7 +105,7 @@ class StyleGAN2Prior(BaseModule):
     """
 
     # what a restorer's prior may have of its own
-    conv_type = ModulatedStyleConv
+    conv_type = StyleConv
     rgb_type = ModulatedToRGB
     widening = 1  # of the features a convolution gives, in terms of its width
     stores_noise = True
