@@ -8,6 +8,7 @@ from conftest import tiny_model
 from torch import nn
 
 from mmpd.apis import export as engine
+from mmpd.operators import build_operator
 
 CONV = dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
             growth_channels=2)
@@ -44,6 +45,17 @@ def test_every_operator_in_plain_operations(operator, strength):
         wanted = one.forward_tensor(lr * 2 - 1) / 2 + 0.5
         torch.testing.assert_close(network(lr), wanted, rtol=0, atol=1e-5)
     assert network.fixed_size == (operator['type'] == 'SeparableResize')
+    own = network.own_pd
+    assert own['strength'] == strength and operator['type'] in own['name']
+    if operator['type'] == 'CEM':  # which is more than plain numbers
+        assert own['operator'] is None
+    else:
+        assert repr(build_operator(own['operator'])) == repr(build_operator(operator))
+    raw = engine.ConsistentNetwork(one, (6, 9), raw=True)
+    with torch.no_grad():
+        wanted = one.forward_raw(lr * 2 - 1) / 2 + 0.5
+        torch.testing.assert_close(raw(lr), wanted, rtol=0, atol=1e-5)
+    assert raw.own_pd is None and not raw.fixed_size
 
 
 @pytest.mark.parametrize('preprocessor', [

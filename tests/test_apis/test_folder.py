@@ -49,8 +49,8 @@ def make(tmp_path):
         for index, size in enumerate(sizes):
             source = tmp_path / 'lr' / f'{index}.png'
             Image.new(mode, size, (index, ) * len(mode) if len(mode) > 1 else index).save(source)
-            made.append(Job(source, Path(source.name), tmp_path / 'sr' / source.name,
-                            tmp_path / 'compare' / source.name if panel else None))
+            made.append(Job(source, Path(source.name), tmp_path / 'out' / 'sr' / source.name,
+                            tmp_path / 'panels' / 'deep' / source.name if panel else None))
         return made
     return jobs
 

@@ -193,6 +193,9 @@ def test_what_is_not_recognised(tmp_path):
         torch.save({'a.weight': torch.ones(2, 2)}, tmp_path / 'x.pth')
         with pytest.raises(WeightsMismatch, match='x.pth: of no architecture that spandrel'):
             recognise(tmp_path / 'x.pth')
+        torch.save(build(dict(RRDB, upscale_factor=1)).state_dict(), tmp_path / 'x1.pth')
+        with pytest.raises(WeightsMismatch, match='x1.pth: '):
+            recognise(tmp_path / 'x1.pth')
         checkpoint(GLEAN, tmp_path / 'iter_1.pth', text='')
         with pytest.raises(WeightsMismatch, match='without a usable config.*name its config too'):
             recognise(tmp_path / 'iter_1.pth')

@@ -37,6 +37,7 @@ from mmpd.cli import test as test_tool
 from mmpd.cli import train as train_tool
 from mmpd.cli import web as web_tool
 from mmpd.cli.processes import Processes, open_pool
+from mmpd.datasets.preparation import FolderSource
 from mmpd.errors import InputError
 from mmpd.postprocess.candidate import Candidate
 from mmpd.utils.rasters import Raster
@@ -726,6 +727,18 @@ def test_numbers_of_converters(monkeypatch, capsys, name, least):
     assert f'--{name} must be at least {least}, got {least - 1}' in capsys.readouterr().err
 
 
+def test_deltas_of_celeba_hq_are_no_images(tmp_path):
+    folder, empty = tmp_path / 'deltas', tmp_path / 'empty'
+    folder.mkdir(), empty.mkdir()
+    (folder / 'delta00000.zip').touch()
+    with pytest.raises(ValueError, match='deltas holds the deltas of the official release'):
+        converter.refuse_deltas(FolderSource(folder))
+    converter.refuse_deltas(FolderSource(empty))
+    converter.refuse_deltas(SimpleNamespace(path=folder, keys=list))  # what is no folder
+    (folder / 'imgHQ00000.npy').touch()
+    converter.refuse_deltas(FolderSource(folder))
+
+
 # mmpd-identify
 
 @pytest.mark.parametrize('lr, hr, hint', [
@@ -765,6 +778,9 @@ def test_three_of_the_missing_are_named(folders):
         for stem in 'abcd'[:left]:
             (folders / 'gt' / f'{stem}.png').unlink(missing_ok=True)
         refused(identify.find_pairs, identify_args(folders), match=f'for {left} {names}')
+    (folders / 'empty').mkdir()
+    refused(identify.find_pairs, identify_args(folders, lr=folders / 'empty'),
+            match='--lr .*empty: expected images')
     from PIL import Image
     Image.new('L', (2, 2)).save(folders / 'lr' / 'a.bmp')
     refused(identify.find_pairs, identify_args(folders), match="one file for 'a', got a.bmp and a")
@@ -937,6 +953,29 @@ def test_options_that_do():
     assert (args.degradation['antialias'], args.degradation['border']) == (False, 'mirror')
     for made_by in ('torch', 'pil', 'torch_uint8'):
         assert parse('--operator', 'bicubic', '--made-by', made_by)
+
+
+@pytest.mark.parametrize('changes, made_by, name, rounding', [
+    ({}, 'float', 'bicubic', 'by one rounding'),
+    (dict(alias=True), 'opencv', 'bicubic without antialias', 'by opencv, as installed'),
+    (dict(border='mirror'), 'matlab', 'bicubic, mirrored at the border', 'by matlab, as installed'),
+    (dict(operator='auto', degradation='found'), 'pil', 'found', 'by pil, as installed')])
+def test_what_make_consistent_sums_up(capsys, changes, made_by, name, rounding):
+    args = SimpleNamespace(**{**dict(alias=False, border='library', operator='bicubic', gt=None,
+                                     degradation=None, out='out', csv='c.csv'), **changes})
+    rows = [dict(name=stem, made_by=made_by, psnr_lr_before=before, psnr_lr_after='inf',
+                 lr_values='10', lr_values_unmatched=wrong, psnr_gt_before='20',
+                 psnr_gt_after='21.5')
+            for stem, before, wrong in (('a', '30', '0'), ('b', '32', '2'))]
+    make_consistent.summarise(args, rows, 0)
+    out = capsys.readouterr().out
+    assert out.startswith(f'2 images, A = {name}: mean PSNR(LR) 31.00 -> inf dB, 2 of 20 LR values')
+    assert rounding in out and 'b: 2 of 10' in out and 'a: ' not in out and 'GT' not in out
+    assert out.endswith('written to out, figures in c.csv\n')
+    args.gt = 'gt'
+    make_consistent.summarise(args, rows, 1)
+    out = capsys.readouterr().out
+    assert '2 images (1 were complete)' in out and 'against GT 20.000 -> 21.500 dB' in out
 
 
 def test_pairs_that_auto_looks_at(monkeypatch, capsys):
