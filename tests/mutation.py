@@ -462,8 +462,7 @@ PACKAGES = dict(
     cli=[TOOLS + f'test_{name}.py' for name in (
         'train_test_tools', 'wrong_configs', 'checkpoint_matching', 'make_consistent',
         'make_consistent_more', 'identify_tool', 'dataset_converters', 'infer', 'processes',
-        'console_scripts', 'web_command', 'model_converters', 'survival', 'cli_parts',
-        'data_benchmarks')] + [
+        'console_scripts', 'web_command', 'model_converters', 'survival', 'cli_parts')] + [
             'tests/test_apis/test_export.py'],
     compat=['tests/test_compat'],
     datasets=['tests/test_datasets', TOOLS + 'test_dataset_converters.py'],

@@ -180,6 +180,14 @@ def test_where_there_are_models_one_is_chosen_first(models):
     assert event.options['queue'] is False  # it waits for no computation
 
 
+def test_the_three_steps_are_named():
+    built()
+    headings = [part.args[0].splitlines()[0] for part in Part.made if part.kind == 'Markdown']
+    assert headings[0] == '# Consistent super-resolution'
+    assert [text[:5] for text in headings[1:4]] == ['## 1.', '## 2.', '## 3.']
+    assert 'what was changed' in headings[4]
+
+
 def fields_of(parts):
     """What the page sends when nothing was changed, by the names that the server gives them."""
     event, = parts['run'].events
