@@ -119,7 +119,8 @@ POOL = dict(type='AveragePooling', scale=4)
 @pytest.mark.parametrize('operator, shape, lr_shape', [
     (POOL, (16, 16), (4, 4)), (POOL, (16, 16, 1), (4, 4, 1)),
     (dict(type='Grayscale'), (16, 16, 3), (16, 16, 1)),
-    (Foreign(lambda x: x.repeat(1, 3, 1, 1)), (16, 16), (16, 16, 3))], ids=str)
+    (Foreign(lambda x: x.repeat(1, 3, 1, 1)), (16, 16), (16, 16, 3))],
+    ids=['two axes', 'three', 'grey', 'foreign'])
 def test_grey_images_keep_two_axes(operator, shape, lr_shape):
     gt = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     assert build(operator=operator)(dict(gt=gt))['img'].shape == lr_shape

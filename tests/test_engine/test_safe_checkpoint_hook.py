@@ -414,7 +414,8 @@ def test_the_parts_are_named_rather_than_their_sum(tmp_path, outputs, text):
         hook.after_train_iter(runner, 0, outputs=outputs)
 
 
-@pytest.mark.parametrize('skips', [dict(scaler=object()), dict(on_nan='skip')], ids=str)
+@pytest.mark.parametrize('skips', [dict(scaler=object()), dict(on_nan='skip')],
+                         ids=['scaler', 'on_nan'])
 def test_what_is_skipped_leaves_statistics_and_not_the_counter(tmp_path, skips):
     """A GradScaler skips on its own."""
     hook, runner = watching(tmp_path, max_skips=1, **skips)
