@@ -9,12 +9,19 @@ operator, a condition, a ``return``, a ``raise`` or a call exchanged or left out
 written into the copy, for processes that the tests start, and into the functions of this process,
 of which a fork runs the tests: so MMagic is imported once and not once for each fault.  What is
 computed while tests are collected is therefore not under test.
+
+What functions keep between calls (``lru_cache``) is forgotten before each test of the first run,
+so that a line counts as reached by every test that needs it and not by the first one alone.
+A file with a kernel (``jit``) is also under the tests of the file of its name, whose interpreter
+runs it in a process of its own, where coverage does not look.
 """
 import ast
+import functools
 import gc
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -236,14 +243,26 @@ def processor_time():
     return sum(os.times()[:4])
 
 
+def kept_results():
+    """The caches of the package's functions that are there by now."""
+    return [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)
+            and isinstance(one.__wrapped__, FunctionType)
+            and '/mmpd/' in one.__wrapped__.__code__.co_filename]
+
+
 class Watch:
     """Times of the tests, those that fail, and which test is running, for coverage."""
 
     def __init__(self, measured):
-        self.measured, self.times, self.failed = measured, {}, []
+        self.measured, self.times, self.failed, self.caches = measured, {}, [], []
+
+    def pytest_collection_finish(self):
+        self.caches = kept_results()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
+        for cache in self.caches:
+            cache.cache_clear()
         self.measured.switch_context(item.nodeid)
         begin = processor_time()
         result = yield
@@ -301,6 +320,7 @@ def measure(tests, data, log):
     def run():
         measured = coverage.Coverage(data_file=str(data), config_file='pyproject.toml')
         measured.set_option('run:parallel', False)
+        measured.set_option('run:branch', False)  # it takes its time
         measured.set_option('run:patch', [])
         watch = Watch(measured)
         measured.start()
@@ -326,6 +346,15 @@ def reaching(data, root):
             line: {test for test in tests if test and test in noted['times']} - {*noted['failed']}
             for line, tests in stored.contexts_by_lineno(name).items()}
     return lines, noted['times'], noted['failed']
+
+
+def tests_of(fault, lines, times, root):
+    """The tests that reach the statement of a fault, see above for kernels."""
+    found = set().union(*(lines.get(fault.file, {}).get(line, ())
+                          for line in range(fault.lines[0], fault.lines[1] + 1)))
+    if re.search(r'^ *@\w*\.?jit\b', (root / fault.file).read_text(), re.MULTILINE):
+        found |= {test for test in times if f'/test_{Path(fault.file).name}::' in test}
+    return found
 
 
 def try_out(fault, tests, root, log, seconds):
@@ -400,6 +429,7 @@ def run(root, files, tests, sample, seed, budget, data, known, only=()):
     lines, times, failed = reaching(data, root)
     for test in failed:
         print(f'left out, for it fails without a fault: {test}')
+        times.pop(test, None)
     faults = [fault for path in files for fault in faults_of(path, root)]
     random.Random(seed).shuffle(faults)
     if only:
@@ -411,9 +441,8 @@ def run(root, files, tests, sample, seed, budget, data, known, only=()):
         if fault.key in known:
             equivalent += 1
             continue
-        tests_of = set().union(*(lines.get(fault.file, {}).get(line, ()) for line in
-                                 range(fault.lines[0], fault.lines[1] + 1)))
-        picked, spent = chosen_tests(tests_of, times, budget)
+        reached_by = tests_of(fault, lines, times, root)
+        picked, spent = chosen_tests(reached_by, times, budget)
         verdict = 'not reached' if not picked else try_out(
             fault, picked, root, log, 20 + 10 * spent)
         if verdict is None:
@@ -421,8 +450,8 @@ def run(root, files, tests, sample, seed, budget, data, known, only=()):
         tried += 1
         killed += verdict in ('killed', 'hung')
         if verdict != 'killed':
-            print(f'{verdict.upper()} (seen by {len(tests_of)} tests, {len(picked)} run): {fault}',
-                  flush=True)
+            print(f'{verdict.upper()} (seen by {len(reached_by)} tests, {len(picked)} run): '
+                  f'{fault}', flush=True)
     return killed, tried, equivalent
 
 
@@ -433,7 +462,7 @@ PACKAGES = dict(
     cli=[TOOLS + f'test_{name}.py' for name in (
         'train_test_tools', 'wrong_configs', 'checkpoint_matching', 'make_consistent',
         'make_consistent_more', 'identify_tool', 'dataset_converters', 'infer', 'processes',
-        'console_scripts', 'web_command', 'model_converters', 'survival')] + [
+        'console_scripts', 'web_command', 'model_converters', 'survival', 'cli_parts')] + [
             'tests/test_apis/test_export.py'],
     compat=['tests/test_compat'],
     datasets=['tests/test_datasets', TOOLS + 'test_dataset_converters.py'],

@@ -7,10 +7,10 @@ from mmagic.registry import MODELS
 LRELU = '9=2 -23310=1,2.000000e-01'
 
 
-def network(blocks=2, mid=6, growth=4):
+def network(blocks=2, mid=6, growth=4, channels=3):
     torch.manual_seed(0)
-    net = MODELS.build(dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=mid,
-                            num_blocks=blocks, growth_channels=growth))
+    net = MODELS.build(dict(type='RRDBNet', in_channels=channels, out_channels=channels,
+                            mid_channels=mid, num_blocks=blocks, growth_channels=growth))
     for parameter in net.parameters():  # biases are 0 otherwise
         torch.nn.init.normal_(parameter, std=0.1)
     return net

@@ -127,28 +127,43 @@ def test_every_package_has_tests_and_the_known_faults_are_there():
         assert key in keys[file] and len(reason) > 10
 
 
+def test_a_file_with_a_kernel_is_under_the_tests_of_its_name(tmp_path):
+    source = 'def call(x):\n    @triton.jit\n    def kernel(y):\n        return y + 1\n'
+    times = {'tests/test_module_1.py::test_a': 1,
+             f'tests/test_module_{len(source)}.py::test_b': 1}
+    _, faults = drawn(tmp_path, source)
+    lines = {faults[0].file: {4: {'other'}}}
+    assert mutation.tests_of(faults[0], lines, times, tmp_path) == {'other', [*times][1]}
+    _, faults = drawn(tmp_path, SOURCE)
+    assert mutation.tests_of(faults[0], lines, {'tests/test_x.py::test': 1}, tmp_path) == set()
+
+
 def test_random_faults_from_end_to_end(tmp_path):
-    """A package of two functions, of which the tests look at one."""
+    """A package of three functions, of which the tests look at two."""
     pytest.importorskip('coverage')
     (tmp_path / 'mmpd/small').mkdir(parents=True)
     (tmp_path / 'tests/data').mkdir(parents=True)
     (tmp_path / 'mmpd/__init__.py').touch()
     (tmp_path / 'mmpd/small/__init__.py').write_text(
-        'def double(x):\n    return x + x\n\n\ndef loose(x):\n    y = x - 1\n    return y or 0\n')
+        'from functools import lru_cache\n\n\ndef double(x):\n    return x + x\n\n\n'
+        'def loose(x):\n    y = x - 1\n    return y or 0\n\n\n'
+        '@lru_cache\ndef kept(x):\n    return x - 1\n')
     (tmp_path / 'tests/test_small.py').write_text(
-        'from mmpd.small import double, loose\n\n\n'
+        'from mmpd.small import double, kept, loose\n\n\n'
         'def test_double():\n    assert double(3) == 6\n\n\n'
-        'def test_loose():\n    loose(3)\n')
+        'def test_loose():\n    loose(3)\n    kept(3)\n\n\n'
+        'def test_kept():\n    assert kept(3) == 2\n')
     (tmp_path / 'pyproject.toml').write_text(
         '[tool.coverage.run]\nsource_pkgs = ["mmpd"]\nbranch = true\n')
     code = (f'import sys; sys.path.insert(0, {str(ROOT / "tests")!r}); import mutation, pathlib; '
             'root = pathlib.Path.cwd(); files = [root / "mmpd/small/__init__.py"]; '
-            'print(mutation.run(root, files, ["tests/test_small.py"], 9, 0, 5, root / "data", {}))')
+            'print(mutation.run(root, files, ["tests/test_small.py"], 99, 0, 5, root / "d", {}))')
     run = subprocess.run([sys.executable, '-B', '-c', code], cwd=tmp_path, capture_output=True,
                          text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert run.returncode == 0, run.stderr
     *survivors, total = run.stdout.splitlines()
-    assert total == '(2, 7, 0)'  # x + x and its return
+    # x + x, x - 1, which the test before has had kept, and their returns
+    assert total == '(5, 10, 0)'
     assert all('SURVIVED (seen by 1 tests, 1 run): mmpd/small/__init__.py:' in line
                for line in survivors) and len(survivors) == 5
     assert (tmp_path / 'mmpd/small/__init__.py').read_text().count('x + x') == 1

@@ -43,7 +43,7 @@ def fused_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**
     if grad == 1:
         return torch.ops.aten.leaky_relu_backward(input, refer, alpha, True).mul_(scale)
     # the sum is this function's own and may be overwritten
-    out = F.leaky_relu(input, alpha, inplace=bias.numel() > 0)
+    out = F.leaky_relu(input, alpha, inplace=bool(bias.numel()))
     return out.mul_(scale)
 
 

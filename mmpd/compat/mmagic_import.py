@@ -25,7 +25,7 @@ MMCV_LIMIT = (2, 2)  # MMagic 1.2.0 asserts mmcv < 2.2.0
 def numpy_bool8():
     """``np.bool8``, which NumPy 2 dropped, for the time of the import."""
     import numpy as np
-    if hasattr(np, 'bool_') and 'bool8' not in vars(np) and int(np.__version__[0]) >= 2:
+    if 'bool8' not in vars(np) and int(np.__version__[0]) >= 2:
         np.bool8 = np.bool_
         try:
             yield
@@ -40,7 +40,7 @@ def mmcv_accepted():
     """mmcv 2.2 and later passes for 2.1.0: what MMagic's super-resolution uses is the same."""
     import mmcv
     installed = mmcv.__version__
-    if tuple(int(part) for part in re.findall(r'\d+', installed)[:2]) >= MMCV_LIMIT:
+    if tuple(int(part) for part in re.findall(r'\d+', installed)) >= MMCV_LIMIT:
         mmcv.__version__ = '2.1.0'
     try:
         yield

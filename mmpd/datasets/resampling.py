@@ -103,7 +103,7 @@ def _library_resize(made_by, scale, kernel, antialias, border):
 
 def _by_library(image, *downsampling):
     planes = image[..., None] if image.ndim == 2 else image
-    if image.size == 0 or planes.shape[2] == 0:
+    if image.size == 0:
         raise ValueError(f'expected an image with pixels and channels, got shape {image.shape}')
     if not (planes.flags.c_contiguous and planes.flags.writeable):
         planes = planes.copy()  # torch takes neither read-only arrays nor flipped views
@@ -231,16 +231,17 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
         if image.dtype != np.uint8:
             raise ValueError(f'made_by={made_by!r}: expected a uint8 image, got {image.dtype}')
         return _by_library(image, made_by, scale, kernel, bool(antialias), border)
+    exact = np.promote_types(image.dtype, np.float32)
     if kernel == 'average_pooling':
+        if image.dtype.kind == 'f':
+            image = np.asarray(image, exact)
         sums, area = _patch_sums(image, scale), scale * scale
         if quantize and sums.dtype.kind in 'iu':
             sums = sums.astype(np.int64)
             return np.minimum((2 * sums + area) // (2 * area), 255).astype(np.uint8)
-        result = sums / (np.float32(area) if image.dtype != np.float64 else area)
-        result = result.astype(np.promote_types(image.dtype, np.float32), copy=False)
+        result = np.asarray(sums / area, exact)
     else:
-        work = image.astype(np.promote_types(image.dtype, np.float32), copy=False)
-        result = _resample(work, scale, kernel, antialias, border)
+        result = _resample(np.asarray(image, exact), scale, kernel, antialias, border)
     if quantize:
         return np.floor(np.clip(result, 0, 255) + 0.5).astype(np.uint8)
     return np.ascontiguousarray(result)

@@ -7,7 +7,7 @@ from functools import lru_cache, wraps
 
 import torch
 from torch import nn
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from ..utils.validation import (
     check_bounds,
@@ -39,7 +39,10 @@ def constant_when_compiled(function):
 
 def compute_dtype(*tensors):
     """The dtype that operators compute in: float64 if any tensor has it, else float32."""
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    for tensor in tensors:
+        if tensor.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 @constant_when_compiled  # compiled code is guarded by these switches
@@ -88,8 +91,15 @@ def is_observed():
 
 def is_differentiated(*tensors):
     """Whether someone may ask for a derivative of what is computed from the tensors."""
-    return (is_observed() or torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-            or any(unpack_dual(t).tangent is not None for t in tensors))
+    if is_observed():
+        return True
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    # outside of every level of forward derivatives there are no tangents, and asking takes long
+    return getattr(forward_ad, '_current_level', 0) >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 def autocasts(device_type):
@@ -318,7 +328,7 @@ class LinearOperator(nn.Module):
             cache = self.__dict__.setdefault('_pseudo_inverses', {})
             key = shape, like.device
             before, matrices = cache.get(key, (None, {}))
-            if before is None or not torch.allclose(echo, before, 1e-12, 0, equal_nan=True):
+            if before is None or not torch.allclose(echo, before, 1e-12, 0):
                 images = torch.eye(size, dtype=torch.float64, device=like.device)
                 matrix = self._A(images.view(size, *shape)).flatten(1).T
                 matrices = {torch.float64: torch.linalg.pinv(matrix)}

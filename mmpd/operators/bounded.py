@@ -299,7 +299,8 @@ def _plainly(x, y, scale, low, high):
         shift = start + (count * known - total) / slope.clamp(min=1)
         shift = shift.masked_fill(known >= high, torch.inf).masked_fill(known <= low, -torch.inf)
         free = (moved + shift > low) & (moved + shift < high)
-        held = torch.where(moved + shift >= high, high, low).to(wide)
+        # of two numbers torch would make float32
+        held = torch.where(moved + shift >= high, torch.full_like(moved, high), low)
         inside = (moved >= low) & (moved <= high)
         inside = inside.all(4, keepdim=True) & (known > low) & (known < high)
         fixed = torch.where(free, torch.zeros_like(held), held).sum(4, keepdim=True)

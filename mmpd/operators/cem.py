@@ -44,8 +44,7 @@ def _filters(scale, bound, a):
     half = min(centre, inverse.shape[0] - 1 - centre)
     inverse = inverse[centre - half:centre + half + 1, centre - half:centre + half + 1]
     total = inverse.abs().sum()
-    while inverse.shape[0] > 3 and \
-            inverse.abs().sum() - inverse[1:-1, 1:-1].abs().sum() < NEGLIGIBLE * total:
+    while inverse.abs().sum() - inverse[1:-1, 1:-1].abs().sum() < NEGLIGIBLE * total:
         inverse = inverse[1:-1, 1:-1]
     return h[None, None], inverse[None, None]
 

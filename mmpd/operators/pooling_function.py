@@ -1,12 +1,18 @@
-"""The pooling-based decomposition as a function that autograd and torch.func can differentiate."""
+"""The pooling-based decomposition as functions that autograd and torch.func can differentiate."""
 import inspect
 
 import torch
 
-from .base import compute_dtype, is_differentiated
+from .base import compute_dtype, is_differentiated, is_observed
 from .pooling_pass import average_pool, fused_projection, replicate
 
-__all__ = ['PoolingProjection']
+__all__ = ['differentiable_projection']
+
+
+def differentiable_projection(x, y, scale, strength, check):
+    """:func:`fused_projection` with its derivatives of first and higher orders."""
+    function = PoolingProjection if is_observed() else PlainPoolingProjection
+    return function.apply(x, y, scale, strength, check)
 
 
 class PoolingProjection(torch.autograd.Function):
@@ -29,7 +35,7 @@ class PoolingProjection(torch.autograd.Function):
     def backward(ctx, grad):
         grad_x = grad_y = None
         if ctx.needs_input_grad[0]:
-            again = PoolingProjection.apply if is_differentiated(grad) else fused_projection
+            again = differentiable_projection if is_differentiated(grad) else fused_projection
             grad_x = again(grad, None, ctx.scale, ctx.strength, check=False)
         if ctx.needs_input_grad[1]:
             wide = grad.to(compute_dtype(grad))
@@ -40,7 +46,7 @@ class PoolingProjection(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, x, y, *_):
         if x is not None:
-            return PoolingProjection.apply(x, y, ctx.scale, ctx.strength, False)
+            return differentiable_projection(x, y, ctx.scale, ctx.strength, False)
         wide = y.to(compute_dtype(y))
         return (replicate(wide, ctx.scale) * ctx.strength).to(ctx.dtypes[0])
 
@@ -57,3 +63,15 @@ class PoolingProjection(torch.autograd.Function):
 
 # torch asks for it with every call, and finds it out anew unless it is written down: 50 us
 PoolingProjection.forward.__signature__ = inspect.signature(PoolingProjection.forward)
+
+
+class PlainPoolingProjection(torch.autograd.Function):
+    """The same where no torch.func is at work, which would cost twice what a small image takes."""
+
+    @staticmethod
+    def forward(ctx, x, y, scale, strength, check):
+        PoolingProjection.setup_context(ctx, (x, y, scale, strength, check), None)
+        return fused_projection(x, y, scale, strength, check=check)
+
+    backward = PoolingProjection.backward
+    jvp = PoolingProjection.jvp

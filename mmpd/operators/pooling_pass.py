@@ -3,22 +3,30 @@
 On the CPU the pass takes as few parallel operations as it can: each waits for the slowest of its
 threads, for milliseconds where another program has the core, which is longer than PD takes.
 """
+import math
+from functools import lru_cache
+
 import numpy as np
 import torch
 
 from . import triton_pooling
-from .base import HALF, compute_dtype, full_dtype, is_observed, no_autocast, run_check
+from .base import (
+    HALF,
+    compute_dtype,
+    full_dtype,
+    is_observed,
+    no_autocast,
+    run_check,
+)
 
 __all__ = ['average_pool', 'fused_projection', 'replicate']
 
 # Bytes that the temporaries of a block of the image may take: 2/s of the block.  Smaller
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
-TEMPORARY_BYTES = 4 << 20
-GRAIN = 1 << 15  # of fewer numbers torch's elementwise operations and sums stay on one thread
-ALONE = 1 << 18  # where there is one only: of fewer the start of each operation is what costs
-STRIP_BYTES = 1 << 20  # of the image that NumPy takes at once: it stays in the cache
-FEW_THREADS = 2  # so many do hardly more in torch's operations than one does by strips
+TEMPORARY_BYTES = 16 << 20
+FEW = 800_000  # multiplications that BLAS does on one thread, in some 10 us
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def average_pool(x, scale):
@@ -50,16 +58,6 @@ def replicate(y, scale):
     return patches.reshape(n, c, h * scale, w * scale)
 
 
-def _rows(tensor):
-    """View (N, C, H, W) as a contiguous (planes, H, W·inner) array, copying if it must."""
-    n, c, height, width = tensor.shape
-    if tensor.is_contiguous():
-        return tensor.view(n * c, height, width), 1
-    if tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.permute(0, 2, 3, 1).view(n, height, width * c), c
-    return tensor.contiguous().view(n * c, height, width), 1
-
-
 def fused_projection(x, y, scale, strength, out=None, check=False):
     """x + strength · A†(y - A x), paper Eq. (9), in one pass over the image.
 
@@ -75,10 +73,13 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     Returns:
         Tensor: ``out``, or a new tensor like ``x``.
     """
+    if (_is_array(x) and (y is None or _is_array(y)) and (out is None or _is_array(out))
+            and x.is_contiguous() and not is_observed()):
+        wide = compute_dtype(x) if y is None else compute_dtype(x, y)
+        if 2 * x.numel() * wide.itemsize <= scale * TEMPORARY_BYTES:
+            return _at_once(x, y, wide, scale, strength, out, check)
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
-    if out is None and is_small(x):
-        return few_numbers(x, y, scale, strength, check)
     result = torch.empty_like(x) if out is None else out
     if triton_pooling.usable(x, y, scale):
         done, error = triton_pooling.project(x, y, scale, strength, result,
@@ -86,100 +87,99 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
         if done:
             run_check(check, error, x, y)
             return result
-    source, inner = _rows(x)
-    target = _rows(result)[0]
-    planes, height, row = source.shape
-    source = source.view(planes * height // scale, scale, row)
-    target = target.view(source.shape)
+    source, inner = _rows(x, scale)
     small = None
     if y is not None:
         y = y.to(compute_dtype(x, y))
-        small = (y.permute(0, 2, 3, 1) if inner > 1 else y).reshape(len(source), row // scale)
-    run = _by_strips if _has_strips(x, y, result) else _by_blocks
+        small = (y.permute(0, 2, 3, 1) if inner > 1 else y).reshape(len(source), -1)
     with no_autocast(x.device.type):
-        run(source, target, small, inner, strength,
-            lambda error: run_check(check, error, x, y))
+        _by_blocks(source, _rows(result, scale)[0], small, inner, strength,
+                   lambda error: run_check(check, error, x, y))
     return result
 
 
-def is_small(x):
-    """Whether :func:`few_numbers` is the fastest for an image."""
-    most = ALONE if torch.get_num_threads() == 1 else GRAIN
-    return x.numel() < most and x.device.type == 'cpu' and x.is_contiguous()
-
-
-def few_numbers(x, y, scale, strength, check):
-    """:func:`fused_projection` of a contiguous image: nothing but views, sums and elementwise work.
-
-    These can be differentiated as they are, and run on one thread where they are short.
+def _rows(tensor, scale):
+    """View (N, C, H, W) as (K, s, W·inner): K LR rows of all planes, inner channels side by side.
     """
-    wide = compute_dtype(x) if y is None else compute_dtype(x, y)
-    n, c, height, width = x.shape
-    k, w = n * c * height // scale, width // scale
-    rows = (x if x.dtype == wide else x.to(wide)).view(k, scale, width)
-    error = rows.sum(1).view(k, w, scale).sum(2, keepdim=True)
-    error = (error / -scale**2 if y is None else
-             torch.sub(y.reshape(k, w, 1), error, alpha=1 / scale**2))
-    run_check(check, error, x, y)
-    if strength != 1:
-        error = error * strength
-    result = rows + error.expand(k, w, scale).reshape(k, 1, width)
-    return result.view(x.shape).to(x.dtype)
+    n, c, height, width = tensor.shape
+    if tensor.is_contiguous():
+        return tensor.view(n * c * height // scale, scale, width), 1
+    return tensor.permute(0, 2, 3, 1).view(n * height // scale, scale, width * c), c
 
 
-def _has_strips(x, y, result):
-    """Whether NumPy can take the image as it lies in memory, and the few threads would wait."""
-    wide = compute_dtype(x) if y is None else compute_dtype(x, y)
-    return (x.device.type == 'cpu' and x.dtype == wide and not is_observed()
-            and 1 < torch.get_num_threads() <= FEW_THREADS
-            # neither a tensor that stands for another one nor one that is negated when it is read
-            and all(type(t) in (torch.Tensor, torch.nn.Parameter) and not t.is_neg()
-                    for t in (x, result)))
+def _is_array(tensor):
+    """Whether NumPy can take the memory of a tensor."""
+    return type(tensor) in PLAIN and tensor.is_cpu and not tensor.is_neg()
 
 
-def _by_strips(source, target, small, inner, strength, look):
-    """Strip by strip on the calling thread: NumPy's operations have no others.
+@lru_cache(8)  # of at most 3 MB each
+def _band_matrices(scale, width, dtype):
+    """A and A† of an LR row, whose s image rows lie one after the other: (s·W, W/s), (W/s, s·W)."""
+    patches = np.arange(width) // scale
+    up = np.tile(patches == np.arange(width // scale)[:, None], scale).astype(dtype)
+    return np.ascontiguousarray(up.T / scale**2), up
 
-    Args:
-        source (Tensor): (K, s, W·inner), K LR rows of all planes.
-        target (Tensor): Likewise; may be ``source``.
-        small (Tensor | None): y, (K, W/s·inner).
-        inner (int): Channels that lie side by side.
-        strength (float): Weight of the correction.
-        look (Callable): Is shown y - A x of each strip.
+
+def _at_once(x, y, wide, scale, strength, out, check):
+    """:func:`fused_projection` of a contiguous image on the CPU."""
+    image, known = (tensor if tensor is None or tensor.dtype == wide else tensor.to(wide)
+                    for tensor in (x, y))
+    result = out if out is not None and out.dtype == wide else torch.empty_like(image)
+    if (not isinstance(check, bool) or x.numel() * (x.shape[3] // scale) > FEW
+            or not _few_numbers(image, known, scale, strength, result)):
+        _in_one(image, known, scale, strength, result, check)
+    if out is not None and result is not out:
+        return out.copy_(result)
+    return result if x.dtype == wide else result.to(x.dtype)
+
+
+def _few_numbers(x, y, scale, strength, out):
+    """:func:`fused_projection` of so small an image that its time is that of the calls.
+
+    Returns:
+        bool: False if there is NaN or inf, which would get from one patch into others.
     """
-    scale, row = source.shape[1:]
-    step = max(1, min(STRIP_BYTES // (scale * row * source.element_size()), GRAIN // row,
-                      len(source)))
-    sums = torch.empty(step, row, dtype=source.dtype).numpy()  # torch's memory, which is counted
-    image, written = source.detach().numpy(), target.detach().numpy()
-    known = None if small is None else small.detach().resolve_neg().numpy()
-    weights = np.full(scale, 1 / scale**2, image.dtype)
-    with np.errstate(all='ignore'):  # NaN and inf are for ``look`` to find
-        for start in range(0, len(image), step):
-            strip = image[start:start + step]
-            rows = np.add.reduce(strip, 1, out=sums[:len(strip)])
-            if inner == 1:
-                error = rows.reshape(-1, scale) @ weights
-            else:
-                error = rows.reshape(-1, scale, inner).sum(1) / scale**2
-            error = error.reshape(len(strip), -1, inner)
-            if known is None:
-                np.negative(error, out=error)
-            else:
-                np.subtract(known[start:start + step].reshape(error.shape), error, out=error)
-            look(torch.from_numpy(error))
-            if strength != 1:
-                error *= strength
-            rows[:] = np.repeat(error, scale, 1).reshape(rows.shape)
-            np.add(strip, rows[:, None], out=written[start:start + step])
+    image = x.detach().numpy()
+    down, up = _band_matrices(scale, x.shape[3], image.dtype)
+    with np.errstate(all='ignore'):
+        error = image.reshape(-1, len(down)) @ down
+        if y is None:
+            np.negative(error, out=error)
+        else:
+            np.subtract(y.detach().numpy().reshape(error.shape), error, out=error)
+        if not math.isfinite(np.add.reduce(error, None)):
+            return False
+        if strength != 1:
+            error *= strength
+        np.add(image, (error @ up).reshape(image.shape), out=out.detach().numpy())
+    return True
+
+
+def _in_one(x, y, scale, strength, out, check):
+    """:func:`fused_projection` of a contiguous image on the CPU: two operations that read it.
+
+    What is between them takes little time, but would wait for other threads as long as they do.
+    """
+    width = x.shape[3]
+    rows = x.detach().view(-1, scale, width)
+    sums = rows.sum(1).numpy().reshape(-1, scale)
+    with np.errstate(all='ignore'):  # NaN and inf are for the check to find
+        error = sums @ np.full(scale, 1 / scale**2, sums.dtype)
+        del sums  # not to be held beside the repeated error
+        if y is None:
+            np.negative(error, out=error)
+        else:
+            np.subtract(y.detach().numpy().reshape(-1), error, out=error)
+        if check is not True or not math.isfinite(np.add.reduce(error)):  # the quick way to ask
+            run_check(check, torch.from_numpy(error), x, y)
+        if strength != 1:
+            error *= strength
+    spread = torch.from_numpy(error.repeat(scale)).view(-1, 1, width)
+    torch.add(rows, spread, out=out.detach().view(rows.shape))
 
 
 def _by_blocks(source, target, small, inner, strength, look):
-    """:func:`_by_strips` in torch's operations, for every device and number of threads.
-
-    One thread has nobody to wait for: they are faster than NumPy's there.
-    """
+    """:func:`fused_projection` block by block in torch's operations: for any memory and device."""
     scale, row = source.shape[1:]
     wide = compute_dtype(source) if small is None else compute_dtype(source, small)
     half = source.dtype in HALF

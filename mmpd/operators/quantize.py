@@ -14,7 +14,7 @@ __all__ = ['clip_uint8', 'consistent_integers', 'consistent_uint8', 'unmatched_v
 # Values outside 0..255 by more than 32768 are taken for another unit: no network overshoots so
 # far, 16-bit images do. (Images in [0, 1] cannot be told from dark ones.)
 MARGIN = 128  # in units of the whole range
-MOST_BOOST = 256
+FIRST_STEP, LAST_STEP, GROWTH, MOST_BOOST = 1.2, 0.4, 1.3, 256  # of _refine, found by trial
 PATCHES = 1 << 18  # pixels whose patches are looked at at once: they stay in the cache
 COST_BITS = 40  # of the fraction of a cost: finer than float64 has them beyond 4096
 HALFWAY = 1e-6  # float64 leaves less; float32 less than ROUGH
@@ -237,10 +237,9 @@ def _refine(image, lr, operator, max_iterations, most, bounds):
     """Alternating projections in float32 (16 bits: float64) with the rounding error fed back.
 
     Only what differs is corrected: a correction of all that is inexact would
-    keep changing the rounding of pixels that fit.  The step shrinks from 1.2
-    to 0.4 and varies by half from pixel to pixel (always in the same way):
-    pixels whose roundings flip together would overshoot for ever.  Both were
-    found by trial on random images.  Where the bounds hold most pixels that an
+    keep changing the rounding of pixels that fit.  The step shrinks and varies
+    by half from pixel to pixel (always in the same way): pixels whose
+    roundings flip together would overshoot for ever.  Where the bounds hold most pixels that an
     LR value depends on, little of its correction is left: it is boosted for
     as long as it falls short.
     """
@@ -248,7 +247,7 @@ def _refine(image, lr, operator, max_iterations, most, bounds):
     x, target = image.to(wide), lr.to(wide)
     generator = torch.Generator(x.device).manual_seed(0)
     best, fewest, boost, before = None, None, torch.ones_like(target), torch.zeros_like(target)
-    for step in torch.linspace(1.2, 0.4, max_iterations + 1).tolist():
+    for step in torch.linspace(FIRST_STEP, LAST_STEP, max_iterations + 1).tolist():
         rounded = x.clamp(*bounds).round()
         measured = apply(operator, 'A', rounded)
         if measured.shape != lr.shape:
@@ -261,7 +260,7 @@ def _refine(image, lr, operator, max_iterations, most, bounds):
         if fewest == 0:
             break
         error = (target - measured) * wrong
-        boost = torch.where(error * before > 0, boost * 1.3, (boost / 2).clamp(min=1))
+        boost = torch.where(error * before > 0, boost * GROWTH, (boost / 2).clamp(min=1))
         before = error
         correction = apply(operator, 'A_dagger', error * boost.clamp(max=MOST_BOOST))
         uneven = torch.rand(x.shape, generator=generator, device=x.device) + 0.5

@@ -1,11 +1,12 @@
 """Pixels moved until a separable resizing gives back every LR value, around those that differ."""
+import numpy as np
 import torch
 
 __all__ = ['ROUGH', 'differs', 'refine_rows']
 
 ROUGH = 2e-3  # rounding errors of A in float32 are smaller
 INSIDE = 0.4  # how far a value is moved beyond the edge of its unit; at most 0.5
-DAMPING = 0.7  # neighbours move the pixels that they share in the same iteration
+DAMPING = 0.9  # neighbours move the pixels that they share in the same iteration
 PATIENCE = 20  # iterations without a better image
 WINDOWS = 1 << 22  # pixels that are looked at at once
 FEW = 1 / 64  # of the pixels: looked at one by one; of more the whole image is faster
@@ -55,7 +56,7 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
     low, high = bounds or (0, most)
     wide, integers = ((torch.float32, torch.uint8) if most <= 255 else
                       (torch.float64, torch.int32))
-    lr = lr.to(wide)
+    lr = lr.to(wide).contiguous()
     pixels = image.to(wide)
     error = lr - operator.A(pixels)
     if error.abs().max() > ROUGH:
@@ -66,6 +67,7 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
     axes = [_taps(matrix) for matrix in matrices]
     seen_by = [_taps(matrix.T) for matrix in matrices]
     step = max(1, WINDOWS // (axes[0][1].shape[1] * axes[1][1].shape[1]))
+    known = lr if library is None else lr.to(integers)
     measured = operator.A(pixels) if library is None else None
     best, fewest, since = None, None, 0
     for _ in range(max_iterations + 1):
@@ -73,16 +75,19 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
         if library is None:
             wrong = differs(measured, lr, ROUGH, most)
         else:
-            measured = library(rounded).to(wide)
-            wrong = measured != lr
-        found = wrong.nonzero()
+            measured = library(rounded).contiguous()
+            wrong = measured != known
+        found = _places(wrong)
         since += 1
         if fewest is None or len(found) < fewest:
             best, fewest, since = rounded, len(found), 0
         if not fewest or since == PATIENCE:
             break
-        up = (lr > measured)[wrong]
-        for places, direction in zip(found.split(step), up.split(step), strict=True):
+        up = known.view(-1)[found] > measured.view(-1)[found]
+        for flat, direction in zip(found.split(step), up.split(step), strict=True):
+            rest, j = flat // lr.shape[3], flat % lr.shape[3]
+            plane, i = rest // lr.shape[2], rest % lr.shape[2]
+            places = torch.stack((plane // lr.shape[1], plane % lr.shape[1], i, j), 1)
             touched, change = _move(pixels, lr, places, direction, axes, generator, (low, high),
                                     library is not None and library.rounds_between)
             if library is None and len(touched) < pixels.numel() * FEW:
@@ -90,6 +95,13 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
             elif library is None:
                 measured = operator.A(pixels)
     return best, fewest
+
+
+def _places(mask):
+    """Flat indices of what is True; on the CPU by NumPy, which is ten times faster at few."""
+    if mask.is_cuda:
+        return mask.flatten().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _windows(starts, lengths, planes, size):

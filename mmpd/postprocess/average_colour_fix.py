@@ -59,6 +59,6 @@ def average_colour_fix(sr, lr, operator=None, percent=12.5):
     """
     check_number(percent, 'percent', above=0, most=100)
     x, y = as_pair(sr, lr)
-    small = [max(math.ceil(side * percent / 100), 1) for side in y.shape[-2:]]
+    small = [math.ceil(side * percent / 100) for side in y.shape[-2:]]
     difference = _box(y, *small) - _box(x, *small)
     return (x + enlarge(difference, x.shape[-2:])).to(sr.dtype)

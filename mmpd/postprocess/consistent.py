@@ -99,10 +99,11 @@ def identified(pairs, recolour=True):
         ValueError: Floating point.
     """
     from . import identify
-    deep = pairs[0][0].dtype == np.uint16
-    if not deep and pairs[0][0].dtype != np.uint8:
+    (first, _), *_ = pairs
+    deep = first.dtype == np.uint16
+    if not deep and first.dtype != np.uint8:
         raise ArgumentError("operator: 'auto' expected uint8 or uint16, got "
-                            f'{pairs[0][0].dtype}; name it')
+                            f'{first.dtype}; name it')
     if deep:
         pairs = [tuple((array / 257).round().astype(np.uint8) for array in pair)
                  for pair in pairs]
@@ -145,7 +146,7 @@ def _resolve(operator, correction, shape, lr_shape, device, pair):
     if operator == 'auto':
         operator, made_by, _, doubt = identified([pair()])
         if doubt:
-            warnings.warn(doubt, stacklevel=2)
+            warnings.warn(doubt, stacklevel=4)  # of consistent()
         if correction.made_by is None and made_by:
             correction = Correction(**{**vars(correction), 'made_by': made_by})
     elif isinstance(operator, str):

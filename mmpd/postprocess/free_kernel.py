@@ -6,6 +6,7 @@ change of brightness shows in them.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .identify import check_pair
 
 __all__ = ['FittedKernel', 'fit_kernel', 'named_kernel']
 
-REACH = 1.5  # LR pixels on either side of the own one: bicubic with antialias fits in
+REACHES = (1.5, 1, 0.5, 0)  # LR pixels beside the own one: bicubic with antialias fits in the first
 FINE = 8  # HR pixels in the middle that have a weight each, whatever the scale
 WIDEST = 32  # HR pixels across for which all have
 WORK = 6e10  # multiplications: some seconds
@@ -109,8 +110,6 @@ def named_kernel(candidate, fitted):
 def _window(scale, reach):
     """First offset and width; centred on the LR pixel."""
     side = int(np.ceil(reach * scale))
-    if scale < 4 and reach == REACH:
-        side = max(side, 3)  # OpenCV's Lanczos looks so far
     return -side, scale + 2 * side
 
 
@@ -119,12 +118,13 @@ def _cells(width):
 
     For large scales the cells grow outwards, or there would be more weights than can be found.
     """
-    size = max(1, -(-width // WIDEST))
-    low = (width - FINE) // 2
-    low -= low % size
-    high = low + FINE + (-FINE) % size
-    return np.array([*range(0, low, size), *range(low, high), *range(high, width, size)]) \
-        if size > 1 else np.arange(width)
+    size = -(-width // WIDEST)
+    if size == 1:
+        return np.arange(width)
+    middle = (width - FINE) // 2
+    low = middle - middle % size
+    high = middle + FINE + (low - middle - FINE) % size
+    return np.array([*range(0, low, size), *range(low, high), *range(high, width, size)])
 
 
 def _positions(shape, scale, start, width):
@@ -155,12 +155,12 @@ def _equations(lr, hr, count, start, cells, width, scale, generator):
         windows = windows - np.float64(128)
         if len(cells) < width:
             windows = np.add.reduceat(np.add.reduceat(windows, cells, 1), cells, 2)
-        yield windows.reshape(len(target), -1), target - np.float64(128)
+        yield windows.reshape(len(target), len(cells)**2), target - np.float64(128)
 
 
 def _plan(shapes, scale):
     """Start and width of the window and LR values available, or None if there are too few."""
-    for reach in (REACH, 1, 0.5, 0):
+    for reach in REACHES:
         start, width = _window(scale, reach)
         available = sum(len(rows) * len(columns) * channels for rows, columns, channels in (
             (*_positions(shape, scale, start, width), (*shape, 1)[2]) for shape in shapes))
@@ -226,7 +226,7 @@ def fit_kernel(pairs, seed=0):
             test = generator.random(len(target)) < 0.2
             fitted.add(values[~test], target[~test])
             held.add(values[test], target[test])
-    if held.count < 2 or fitted.count < number:
+    if not held.count or fitted.count < number:
         return None
     return _solve(fitted, held, cells, start, width, scale)
 
@@ -258,15 +258,12 @@ def _solve(fitted, held, cells, start, width, scale):
     area = np.sqrt(np.outer(sizes, sizes).ravel())
     gram, right = products[:-1, :-1] / np.outer(area, area), products[:-1, -1] / area
     values, vectors = np.linalg.eigh(gram)
-    values, projected = values.clip(0), vectors.T @ right
-    best = None
-    for ridge in RIDGES * max(values[-1], 1e-12):
-        weights = vectors @ (projected / (values + ridge)) / area
-        residual = np.append(-weights, 1)
-        mse = max(residual @ tests @ residual, 0)
-        if best is None or mse < best[0]:
-            best = mse, weights
-    mse, weights = best
+    values, projected = np.abs(values), vectors.T @ right  # below 0 by rounding alone
+    ridges = RIDGES * max(values.max(), 1e-12)
+    solutions = [vectors @ (projected / (values + ridge)) / area for ridge in ridges]
+    residuals = [np.append(-weights, 1) for weights in solutions]
+    squares = [max(residual @ tests @ residual, 0) for residual in residuals]
+    mse, weights = min(zip(squares, solutions, strict=True), key=itemgetter(0))
     brightness = mean[-1] - weights @ mean[:-1] + 128 * (1 - (weights * area**2).sum())
-    kernel = weights.reshape(len(cells), -1).repeat(sizes, 0).repeat(sizes, 1)
+    kernel = weights.reshape(len(cells), len(cells)).repeat(sizes, 0).repeat(sizes, 1)
     return FittedKernel(kernel, start, scale, float(brightness), float(np.sqrt(mse)), fitted.count)

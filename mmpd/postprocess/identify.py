@@ -38,7 +38,7 @@ def _operators(scale):
     for kernel in KERNELS:
         for antialias in (True, False):
             offsets = taps(scale, kernel, antialias)[0]
-            inside = kernel == 'box' or (offsets[0] >= 0 and offsets[-1] < scale)
+            inside = offsets[0] >= 0 and offsets[-1] < scale
             for border in BORDERS[:1] if inside else BORDERS:  # it looks at none
                 if (kernel, antialias) == ('box', True):
                     cfg = dict(type='AveragePooling', scale=scale)

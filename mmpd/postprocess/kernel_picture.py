@@ -6,54 +6,55 @@ from .free_kernel import named_kernel
 
 __all__ = ['draw_kernels']
 
-PANEL, GAP, TEXT = 320, 24, 44  # pixels
+PANEL, GAP, TEXT, MARGIN, LINE = 320, 24, 44, 12, 2  # pixels
 POSITIVE, NEGATIVE = np.array([178, 24, 43]), np.array([33, 102, 172])
-GREY, BLACK = (150, 150, 150), (20, 20, 20)
+GRID, GREY, BLACK = (225, 225, 225), (150, 150, 150), (20, 20, 20)
 FITTED, NAMED = tuple(POSITIVE.tolist()), (90, 90, 90)
 
 
 def _colours(kernel, peak):
     """White for 0, red for positive weights, blue for negative ones: uint8 (n, n, 3)."""
-    share = np.clip(kernel / peak, -1, 1)[..., None]
-    share = np.sign(share) * np.sqrt(np.abs(share))  # side lobes are small, and matter
-    ends = np.where(share > 0, POSITIVE, NEGATIVE)
-    return (255 + np.abs(share) * (ends - 255)).round().astype(np.uint8)
+    share = np.sqrt(np.abs(kernel) / peak)[..., None]  # side lobes are small, and matter
+    ends = np.where(kernel[..., None] < 0, NEGATIVE, POSITIVE)
+    return (255 + share * (ends - 255)).round().astype(np.uint8)
+
+
+def _framed(image):
+    ImageDraw.Draw(image).rectangle((0, 0, PANEL - 1, PANEL - 1), outline=GREY)
+    return image
 
 
 def _panel(kernel, peak, fitted):
     """A kernel with the grid of LR pixels over it."""
     n = len(kernel)
     image = Image.fromarray(_colours(kernel, peak)).resize((PANEL, PANEL), Image.Resampling.NEAREST)
-    draw = ImageDraw.Draw(image)
-    for edge in range(-fitted.start % fitted.scale, n + 1, fitted.scale):
-        place = min(edge * PANEL // n, PANEL - 1)
-        draw.line((place, 0, place, PANEL), fill=(225, 225, 225))
-        draw.line((0, place, PANEL, place), fill=(225, 225, 225))
-    own = [place * PANEL // n for place in (-fitted.start, fitted.scale - fitted.start)]
-    draw.rectangle((own[0], own[0], own[1], own[1]), outline=BLACK)
-    draw.rectangle((0, 0, PANEL - 1, PANEL - 1), outline=GREY)
-    return image
+    pixels = np.array(image)
+    edges = np.arange(-fitted.start % fitted.scale, n, fitted.scale) * PANEL // n
+    pixels[edges] = pixels[:, edges] = GRID
+    image = Image.fromarray(pixels)
+    first, last = (place * PANEL // n for place in (-fitted.start, fitted.scale - fitted.start))
+    ImageDraw.Draw(image).rectangle((first, first, last, last), outline=BLACK)
+    return _framed(image)
 
 
 def _profiles(kernels, fitted):
     """The sums over rows, as curves: horizontal profiles."""
-    profiles = [kernel.sum(0) for kernel in kernels]
-    low, high = min(map(np.min, profiles)), max(map(np.max, profiles))
-    image = Image.new('RGB', (PANEL, PANEL), 'white')
-    draw, n = ImageDraw.Draw(image), len(profiles[0])
+    profiles = np.stack([kernel.sum(0) for kernel in kernels])
+    low, n = profiles.min(initial=0), profiles.shape[1]
+    height = (PANEL - 2 * MARGIN) / (profiles.max() - low)
 
-    def place(index, value):
-        return ((index + 0.5) * PANEL / n,
-                PANEL - 12 - (value - low) / max(high - low, 1e-12) * (PANEL - 24))
+    def down(value):
+        return PANEL - MARGIN - (value - low) * height
 
-    draw.line((*place(-0.5, 0), *place(n, 0)), fill=GREY)
-    for edge in (-fitted.start, fitted.scale - fitted.start):
-        x = edge * PANEL // n
-        draw.line((x, 0, x, PANEL), fill=GREY)
+    pixels = np.full((PANEL, PANEL, 3), 255, np.uint8)
+    edges = np.array([-fitted.start, fitted.scale - fitted.start]) * PANEL // n
+    pixels[:, edges[edges < PANEL]] = pixels[round(down(0))] = GREY
+    image = Image.fromarray(pixels)
+    right = (np.arange(n) + 0.5) * PANEL / n
     for profile, colour in zip(profiles[::-1], (NAMED, FITTED), strict=True):
-        draw.line([place(*point) for point in enumerate(profile)], fill=colour, width=2)
-    draw.rectangle((0, 0, PANEL - 1, PANEL - 1), outline=GREY)
-    return image
+        curve = np.stack([right, down(profile)], 1)
+        ImageDraw.Draw(image).line(curve.flatten().tolist(), fill=colour, width=LINE)
+    return _framed(image)
 
 
 def draw_kernels(fitted, candidate):
@@ -79,5 +80,5 @@ def draw_kernels(fitted, candidate):
     for number, (panel, title, colour) in enumerate(panels):
         left = GAP + number * (PANEL + GAP)
         image.paste(panel, (left, TEXT))
-        draw.text((left, TEXT // 2 - 6), title, fill=colour, font=font)
+        draw.text((left, TEXT // 2), title, fill=colour, font=font, anchor='lm')
     return image

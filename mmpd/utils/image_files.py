@@ -120,7 +120,7 @@ def fault(file):
         if start.startswith(b'\x89PNG'):
             file.seek(8)
             return _fault_of_png(file)
-        if start[:4] == b'RIFF' and start[8:12] == b'WEBP':
+        if start[:4] + start[8:] == b'RIFFWEBP':
             size = file.seek(0, os.SEEK_END)
             wanted = int.from_bytes(start[4:8], 'little') + 8
             return f'truncated: {size} of {wanted} bytes' if size < wanted else None

@@ -167,7 +167,7 @@ def _convolution_widths(layers, path):
         if layer.get(8):
             raise NcnnError(f'{path}: {layer} is quantised to 8 bits; only float weights are read')
         out, weights = layer.get(0), layer.get(6)
-        if not (isinstance(out, int) and isinstance(weights, int) and out > 0 and weights > 0
+        if not (isinstance(out, int) and isinstance(weights, int) and min(out, weights) > 0
                 and weights % (9 * out) == 0):
             raise NcnnError(f'{path}: {layer} cannot have {weights} weights for {out} channels')
         widths.append((out, weights // (9 * out)))

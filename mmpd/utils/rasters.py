@@ -99,7 +99,7 @@ def _checked(pixels, alpha=None, icc_profile=None, tags=None):
         bad = pixels.size - int(np.isfinite(pixels).sum())
         if bad:
             raise Refused(f'expected finite values, got {bad} NaN or inf among {pixels.size}')
-    pixels = pixels.astype(pixels.dtype.newbyteorder('='), copy=False)
+    pixels = np.asarray(pixels, pixels.dtype.newbyteorder('='))
     return Raster(pixels, alpha, icc_profile, tags or {})
 
 

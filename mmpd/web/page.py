@@ -15,6 +15,12 @@ TYPES = ['.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp']
 BROKEN = 'something went wrong here; the host can see what in the log'
 FONTS = ['system-ui', 'Segoe UI', 'Roboto', 'Helvetica', 'Arial', 'sans-serif']
 CSS = Path(__file__).with_name('page.css').read_text()
+# how parts of one kind look
+ROW, COLUMN = dict(equal_height=False), dict(min_width=300)
+UPLOAD = dict(file_types=TYPES, height=110)
+LEVEL = dict(minimum=0, maximum=255)  # a grey level
+BOUND = dict(LEVEL, min_width=100)
+PICTURES = dict(format='png', buttons=['fullscreen'], interactive=False)
 
 INTRO = """# Consistent super-resolution
 A super-resolved picture is *consistent* when the degradation **A** that made the LR, applied to it,
@@ -92,12 +98,12 @@ def build_page(worker, storage, models, limits):
     with gr.Blocks(title='mmpd: consistent super-resolution', analytics_enabled=False,
                    fill_width=False) as page:
         gr.Markdown(INTRO, elem_id='intro')
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=300):
+        with gr.Row(**ROW):
+            with gr.Column(**COLUMN):
                 gr.Markdown('## 1. The LR, y')
-                lr = gr.File(label='LR picture', file_types=TYPES, height=110, elem_id='lr')
+                lr = gr.File(label='LR picture', elem_id='lr', **UPLOAD)
                 lr_preview = gr.HTML(elem_id='lr-preview')
-            with gr.Column(min_width=300):
+            with gr.Column(**COLUMN):
                 gr.Markdown('## 2. A picture of it, x<sub>r</sub>')
                 choices = [MODEL, OWN] if models else [OWN]
                 source = gr.Radio(choices, value=choices[0], label='x_r', show_label=False,
@@ -105,31 +111,28 @@ def build_page(worker, storage, models, limits):
                 model = gr.Dropdown(list(models), value=next(iter(models), None), label='model',
                                     visible=bool(models), elem_id='model')
                 with gr.Column(visible=not models, elem_id='own') as own:
-                    sr = gr.File(label='SR picture', file_types=TYPES, height=110, elem_id='sr')
+                    sr = gr.File(label='SR picture', elem_id='sr', **UPLOAD)
                     sr_preview = gr.HTML(elem_id='sr-preview')
-            with gr.Column(min_width=300):
+            with gr.Column(**COLUMN):
                 gr.Markdown('## 3. How the LR was made, A')
                 operator = gr.Dropdown(list(CHOICES), value=USUAL, label='A', info=ABOUT_AUTO,
                                        elem_id='operator')
                 with gr.Accordion('noisy LR, range of values', open=False, elem_id='more'):
                     strength = gr.Slider(0, 1, 1, step=0.05, label='strength', info='1: '
                                          'consistent; less trusts a noisy LR less; 0: x_r')
-                    noise = gr.Number(0, label='noise of the LR', minimum=0, maximum=255,
-                                      info='σ in grey levels: gives the strength itself')
+                    noise = gr.Number(0, label='noise of the LR', info='σ in grey levels: '
+                                      'gives the strength itself', **LEVEL)
                     with gr.Row():
-                        low = gr.Number(0, label='lowest value', minimum=0, maximum=255,
-                                        min_width=100)
-                        high = gr.Number(255, label='highest value', minimum=0, maximum=255,
-                                         min_width=100)
+                        low = gr.Number(0, label='lowest value', **BOUND)
+                        high = gr.Number(255, label='highest value', **BOUND)
         button = gr.Button('Make it consistent', variant='primary', elem_id='run')
         answer = gr.HTML(elem_id='message')
         with gr.Column(visible=False, elem_id='results') as results:
-            with gr.Row(equal_height=False):
-                with gr.Column(scale=3, min_width=300):
+            with gr.Row(**ROW):
+                with gr.Column(scale=3, **COLUMN):
                     slider = gr.ImageSlider(label='before, x_r  |  after, x̂', type='filepath',
-                                            format='png', interactive=False, max_height=640,
-                                            buttons=['fullscreen'], elem_id='slider')
-                with gr.Column(scale=2, min_width=300):
+                                            max_height=640, elem_id='slider', **PICTURES)
+                with gr.Column(scale=2, **COLUMN):
                     figures = gr.HTML(elem_id='figures')
                     download = gr.DownloadButton('Download the exact PNG', variant='primary',
                                                  interactive=False, elem_id='download')
@@ -137,8 +140,7 @@ def build_page(worker, storage, models, limits):
                         'picture. The last two: how far A of the picture is from the LR, in grey '
                         'levels, before and after.', elem_id='captions')
             gallery = gr.Gallery(show_label=False, columns=4, object_fit='contain',
-                                 height='auto', format='png', buttons=['fullscreen'],
-                                 interactive=False, elem_id='panels')
+                                 height='auto', elem_id='panels', **PICTURES)
         gr.HTML(
             f'<p class="pd-limits">PNG, JPEG, BMP, TIFF or WebP of 8 bits per channel, at most '
             f'{limits.upload_mb:g} MB and {limits.megapixels:g} megapixels (an LR for a model: '

@@ -1,4 +1,5 @@
 """A checkpoint file is enough: what network it holds is found out."""
+import ast
 import importlib.util
 import sys
 
@@ -9,7 +10,7 @@ import torch
 from mmagic.registry import MODELS
 from mmengine.config import Config
 
-from mmpd.apis.recognition import recognise, rrdbnet_config
+from mmpd.apis.recognition import _literal, _mmengine_checkpoint, recognise, rrdbnet_config
 from mmpd.errors import InputError, WeightsMismatch, WeightsNotFound
 
 RRDB = dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=8, num_blocks=2,
@@ -128,6 +129,40 @@ def test_configs_in_checkpoints_are_not_run(text, tmp_path, monkeypatch):
     assert not (tmp_path / 'broken').exists()
 
 
+@pytest.mark.parametrize('text, value', [
+    ("dict(a=[1, (2, 'x')], b={4: None})", dict(a=[1, (2, 'x')], b={4: None})),
+    ('dict({4: 8}, c=-1.5)', {4: 8, 'c': -1.5}), ('(True, [])', (True, []))])
+def test_constants_in_configs(text, value):
+    found = _literal(ast.parse(text, mode='eval').body)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize('text', ['list(a=1)', 'dict(3)', 'dict(**{1: 2})', 'x.dict(a=1)', 'a'])
+def test_what_is_no_constant(text):
+    with pytest.raises(ValueError, match='constant|malformed'):
+        _literal(ast.parse(text, mode='eval').body)
+
+
+@pytest.mark.parametrize('content', [
+    dict(meta=None), dict(meta='x'), dict(meta=dict(cfg=3)), dict(),
+    dict(meta=dict(cfg='a.model=1')),
+    dict(meta=dict(cfg='model = 3')), dict(meta=dict(cfg='model = dict(a=1)')),
+    dict(meta=dict(cfg="model = dict(type='PDEdit')")),
+    dict(meta=dict(cfg="model = dict(type='PDEdit')"), state_dict=[1])])
+def test_checkpoints_without_a_config_of_use(content):
+    assert _mmengine_checkpoint(content, 'x.pth') is None
+
+
+def test_what_only_training_needs_is_left_out():
+    text = """default_scope = 'mmagic'
+model = dict(type='SRGAN', generator=dict(type='X'), gan_loss=dict(a=1), discriminator=dict(b=1))"""
+    tensors = {key: torch.ones(1) for key in ('generator.a', 'discriminator.a', 'step_counter')}
+    found = _mmengine_checkpoint(dict(meta=dict(cfg=text), state_dict=tensors), 'x.pth')
+    assert found.model == dict(type='PDModel', base='SRGAN', generator=dict(type='X'))
+    assert list(found.weights) == ['generator.a'] and found.architecture == 'X'
+    assert found.scale is None and 'weights' not in repr(found)
+
+
 def test_ncnn_files(tmp_path):
     net = ncnn_writer.network()
     (tmp_path / 'x.param').write_text(ncnn_writer.write_param(net))
@@ -155,6 +190,9 @@ def test_what_is_not_recognised(tmp_path):
     with pytest.raises(WeightsMismatch, match='Missing key'):
         recognise(tmp_path / 'iter_1.pth').build()
     if importlib.util.find_spec('spandrel'):
+        torch.save({'a.weight': torch.ones(2, 2)}, tmp_path / 'x.pth')
+        with pytest.raises(WeightsMismatch, match='x.pth: of no architecture that spandrel'):
+            recognise(tmp_path / 'x.pth')
         checkpoint(GLEAN, tmp_path / 'iter_1.pth', text='')
         with pytest.raises(WeightsMismatch, match='without a usable config.*name its config too'):
             recognise(tmp_path / 'iter_1.pth')

@@ -3,17 +3,21 @@ import io
 import os
 import pickle
 import stat
+import sys
+from types import SimpleNamespace
 
 import mmengine
+import mmengine.runner.runner
 import numpy as np
 import pytest
 import torch
-from mmengine.fileio import get_file_backend, put
+from mmengine.fileio import HTTPBackend, LocalBackend, get_file_backend, put
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import save_checkpoint
 
-from mmpd.compat import apply
-from mmpd.compat.checkpoints import AtomicLocalBackend
+from mmpd import compat
+from mmpd.compat import apply, checkpoints
+from mmpd.compat.checkpoints import AtomicLocalBackend, allow_history_buffers
 from mmpd.utils import safe_pickle
 
 # what torch.load itself does is up to PyTorch before; mmpd's entries: test_safe_loading.py
@@ -110,6 +114,57 @@ def test_getattr_gives_the_four_methods_only():
 def test_torch_load_itself_is_not_replaced():
     assert torch.load.__module__ == 'torch.serialization'
     assert getattr not in torch.serialization.get_safe_globals()
+
+
+@by_default
+def test_log_histories_are_let_in_by_the_workaround(no_safe_globals):
+    allow_history_buffers()
+    assert torch.load(saved(message_hub()))['runtime_info']['iter'] == 3
+
+
+def test_every_workaround_is_applied(monkeypatch):
+    done = []
+    installers = [name for name, value in vars(compat).items()
+                  if callable(value) and name != 'apply']
+    for name in installers:
+        monkeypatch.setattr(compat, name, lambda name=name: done.append(name))
+    apply()
+    assert sorted(done) == sorted(installers) and len(done) > 9
+
+
+def test_backends_that_mmengine_made_before_are_dropped(monkeypatch):
+    before = dict(own=LocalBackend(), other=HTTPBackend(), new=AtomicLocalBackend())
+    monkeypatch.setattr(checkpoints, 'backend_instances', before)
+    checkpoints.write_checkpoints_atomically()
+    assert sorted(before) == ['new', 'other']
+
+
+@pytest.mark.parametrize('note, files, found', [
+    (None, [], None), ('iter_3.pth', [], 'iter_3.pth'), (None, ['iter_2.pth'], 'iter_2.pth'),
+    ('iter_3.pth', ['iter_1.pth', 'iter_2.pth', 'iter_9.pth'], 'iter_2.pth'),
+    ('iter_3.pth', ['iter_2.pth', 'iter_3.pth'], 'iter_3.pth'),
+    ('s3://bucket/iter_3.pth', ['iter_2.pth'], 's3://bucket/iter_3.pth')])
+def test_a_run_resumes_from_what_is_there_and_was_noted(tmp_path, note, files, found):
+    if note:
+        (tmp_path / 'last_checkpoint').write_text(note)
+    for name in files:
+        (tmp_path / name).touch()
+    wanted = found and (found if '://' in found else str(tmp_path / found))
+    assert checkpoints.find_latest_checkpoint(str(tmp_path)) == wanted
+
+
+def test_modules_of_mmengine_that_look_for_a_checkpoint_get_ours(monkeypatch):
+    modules = {name: SimpleNamespace(**{function: len}) for name, function in (
+        ('mmengine.any', 'find_latest_checkpoint'), ('mmengine.no', 'load_checkpoint'),
+        ('other', 'find_latest_checkpoint'))}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    checkpoints.find_checkpoints_beside_their_note()
+    ours = checkpoints.find_latest_checkpoint
+    assert vars(modules['mmengine.any']) == dict(find_latest_checkpoint=ours)
+    assert vars(modules['mmengine.no']) == dict(load_checkpoint=len)
+    assert vars(modules['other']) == dict(find_latest_checkpoint=len)
+    assert mmengine.runner.runner.find_latest_checkpoint is ours
 
 
 def test_plain_paths_use_the_atomic_backend(tmp_path):

@@ -1,7 +1,7 @@
 import builtins
 import importlib.util
 import sys
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 
 import mmcv
 import numpy as np
@@ -55,6 +55,36 @@ def test_trans_utils_needs_bool8_and_leaves_none_behind():
             assert np.bool8 is np.bool_
             raise KeyError
         assert not hasattr(np, 'bool8')
+
+
+def test_bool8_is_put_in_by_numpy_2_alone_and_where_it_is_not(monkeypatch):
+    for version, given in (('1.26.4', None), ('2.1.0', 'its own'), ('1.26.4', 'its own')):
+        with monkeypatch.context() as patch:
+            patch.setattr(np, '__version__', version)
+            patch.delattr(np, 'bool8', raising=False)
+            if given:
+                patch.setattr(np, 'bool8', given, raising=False)
+            with numpy_bool8():
+                assert vars(np).get('bool8') == given
+            assert vars(np).get('bool8') == given
+
+
+def test_the_finder_goes_first_and_asks_all_the_others(monkeypatch):
+    class Zipped:
+        """Has MMagic without a source file."""
+        spec = ModuleSpec('mmagic.zipped', loader=object())
+
+        @classmethod
+        def find_spec(cls, name, path, target):
+            return cls.spec if name == 'mmagic.zipped' else None
+
+    others = [finder for finder in sys.meta_path if finder is not MMagicFinder]
+    monkeypatch.setattr(sys, 'meta_path', [object(), Zipped, *others])
+    install_mmagic_finder()
+    assert sys.meta_path[0] is MMagicFinder
+    assert MMagicFinder.find_spec('mmagic.zipped') is Zipped.spec
+    found = MMagicFinder.find_spec('mmagic')
+    assert type(found.loader) is MMagicLoader and found.submodule_search_locations
 
 
 @pytest.mark.parametrize('version, seen', [

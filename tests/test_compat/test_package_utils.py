@@ -3,9 +3,11 @@ import importlib.util
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmagic
 import mmengine.config.config
+import mmengine.fileio
 import mmengine.utils
 import pytest
 from mmengine.config import Config
@@ -21,7 +23,7 @@ def site(tmp_path, monkeypatch):
         (tmp_path / module).mkdir()
         (tmp_path / module / '__init__.py').touch()
     for name, top in (('plain_pkg', 'plain_pkg\n'), ('dist_name', 'other_module\n'),
-                      ('nameless', None), ('elsewhere', 'mmagic\n')):
+                      ('nameless', None), ('elsewhere', 'mmagic\n'), ('gone', 'no_such_module\n')):
         info = tmp_path / f'{name}-1.0.dist-info'
         info.mkdir()
         (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
@@ -35,7 +37,8 @@ def site(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('package, folder', [
-    ('plain_pkg', 'plain_pkg'), ('dist_name', 'other_module'), ('on_path', 'on_path')])
+    ('plain_pkg', 'plain_pkg'), ('dist_name', 'other_module'), ('on_path', 'on_path'),
+    ('gone', 'no_such_module')])
 def test_paths(site, package, folder):
     assert ours.get_installed_path(package) == str(site / folder)
     assert ours.is_installed(package)
@@ -67,6 +70,8 @@ def original():
 def test_mmengine_uses_them_only_where_pkg_resources_is_missing(monkeypatch):
     upstream = original()
     holders = [theirs, mmengine.utils, mmengine.config.config]
+    foreign = SimpleNamespace(is_installed=upstream.is_installed)
+    monkeypatch.setitem(sys.modules, 'no_mmengine', foreign)
     wants = 'pkg_resources' in upstream.get_installed_path.__code__.co_names
     for present in (True, False):
         for holder in holders:
@@ -78,6 +83,8 @@ def test_mmengine_uses_them_only_where_pkg_resources_is_missing(monkeypatch):
             assert (holder.get_installed_path is ours.get_installed_path) is (
                 wants and not present)
             assert (holder.is_installed is ours.is_installed) is (wants and not present)
+        assert foreign.is_installed is upstream.is_installed
+        assert not hasattr(mmengine.fileio, 'is_installed')
 
 
 def test_the_bases_of_mmagic_are_found(tmp_path, monkeypatch):

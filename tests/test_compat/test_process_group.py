@@ -1,12 +1,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from mmpd.compat.process_group import join_gloo_threads
+from mmpd.compat import process_group
+from mmpd.compat.process_group import join_gloo_threads, join_gloo_threads_at_exit
 
 FINISHED_RUN = """
 import sys
@@ -46,6 +48,16 @@ def test_threads_are_gone_although_a_cycle_holds_the_group(tmp_path):
 def test_nothing_to_join():
     assert not dist.is_initialized()
     join_gloo_threads()
+
+
+def test_it_is_registered_once(monkeypatch):
+    registered = []
+    monkeypatch.setattr(process_group, 'atexit', SimpleNamespace(
+        register=registered.append,
+        unregister=lambda wanted: registered.remove(wanted) if wanted in registered else None))
+    join_gloo_threads_at_exit()
+    join_gloo_threads_at_exit()
+    assert registered == [join_gloo_threads]
 
 
 def test_a_finished_process_ends_with_zero(tmp_path):

@@ -80,6 +80,10 @@ def test_what_mmagics_modules_do_with_them_while_they_are_imported():
             return 3
 
     assert Editor.method(None) == 3 and Editor.kept(None) == 5
+    assert module.register(Abstract) is Abstract
+    for args, kwargs in (((), {}), ((Abstract, 3), {}), ((Abstract, ), dict(name='x'))):
+        with pytest.raises(ModuleNotFoundError, match='MMagic needs diffusers.register here'):
+            module.register(*args, **kwargs)
     assert module.ModelMixin is module.ModelMixin
     assert module.is_xformers_available() is False
     assert not hasattr(module, '__path__') and not hasattr(module.ModelMixin, '__wrapped__')
@@ -94,16 +98,19 @@ def test_what_mmagics_modules_do_with_them_while_they_are_imported():
         Editor()
 
 
-@pytest.mark.parametrize('code', [
-    'import absent_pkg as x; used = x.Used', 'import absent_pkg; used = absent_pkg.Used',
-    'from absent_pkg import Used as used', 'from absent_pkg.deep.er import Used as used',
-    'import absent_pkg.deep; used = absent_pkg.Used',
-    'try:\n    from absent_pkg import Used as used\nexcept ImportError:\n    used = None'])
-def test_mmagic_gets_a_stand_in_and_nobody_else_sees_one(package, code):
+@pytest.mark.parametrize('code, name', [
+    ('import absent_pkg as x; used = x.Used', 'absent_pkg.Used'),
+    ('import absent_pkg; used = absent_pkg.Used', 'absent_pkg.Used'),
+    ('from absent_pkg import Used as used', 'absent_pkg.Used'),
+    ('from absent_pkg.deep.er import Used as used', 'absent_pkg.deep.er.Used'),
+    ('import absent_pkg.deep; used = absent_pkg.Used', 'absent_pkg.Used'),
+    ('try:\n    from absent_pkg import Used as used\nexcept ImportError:\n    used = None',
+     'absent_pkg.Used')])
+def test_mmagic_gets_a_stand_in_and_nobody_else_sees_one(package, code, name):
     used = run(code)['used']
     with pytest.raises(ModuleNotFoundError) as error:
         used()
-    line(error, 'absent_pkg')
+    assert f'MMagic needs {name} here' in line(error, 'absent_pkg')
     assert not [name for name in sys.modules if name.startswith('absent_pkg')]
     assert importlib.util.find_spec('absent_pkg') is None
     with pytest.raises(ModuleNotFoundError, match="^No module named 'absent_pkg'$"):
@@ -149,6 +156,14 @@ def test_what_an_installed_release_lacks_is_stood_in_for(package):
         line(error, 'absent_pkg')
     with pytest.raises(ModuleNotFoundError, match="No module named 'absent_pkg.gone'"):
         run('def f():\n    import absent_pkg.gone')['f']()
+    with pytest.raises(ImportError, match="cannot import name 'Gone' from 'absent_pkg'"):
+        run('def f():\n    from absent_pkg import Gone')['f']()
+
+
+def test_modules_of_mmagic_itself_may_have_the_name_of_a_package(package):
+    space = dict(__name__='mmagic.x', __package__='mmagic')
+    with pytest.raises(ModuleNotFoundError, match="^No module named 'mmagic.absent_pkg'$"):
+        import_for_mmagic('absent_pkg', space, space, ('y', ), 1)
 
 
 @pytest.mark.parametrize('failure', ['raise ValueError("numpy.dtype size changed")',
@@ -166,6 +181,7 @@ def test_mmagics_try_import_serves_its_modules(package):
                 'z = try_import("json")')
     assert isinstance(space['x'], StandIn) and space['y'] is None and space['z'] is json
     import mmagic.utils
+    assert run('import mmagic.utils as utils')['utils'] is mmagic.utils
     assert mmagic.utils.try_import('absent_pkg') is None
     assert space['tensor2img'] is mmagic.utils.tensor2img
 
@@ -173,10 +189,12 @@ def test_mmagics_try_import_serves_its_modules(package):
 def test_lists_of_an_unfit_release_hold_what_imports(package, monkeypatch):
     monkeypatch.setitem(LISTED, 'absent_pkg.models', ('Named', ))
     assert dir(try_import('absent_pkg').models) == ['Named']
-    package(__init__='', models='class Good: pass\ndef __dir__():\n    return ["Good", "Bad"]')
+    package(__init__='from . import models; other = 5',
+            models='class Good: pass\ndef __dir__():\n    return ["Good", "Bad"]')
     module = try_import('absent_pkg')
     import absent_pkg.models
     assert dir(module.models) == ['Good'] and module.models.Good is absent_pkg.models.Good
+    assert module.other == 5 and isinstance(module, StandIn)
 
 
 USES = [(MODELS, dict(type='AutoencoderKL', from_pretrained='x'), 'diffusers'),

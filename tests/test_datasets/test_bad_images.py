@@ -100,6 +100,54 @@ def test_skipped_images_are_counted_and_the_next_one_is_taken(tmp_path, workers,
     assert batches_of.dataset.bad_images == 1  # told by the workers
 
 
+def test_where_a_run_stops_nothing_is_counted(tmp_path):
+    dataset = build(folder_with(tmp_path, 'decode'), ann_file='list.txt')
+    with pytest.raises(BadSample):
+        dataset[3]
+    assert dataset.bad_images == 0
+
+
+def test_the_count_is_kept_when_the_data_set_is_asked_to_be_ready_again(tmp_path):
+    dataset = build(folder_with(tmp_path, 'decode'), ann_file='list.txt', on_bad_image='skip')
+    dataset[3]
+    dataset._fully_initialized = False
+    dataset.full_init()
+    assert dataset.bad_images == 1
+
+
+@pytest.mark.parametrize('error, said', [
+    (ValueError(), 'ValueError'), (ValueError('two\nlines'), 'two'),
+    (OSError(5, 'Input/output error'), 'Input/output error')], ids=repr)
+def test_errors_are_said_in_one_line(tmp_path, error, said):
+    def fail(results):
+        raise error
+
+    save(tmp_path / 'a.png')
+    dataset = build(tmp_path)
+    dataset.pipeline.transforms.append(fail)
+    with pytest.raises(BadSample) as caught:
+        dataset[0]
+    assert str(caught.value) == f'{tmp_path}/a.png: function: {said}'
+
+
+def test_of_a_pair_the_file_is_named_that_the_error_is_about(tmp_path):
+    for folder in ('lr', 'gt'):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder / 'a.png')
+    cfg = config(tmp_path)
+    cfg.update(data_prefix=dict(img='lr', gt='gt'), pipeline=[
+        dict(type='LoadImageFromFile', key=key) for key in ('img', 'gt')] + [
+            dict(type='SetValues', dictionary=dict(scale=4)),
+            dict(type='PairedRandomCrop', gt_patch_size=4)])
+    dataset = DATASETS.build(cfg)
+    with pytest.raises(BadSample, match=(  # of neither: of both
+            f'^{tmp_path}/lr/a.png, {tmp_path}/gt/a.png: PairedRandomCrop: ')):
+        dataset[0]
+    cut(tmp_path / 'gt' / 'a.png')
+    with pytest.raises(BadSample, match=f'^{tmp_path}/gt/a.png: LoadImageFromFile: not a'):
+        dataset[0]
+
+
 def test_each_is_reported_once(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr('mmpd.datasets.image_dataset.print_log',
@@ -153,8 +201,11 @@ def test_arguments(tmp_path, options, message):
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(ValueError, match=f'{tmp_path}/: expected images, found none'):
+    with pytest.raises(ValueError, match=f'^{tmp_path}/: expected images, found none'):
         build(tmp_path)
+    (tmp_path / 'list.txt').touch()
+    with pytest.raises(ValueError, match=f'^{tmp_path}/list.txt: expected images, found none'):
+        build(tmp_path, ann_file='list.txt')
 
 
 def test_the_names_of_mmagic_stand_for_them():
@@ -208,6 +259,28 @@ def test_the_limit_holds_for_every_way_of_decoding(tmp_path, monkeypatch, option
     monkeypatch.setenv('MMPD_MAX_PIXELS', '255')
     with pytest.raises(ValueError, match='a.png: expected at most 255 pixels, got 16x16'):
         LoadImageFromFile('gt', **options)(dict(gt_path=str(tmp_path / 'a.png')))
+
+
+def test_formats_that_pillow_does_not_know_are_left_to_the_backend_asked_for(tmp_path):
+    path = tmp_path / 'a.hdr'
+    cv2.imwrite(str(path), pixels().astype(np.float32))
+    load = LoadImageFromFile('gt', imdecode_backend='cv2')
+    assert load(dict(gt_path=str(path)))['gt'].shape == (16, 16, 3)
+    with pytest.raises(ValueError, match='a.hdr: not a readable image'):
+        LoadImageFromFile('gt')(dict(gt_path=str(path)))
+    path.write_bytes(b'no image')
+    with pytest.raises(ValueError, match='a.hdr: not a readable image'):
+        load(dict(gt_path=str(path)))
+
+
+@pytest.mark.parametrize('cached', [True, False])
+def test_a_cached_file_is_read_once(tmp_path, cached):
+    save(tmp_path / 'a.png')
+    load = LoadImageFromFile('gt', use_cache=cached, channel_order='rgb')
+    sample = dict(gt_path=str(tmp_path / 'a.png'))
+    load(dict(sample))
+    save(tmp_path / 'a.png', seed=1)
+    np.testing.assert_array_equal(load(sample)['gt'], pixels(seed=0 if cached else 1))
 
 
 def test_an_lmdb_is_looked_at_first(tmp_path):

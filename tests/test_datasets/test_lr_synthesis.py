@@ -71,6 +71,7 @@ def test_every_option_changes_the_result(gt):
 def test_frames_and_float_images(gt):
     frames = build(scale=4)(dict(gt=[gt, gt[::-1]]))
     assert len(frames['img']) == 2 and frames['ori_img_shape'] == [(8, 12, 3)] * 2
+    assert build(scale=4)(dict(gt=(gt, )))['ori_img_shape'] == [(8, 12, 3)]
     exact = build(scale=4, quantize=False, kernel='average_pooling')(dict(gt=gt))['img']
     assert exact.dtype == np.float32 and exact.flags.c_contiguous
     rounded = build(scale=4)(dict(gt=gt.astype(np.float32)))['img']
@@ -84,8 +85,9 @@ def test_bad_input_names_sizes_and_files(gt):
     with pytest.raises(ValueError, match="needs the key 'gt'.*img_path"):
         build(scale=4)(dict(img_path='x'))
     for wrong in (dict(scale=0), dict(scale=4, kernel='area'), dict(scale=4, keys=[]),
-                  dict(scale=4, keys=['gt', 'img'])):
-        with pytest.raises(ValueError):
+                  dict(scale=4, keys=['gt', 'img']), dict(scale=4, keys={}),
+                  dict(scale=4, keys={'': 'img'}), dict(scale=4, keys=dict(gt=''))):
+        with pytest.raises(ValueError, match=f'^{[*wrong][-1]}: expected'):
             build(**wrong)
 
 
@@ -104,10 +106,46 @@ def test_any_operator_makes_the_lr(operator):
     assert np.abs(rounded - expected.clip(0, 255)).max() <= 0.501
 
 
-def test_grey_images_keep_two_axes():
-    gt = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
-    assert build(operator=dict(type='AveragePooling', scale=4))(dict(gt=gt))['img'].shape == (
-        4, 4)
+class Foreign:
+    """Any object with these two methods is an operator."""
+
+    def __init__(self, A):
+        self.A = self.A_dagger = A
+
+
+POOL = dict(type='AveragePooling', scale=4)
+
+
+@pytest.mark.parametrize('operator, shape, lr_shape', [
+    (POOL, (16, 16), (4, 4)), (POOL, (16, 16, 1), (4, 4, 1)),
+    (dict(type='Grayscale'), (16, 16, 3), (16, 16, 1)),
+    (Foreign(lambda x: x.repeat(1, 3, 1, 1)), (16, 16), (16, 16, 3))],
+    ids=['two axes', 'three', 'grey', 'foreign'])
+def test_grey_images_keep_two_axes(operator, shape, lr_shape):
+    gt = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert build(operator=operator)(dict(gt=gt))['img'].shape == lr_shape
+
+
+@pytest.mark.parametrize('factor, saved', [(2, 255), (2.004, None), (-1, 0), (-1.002, None)])
+def test_an_overshoot_of_the_range_itself_is_clipped_and_more_is_refused(factor, saved):
+    synthesise = build(operator=Foreign(lambda x: x * factor))
+    sample = dict(gt=np.full((2, 2, 3), 255, np.uint8))
+    if saved is None:
+        with pytest.raises(ValueError, match='quantize: expected False'):
+            synthesise(sample)
+    else:
+        assert (synthesise(sample)['img'] == saved).all()
+
+
+@pytest.mark.parametrize('options, text', [
+    (dict(scale=4), "scale=4, kernel='bicubic', antialias=True, quantize=True, "
+     "keys={'gt': 'img'}, border='library', made_by='torch_uint8')"),
+    (dict(scale=4, quantize=False), "border='library', made_by='float')"),
+    (dict(scale=4, made_by='pil'), "border='library', made_by='pil')"),
+    (dict(operator=POOL), "operator=AveragePooling(scale=4), quantize=True, keys={'gt': 'img'})")])
+def test_what_it_says_of_itself(options, text):
+    assert repr(build(**options)).startswith('LRSynthesis(')
+    assert repr(build(**options)).endswith(text)
 
 
 def test_the_same_average_pooling_by_name_and_by_operator():

@@ -1,4 +1,6 @@
 """The downsampler against PIL, torch and OpenCV."""
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -93,8 +95,21 @@ def test_average_pooling_rounds_half_up_exactly(scale, h, w, seed):
 def test_average_pooling_of_halves_and_of_large_scales():
     checker = np.array([[0, 1], [1, 0]], np.uint8)
     assert downsample(checker, 2, 'average_pooling')[0, 0] == 1  # 0.5 goes up
-    white = np.full((600, 600), 255, np.uint8)
-    assert downsample(white, 300, 'average_pooling').tolist() == [[255, 255], [255, 255]]
+    for scale in (16, 17, 300):  # of 16 x 16 pixels the sums fit into 16 bits
+        white = np.full((2 * scale, 2 * scale), 255, np.uint8)
+        assert downsample(white, scale, 'average_pooling').tolist() == [[255, 255], [255, 255]]
+
+
+@pytest.mark.parametrize('value, dtype, saved', [
+    (60000, np.uint16, 255), (254, np.uint16, 254), (250.5, np.float16, 251), (-3, np.float32, 0),
+    (300, np.float64, 255), (1 / 3, np.float64, 0)])
+def test_averages_of_other_types_are_exact_and_clipped_when_saved(value, dtype, saved):
+    """Sums of 64 pixels are beyond what 16 bits hold or float16 tells apart."""
+    image = np.full((16, 8), value, dtype)
+    found = downsample(image, 8, 'average_pooling', quantize=False)
+    assert found.dtype == np.promote_types(dtype, np.float32)
+    np.testing.assert_allclose(found, dtype(value), rtol=1e-15)
+    assert downsample(image, 8, 'average_pooling').tolist() == [[saved], [saved]]
 
 
 @pytest.mark.parametrize('kernel', ['bicubic', 'bilinear', 'lanczos', 'box'])
@@ -131,7 +146,8 @@ def test_overshoot_is_clipped_only_when_quantised():
     ((np.zeros((32, 32), np.uint8), 2, 'average_pooling', False), 'antialiasing'),
     ((np.zeros((4, 32, 32, 3), np.uint8), 2), r'\(4, 32, 32, 3\)'),
     ((np.zeros((32, 32), np.int32), 2), 'int32'),
-    ((np.zeros((0, 32), np.uint8), 2), '0 x 32'),
+    ((np.zeros((0, 32), np.uint8), 2), '0 x 32'), ((np.zeros((32, 0), np.uint8), 2), '32 x 0'),
+    ((np.zeros((32, 30), np.uint8), 4), '32 x 30'), ((np.zeros(32, np.uint8), 2), r'\(32,\)'),
 ])
 def test_bad_input_is_named(args, message):
     with pytest.raises(ValueError, match=message):
@@ -197,7 +213,21 @@ def test_flipped_and_read_only_images_are_taken():
     image = image_of((32, 48), 4)
     image.flags.writeable = False
     np.testing.assert_array_equal(downsample(image[:, ::-1], 4), downsample(image, 4)[:, ::-1])
-    assert downsample(image, 4).flags.c_contiguous
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        small = downsample(image, 4)
+    assert small.flags.c_contiguous
+    np.testing.assert_array_equal(downsample(image.copy()[:, ::-1], 4), small[:, ::-1])
+
+
+@pytest.mark.parametrize('kernel', PIL_KERNELS)
+@pytest.mark.parametrize('antialias', [True, False])
+def test_an_lr_of_one_pixel_is_narrower_than_any_kernel(kernel, antialias):
+    image = image_of((8, 16), 8, dtype=np.float64)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    y = SeparableResize(8, kernel, antialias).A(x)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(downsample(image, 8, kernel, antialias, quantize=False), y,
+                               atol=1e-9)
 
 
 @pytest.mark.parametrize('options, message', [

@@ -119,6 +119,8 @@ def test_averaged_weights_resume(tmp_path, process_group, kind, wrapped, wrap):
     model = build(kind, seed=2)
     again = runner_of(MMSeparateDistributedDataParallel(model) if wrap else model, tmp_path, *hooks)
     averaged_hook(again).before_run(again)
+    again.load_checkpoint(str(tmp_path / 'ema.pth'))  # a new training begins at the average
+    assert same(averaged_hook(again).ema_model, averaged_hook(runner).ema_model)
     again._resume = True
     again.load_checkpoint(str(tmp_path / 'ema.pth'))
     assert same(model, build(kind, seed=1))

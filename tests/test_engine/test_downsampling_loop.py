@@ -3,11 +3,13 @@ import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's mode
 from types import SimpleNamespace
 
 import cv2
+import mmengine.runner
 import numpy as np
 import pytest
 import torch
-from mmagic.registry import METRICS
+from mmagic.registry import LOOPS, METRICS
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -105,14 +107,25 @@ def test_lr_files_are_replaced_by_synthesis():
     with pytest.raises(ValueError, match='test_cfg.scale'):
         with_downsampling(pipeline, 'box')
     with pytest.raises(ValueError, match="'gt'"):
-        with_downsampling([LOAD[0], PACK], 'box', scale=8)
+        with_downsampling([LOAD[0], dict(type='Flip', key='gt'), PACK], 'box', scale=8)
+    assert with_downsampling(LOAD, 'box', scale=8) == new[:2]  # packed elsewhere
+    assert with_downsampling(new, 'box', scale=4)[1]['scale'] == 4
+    made = [LOAD[1], dict(type='LRSynthesis', scale=8, made_by='pil')]
+    assert with_downsampling(made, 'box') == new[:2]  # Pillow's bicubic is not its box
 
 
 def test_prefixes_are_joined():
     evaluator = with_prefix([dict(type='PSNR'), dict(type='MAE', prefix='face')], 'box')
     assert [metric['prefix'] for metric in evaluator['metrics']] == ['box', 'box_face']
-    assert with_prefix(dict(type='Evaluator', metrics=dict(type='PSNR')), 'box')['metrics'] == [
-        dict(type='PSNR', prefix='box')]
+    for one in (dict(type='Evaluator', metrics=dict(type='PSNR')), dict(type='PSNR')):
+        assert with_prefix(one, 'box') == dict(
+            type='Evaluator', metrics=[dict(type='PSNR', prefix='box')])
+    assert with_prefix(dict(type='PSNR'), 'own', ['PSNR', 'MAE'])['metrics'] == [
+        dict(type='PSNR'), dict(type='MAE')]  # once each
+    assert with_prefix(dict(type='PSNR'), 'box', [dict(type='PSNR', prefix='more')])[
+        'metrics'] == [dict(type='PSNR', prefix='box'), dict(type='PSNR', prefix='box_more')]
+    with pytest.raises(InputError, match='expected a prefix for the second PSNR'):
+        with_prefix(dict(type='PSNR'), 'box', [dict(type='PSNR', crop_border=2)])
 
 
 def test_bad_options_are_named(tmp_path):
@@ -128,6 +141,9 @@ def test_what_is_no_config_is_refused():
         with_prefix([3], 'box')
     with pytest.raises(ValueError, match='needs the config of one test_dataloader, got list'):
         DownsamplingTestLoop(None, [dict()], [])
+    for wrong in (dict(scale=0), dict(fp16='yes'), dict(cases=3), dict(cases=['gauss'])):
+        with pytest.raises(InputError, match=f'^{next(iter(wrong))}: expected'):
+            DownsamplingTestLoop(None, {}, [], **wrong)
 
 
 def test_niqe_gets_the_order_of_mmagics_tensors():
@@ -171,10 +187,20 @@ def test_an_operator_in_the_pipeline_gives_its_scale():
 def test_loops_of_mmengine_run_mmagics_evaluator(tmp_path):
     """MMagic's SwinIR configs name ValLoop; in MMagic's scope that is MultiValLoop."""
     from mmagic.engine.runner import MultiTestLoop, MultiValLoop
-    from mmagic.registry import LOOPS
     stub = SimpleNamespace(build_evaluator=lambda evaluator: evaluator)
     loop = LOOPS.build(dict(type='ValLoop', runner=stub, dataloader=[dict],
                             evaluator=[dict(type='PSNR')]))
     assert isinstance(loop, MultiValLoop)
     runner, metrics = run(tmp_path, 'loop_mmengine', type='TestLoop')
     assert isinstance(runner.test_loop, MultiTestLoop) and 'PSNR_LR' in metrics
+
+
+@pytest.mark.parametrize('name', ['ValLoop', 'TestLoop'])
+def test_evaluators_of_mmengine_get_its_loops(name):
+    theirs = dict(type='mmengine.Evaluator', metrics=[])
+    stub = SimpleNamespace(visualizer=SimpleNamespace(),
+                           build_evaluator=lambda evaluator: SimpleNamespace())
+    loader = SimpleNamespace(dataset=SimpleNamespace(metainfo={}))
+    for evaluator in (theirs, [theirs], Evaluator([])):
+        cfg = dict(type=name, runner=stub, dataloader=loader, evaluator=evaluator)
+        assert type(LOOPS.build(cfg)) is getattr(mmengine.runner, name)

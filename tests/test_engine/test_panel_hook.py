@@ -1,5 +1,7 @@
 """PanelHook in a real test and validation run of a PD model."""
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmpd.engine.hooks import panel_hook
+from mmpd.engine.hooks.panel_hook import _backends, _name, _rgb
 from mmpd.operators import AveragePooling, SeparableResize
 from mmpd.visualization.panels import decomposition_panel, fit
 
@@ -109,7 +113,6 @@ class FakeRunner:
         for key, value in fields.items():
             setattr(self.model, key, value)
 
-
     @property
     def iter(self):
         assert self.trains, 'mmengine would build the training loop'
@@ -182,8 +185,123 @@ def test_the_given_operator_goes_before_the_models(tmp_path):
                                                                           operator=operator))
 
 
+class Foreign:
+    """Pools by 4, and is no module."""
+
+    def A(self, x):
+        return AveragePooling(4).A(x)
+
+    def A_dagger(self, y):
+        return AveragePooling(4).A_dagger(y)
+
+
+@pytest.mark.parametrize('own, side, operator', [
+    (lambda *_: Foreign(), 32, AveragePooling(4)), (None, 32, AveragePooling(4)),
+    (None, 30, None)], ids=['no module', 'no head', 'no scale'])
+def test_the_operator_is_the_models_or_pooling_or_none(tmp_path, own, side, operator):
+    hook, runner, one = HOOKS.build(dict(type='PanelHook')), FakeRunner(tmp_path), sample(gt=False)
+    one.output['pred_img'] = one.output.pred_img[:, :side, :side][None]  # with a batch axis
+    if own:
+        runner.model.pd_head = torch.nn.Identity()
+        runner.model.pd_head.operator_for = own
+    hook.after_val_iter(runner, 0, outputs=[one])
+    images = (one.input, one.output.pred_img[0])
+    want = decomposition_panel(*(x.numpy().transpose(1, 2, 0)[..., ::-1] for x in images),
+                               operator=operator)
+    np.testing.assert_array_equal(runner.visualizer.calls[0][1], want)
+
+
+@pytest.mark.parametrize('mode, others', [('val', 'test'), ('test', 'val')])
+@pytest.mark.parametrize('before', [{}, dict(keep_raw=True)], ids=str)
+def test_the_model_keeps_x_r_while_the_hook_is_at_work_and_no_longer(tmp_path, mode, others,
+                                                                     before):
+    def during(cfg, mode, **fields):
+        hook = HOOKS.build(dict(type='PanelHook', **cfg))
+        runner = FakeRunner(tmp_path, test_cfg=dict(before), **fields)
+        getattr(hook, f'before_{mode}_epoch')(runner)
+        seen = dict(runner.model.test_cfg)
+        getattr(hook, f'after_{mode}_epoch')(runner)
+        assert runner.model.test_cfg.get('keep_raw', False) == bool(before)
+        return seen
+
+    able = dict(forward_raw=len)
+    assert during({}, mode, **able) == dict(keep_raw=True)
+    assert during({f'on_{others}': False}, mode, **able) == dict(keep_raw=True)
+    assert during({f'on_{mode}': False}, mode, **able) == before
+    assert during(dict(raw=False), mode, **able) == during({}, mode) == before
+    none = FakeRunner(tmp_path, test_cfg=None, **able)
+    HOOKS.build(dict(type='PanelHook')).before_val_epoch(none)
+    assert none.model.test_cfg == dict(keep_raw=True)
+
+
+@pytest.mark.parametrize('most, written', [(0, 0), (1, 1), (2, 2), (-1, 3)])
+def test_so_many_panels_and_one_line_about_them(tmp_path, monkeypatch, most, written):
+    lines = []
+    monkeypatch.setattr(panel_hook, 'print_log', lambda text, logger: lines.append(text))
+    hook, runner = HOOKS.build(dict(type='PanelHook', max_images=most)), FakeRunner(tmp_path)
+    for start in range(2):  # each epoch counts anew
+        hook.before_val_epoch(runner)
+        runner.visualizer.calls.clear()
+        for index in range(3):
+            hook.after_val_iter(runner, index, outputs=[sample()])
+        assert len(runner.visualizer.calls) == written
+        assert lines == [f'panels are written to {tmp_path / "panels" / "val"}'] * (
+            (start + 1) * (written > 0))
+
+
+def test_every_case_of_a_test_counts_anew_and_has_a_folder(tmp_path):
+    hook = HOOKS.build(dict(type='PanelHook', max_images=1, interval=2))
+    runner = FakeRunner(tmp_path)
+    runner.test_loop = SimpleNamespace(case=None)
+    hook.before_test_epoch(runner)
+    for case in ('box', 'lanczos'):
+        runner.test_loop.case = case
+        for index in range(4):  # the second and the fourth
+            hook.after_test_iter(runner, index, outputs=[sample(path=f'{index}.png')])
+    assert [name for name, _, _ in runner.visualizer.calls] == [
+        'panel_test/box/1', 'panel_test/lanczos/1']
+    assert (tmp_path / 'panels' / 'test' / 'lanczos' / '1_0.png').is_file()
+
+
+def test_grey_images_are_drawn_and_colours_turned():
+    image = torch.arange(24.).view(1, 4, 6)
+    assert (_rgb(image) == image.numpy()[0, ..., None]).all() and _rgb(image).shape == (4, 6, 3)
+    image = torch.arange(72.).view(1, 3, 4, 6)
+    np.testing.assert_array_equal(_rgb(image), image[0].permute(1, 2, 0).numpy()[..., ::-1])
+
+
+@pytest.mark.parametrize('keys, name', [
+    (dict(gt_path='a/b.c.png', img_path='d.png'), 'b.c'), (dict(img_path=r'C:\d e.png'), 'd e'),
+    (dict(gt_path=['a/1.png', 'a/2.png']), '1'), (dict(gt_path=('x.png', )), 'x'),
+    (dict(gt_path=None), 'image5'), ({}, 'image5')])
+def test_panels_have_the_names_of_their_files(keys, name):
+    assert _name(keys, 5) == name
+
+
+@pytest.mark.parametrize('given, asked', [
+    ([], []), (dict(type='Mine', name='own'), ['own']), (None, []),
+    ([dict(type='Mine'), dict(type='Mine', name='b'), dict(type='Mine', name='a')], ['a', 'b'])])
+def test_backends_are_asked_for_by_every_name(given, asked):
+    runner = SimpleNamespace(cfg=dict(visualizer=dict(vis_backends=given)),
+                             visualizer=SimpleNamespace(get_backend=lambda name: name))
+    found = _backends(runner)
+    assert 'TensorboardVisBackend' in found and 'ConcatImageVisualizer' not in found
+    assert [name for name in found if not name.endswith('Backend')] == asked
+    for cfg in ({}, dict(visualizer=None)):
+        runner.cfg = cfg
+        assert not [name for name in _backends(runner) if not name.endswith('Backend')]
+
+
+def test_a_panel_that_cannot_be_encoded_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(panel_hook.cv2, 'imencode', lambda *_: (False, None))
+    with pytest.raises(OSError, match='could not encode the panel .*image0_0.png'):
+        HOOKS.build(dict(type='PanelHook')).after_val_iter(
+            FakeRunner(tmp_path), 0, outputs=[sample()])
+
+
 def test_bad_input_is_named(tmp_path):
-    for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0)):
+    for wrong in (dict(interval=0), dict(max_images=-2), dict(gain=0), dict(cell=0),
+                  dict(raw='no'), dict(on_val=2), dict(on_test='no'), dict(out_dir=3)):
         with pytest.raises(ValueError, match=f'{next(iter(wrong))}: expected'):
             HOOKS.build(dict(type='PanelHook', **wrong))
     with pytest.raises(ValueError, match="unknown type 'Nothing'"):

@@ -10,6 +10,7 @@ from conftest import tiny_model
 from mmagic.registry import HOOKS, MODELS
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -135,9 +136,29 @@ def test_retry_goes_on_and_saves_at_the_next_interval(tmp_path, monkeypatch):
 
 def test_retry_does_not_end_without_the_last_checkpoint(tmp_path, monkeypatch):
     FullAfter(monkeypatch, writes=4)
+    runner = runner_of(tmp_path, max_keep_ckpts=2, on_full_disk='retry')
     with pytest.raises(DiskFull, match='iter_6.pth'):
-        runner_of(tmp_path, max_keep_ckpts=2, on_full_disk='retry').train()
+        runner.train()
     assert checkpoints(tmp_path) == ['iter_3.pth', 'iter_4.pth']
+    info = runner.message_hub.runtime_info  # what the next checkpoint would say
+    assert info['keep_ckpt_ids'] == [3, 4] and info['last_ckpt'] == str(tmp_path / 'iter_4.pth')
+
+
+@pytest.mark.parametrize('by_epoch, steps', [(True, (2, 3)), (False, (8, 9))])
+def test_the_last_checkpoint_is_that_of_the_last_epoch_or_iteration(by_epoch, steps):
+    told = []
+    runner = SimpleNamespace(max_epochs=3, max_iters=9, logger=SimpleNamespace(error=told.append))
+    hook = SafeCheckpointHook(by_epoch=by_epoch, on_full_disk='retry')
+    hook._do_without(runner, OSError(errno.ENOSPC, 'No space left on device', 'a.pth'), steps[0])
+    assert len(told) == 1 and told[0].startswith('a.pth: cannot be written: No space left')
+    for error in (OSError(errno.ENOSPC, 'No space left', 'a.pth'), DiskFull('a.pth: full')):
+        with pytest.raises(DiskFull, match='^a.pth: '):
+            hook._do_without(runner, error, steps[1])
+
+
+def test_without_a_number_to_keep_all_are_kept(tmp_path):
+    runner_of(tmp_path, iters=2, max_keep_ckpts=0).train()
+    assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_2.pth']
 
 
 def test_other_errors_are_not_for_retrying(tmp_path, monkeypatch):
@@ -165,32 +186,35 @@ def test_the_best_checkpoint_goes_once_the_better_one_is_there(tmp_path, monkeyp
         hook.after_val_epoch(runner, dict(PSNR=psnr, MAE=-psnr))
         return [name for name in checkpoints(tmp_path) if name.startswith('best_')]
 
-    named = [[f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in range(6)]
+    named = [[f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in range(7)]
     assert best(1, 20.) == named[1] and best(2, 19.) == named[1] and best(3, 21.) == named[3]
     FullAfter(monkeypatch, writes=0, times=1)
     assert set(named[3]) & set(best(4, 22.))  # there is no room for a better one
     monkeypatch.undo()
-    assert best(5, 22.) == named[5]  # which is still better
+    assert best(5, 20.) == named[3]  # the score to beat is that of what is there
+    assert best(6, 22.) == named[6]
     assert runner.message_hub.get_info('best_score' if len(keys) == 1 else 'best_score_PSNR') == 22
 
 
-def test_a_copied_run_leaves_the_best_one_of_the_original(tmp_path):
+@pytest.mark.parametrize('keys', [['PSNR'], ['PSNR', 'MAE']], ids=len)
+def test_a_copied_run_leaves_the_best_one_of_the_original(tmp_path, keys):
     """mmengine's path in the checkpoint is that of the original, whose file it would delete."""
-    runner = runner_of(tmp_path / 'run', save_best='PSNR', rule='greater')
+    options = dict(save_best=keys, rule=['greater', 'less'][:len(keys)])
+    runner = runner_of(tmp_path / 'run', **options)
     hook = best_hook(runner, tmp_path)
     runner.train_loop._iter = 1
+    hook.after_val_epoch(runner, dict(PSNR=20., MAE=9.))
     hook._save_checkpoint_with_step(runner, 1, dict(epoch=0, iter=1))
-    hook.after_val_epoch(runner, dict(PSNR=20.))
     shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
-    runner = runner_of(tmp_path / 'copy', save_best='PSNR', rule='greater')
+    runner = runner_of(tmp_path / 'copy', **options)
     runner.train_loop, runner.optim_wrapper  # noqa: B018
     runner.resume(str(tmp_path / 'copy' / 'iter_1.pth'))
     hook = best_hook(runner, tmp_path)
     runner.train_loop._iter = 2
-    hook.after_val_epoch(runner, dict(PSNR=21.))
-    assert 'best_PSNR_iter_1.pth' in checkpoints(tmp_path / 'run')
-    assert 'best_PSNR_iter_1.pth' not in checkpoints(tmp_path / 'copy')
-    assert 'best_PSNR_iter_2.pth' in checkpoints(tmp_path / 'copy')
+    hook.after_val_epoch(runner, dict(PSNR=21., MAE=8.))
+    first, second = ([f'best_{key}_iter_{step}.pth' for key in sorted(keys)] for step in (1, 2))
+    assert checkpoints(tmp_path / 'run') == [*first, 'iter_1.pth']
+    assert checkpoints(tmp_path / 'copy') == [*second, 'iter_1.pth']
 
 
 def test_resuming_goes_on_with_the_step_counter(tmp_path):
@@ -206,11 +230,27 @@ def test_resuming_goes_on_with_the_step_counter(tmp_path):
     assert model.step_counter == 7 and model.if_run_g()
 
 
-def test_leftovers_of_killed_runs_are_removed_at_the_start(tmp_path):
-    (tmp_path / '.iter_9.pth.abcdefgh.partial').write_text('x')
-    (tmp_path / '.mine.abcdefgh').write_text('x')
-    runner_of(tmp_path, iters=1).train()
-    assert [name for name in os.listdir(tmp_path) if name.startswith('.')] == ['.mine.abcdefgh']
+@pytest.mark.parametrize('out', [None, 'there', 'not yet there'])
+def test_leftovers_of_killed_runs_are_removed_at_the_start(tmp_path, out):
+    folders = [tmp_path / 'run'] + ([tmp_path / out / 'run'] if out == 'there' else [])
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / '.iter_9.pth.abcdefgh.partial').write_text('x')
+        (folder / '.mine.abcdefgh').write_text('x')
+    runner, told = runner_of(folders[0], iters=1, out_dir=out and str(tmp_path / out)), []
+    runner.logger.info = told.append
+    runner.train()
+    for folder in folders:
+        assert [name for name in os.listdir(folder) if name[0] == '.'] == ['.mine.abcdefgh']
+        assert (f'Removed from {folder}, left half-written by a killed run: '
+                '.iter_9.pth.abcdefgh.partial') in told
+
+
+def test_where_nothing_was_left_nothing_is_said(tmp_path):
+    runner, told = runner_of(tmp_path, iters=1), []
+    runner.logger.info = told.append
+    runner.train()
+    assert not [text for text in told if 'Removed' in text]
 
 
 @pytest.mark.parametrize('bad', ['weight', 'mean'])
@@ -319,6 +359,95 @@ def test_gradients_alone_are_looked_at_when_skipping(tmp_path):
     assert torch.isfinite(runner.model.layer.weight).all()
     log = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
     assert 'iteration 2: gradients of the model are not finite; the batch: 1.png' in log
+
+
+class Watched(nn.Module):
+    """Has what NaNHook touches: a head that checks, statistics, a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.layer = nn.Identity(), nn.Linear(1, 1)
+        self.head.check_in_training = True
+        self.register_buffer('mean', torch.zeros(1))
+        self.register_buffer('step_counter', torch.zeros(1))
+
+
+def watching(tmp_path, wrappers=1, scaler=None, **kwargs):
+    """A hook that has begun, and its runner."""
+    model, told = Watched(), []
+    wraps = [OptimWrapper(torch.optim.SGD(model.layer.parameters(), lr=1)) for _ in range(wrappers)]
+    wraps[-1].loss_scaler = scaler
+    runner = SimpleNamespace(
+        model=model, work_dir=str(tmp_path), iter=6, told=told, logger=SimpleNamespace(
+            error=told.append, warning=told.append), optim_wrapper=wraps[0] if wrappers == 1
+        else OptimWrapperDict(generator=wraps[0], discriminator=wraps[1]))
+    hook = NaNHook(**kwargs)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    return hook, runner
+
+
+def test_the_checks_of_heads_are_left_to_the_hook_and_given_back(tmp_path):
+    hook, runner = watching(tmp_path)
+    assert runner.model.head.check_in_training is False
+    hook.after_train(runner)
+    assert runner.model.head.check_in_training is True
+    assert not hasattr(runner.model.layer, 'check_in_training')
+
+
+@pytest.mark.parametrize('outputs', [
+    None, {}, dict(loss=1, text='nan', vector=torch.tensor([NAN, NAN]), one=torch.ones(1, 1))])
+def test_only_single_numbers_are_losses(tmp_path, outputs):
+    hook, runner = watching(tmp_path)
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    assert runner.told == []
+
+
+@pytest.mark.parametrize('outputs, text', [
+    (dict(loss=NAN), 'loss is nan'), (dict(loss=torch.tensor(INF), a=1.), 'loss is inf'),
+    (dict(loss=NAN, a=NAN, b=torch.tensor([[-INF]])), 'a is nan, b is -inf')])
+def test_the_parts_are_named_rather_than_their_sum(tmp_path, outputs, text):
+    hook, runner = watching(tmp_path)
+    with pytest.raises(TrainingDiverged, match=(
+            f'^iteration 7: {text}; the batch: its samples name no files. The training ends here, '
+            'before its first checkpoint$')):
+        hook.after_train_iter(runner, 0, outputs=outputs)
+
+
+@pytest.mark.parametrize('skips', [dict(scaler=object()), dict(on_nan='skip')],
+                         ids=['scaler', 'on_nan'])
+def test_what_is_skipped_leaves_statistics_and_not_the_counter(tmp_path, skips):
+    """A GradScaler skips on its own."""
+    hook, runner = watching(tmp_path, max_skips=1, **skips)
+    for buffer in runner.model.buffers():
+        buffer.fill_(5)
+    outputs = dict(loss=NAN, fine=1.)
+    hook.after_train_iter(runner, 0, outputs=outputs)
+    assert outputs == dict(fine=1.) and len(runner.told) == 1
+    assert runner.model.mean == 0 and runner.model.step_counter == 5
+    with pytest.raises(TrainingDiverged, match='1 batches before it were skipped too'):
+        hook.after_train_iter(runner, 0, outputs=dict(loss=NAN))
+    hook.before_train(runner)  # another training begins to count anew
+    hook.before_train_iter(runner, 0)
+    hook.after_train_iter(runner, 0, outputs=dict(loss=NAN))
+
+
+def test_gradients_are_told_apart_by_their_optimiser(tmp_path):
+    hook, runner = watching(tmp_path, wrappers=2, on_nan='skip')
+    step = runner.optim_wrapper['discriminator'].optimizer.step
+    step()  # without any gradient
+    hook.after_train_iter(runner, 0, outputs={})
+    assert runner.told == []
+    runner.model.layer.weight.grad = torch.tensor([[INF]])
+    before = runner.model.layer.weight.clone()
+    step()
+    assert torch.equal(before, runner.model.layer.weight)
+    hook.after_train_iter(runner, 0, outputs={})
+    assert 'iteration 7: gradients of the discriminator are not finite; ' in runner.told[0]
+    hook.after_train(runner)
+    runner.model.layer.weight.grad = torch.tensor([[INF]])
+    step()
+    assert not torch.isfinite(runner.model.layer.weight)  # watched no longer
 
 
 @pytest.mark.parametrize('kwargs', [dict(on_nan='ignore'), dict(max_skips=0)])

@@ -10,7 +10,8 @@ from mmagic.registry import METRICS
 from mmagic.structures import DataSample
 from skimage.metrics import peak_signal_noise_ratio
 
-from mmpd.evaluation.functional import PSNR_CAP, psnr
+from mmpd.evaluation.functional import PSNR_CAP, errors, psnr
+from mmpd.operators import build_operator
 
 
 def build(**kwargs):
@@ -163,6 +164,28 @@ def test_bad_input_is_named(pair):
         build().process(None, [dict(input=torch.from_numpy(lr), output=dict(other=1))])
     with pytest.raises(ValueError, match=r'\(32, 48\)'):
         build().process(None, [sample(pred[0], lr)])
+    with pytest.raises(ValueError, match=r'cannot compare shapes \(3, 4\) and \(4,\)'):
+        errors(torch.zeros(3, 4), torch.zeros(4))
+
+
+def test_the_lr_that_one_would_make_of_the_saved_image_is_clipped(pair):
+    """Bicubic overshoots at edges between black and white."""
+    operator = build_operator(dict(type='SeparableResize', scale=8))
+    edges = torch.from_numpy(pair[0] > 127).double() * 255
+    edges[:, :, :20] = 0
+    edges[:, :, 20:] = 255
+    lr = operator.A(edges[None])[0]
+    assert lr.min() < -1 and lr.max() > 256
+    got = evaluate(build(operator=operator), [sample(edges, lr.round().clamp(0, 255))])
+    assert got['MaxErr_LR_8bit_rounded'] == 0 and got['PSNR_LR_8bit_rounded'] == PSNR_CAP
+    assert got['MaxErr_LR_8bit'] > 1
+
+
+def test_values_that_were_not_met_are_summed_over_the_images_that_count_them(pair):
+    samples = [sample(*pair, **output) for output in (
+        dict(lr_unmatched=2), dict(), dict(lr_unmatched=torch.tensor(3)))]
+    assert evaluate(build(), samples)['Unmatched_LR_8bit'] == 5
+    assert 'Unmatched_LR_8bit' not in evaluate(build(), samples[1:2])
 
 
 def test_prefix():

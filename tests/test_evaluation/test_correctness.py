@@ -60,7 +60,9 @@ def test_pixel_by_pixel(kwargs):
 
 def test_where_nothing_was_to_be_done():
     flat, lr = torch.full((3, 8, 8), 100.), torch.full((3, 2, 2), 100.)
-    assert all(np.isnan(list(correctness(flat, lr, flat).values())))
+    for threshold in (0.1, 0):
+        shares = correctness(flat, lr, flat, threshold=threshold)
+        assert all(np.isnan(list(shares.values())))
     assert correctness(flat * 2, lr, flat)['hallucination'] == pytest.approx(1)
     black = torch.zeros(3, 8, 8)
     assert all(np.isnan(list(correctness(black, torch.zeros(3, 2, 2), black).values())))

@@ -22,7 +22,6 @@ POOLING = dict(type='AveragePooling', scale=4)
 class Pairs:
     """A data set of one picture, noise, and its LR by some operator."""
 
-
     def __init__(self, operator, size=32, draws=False):
         self.data_prefix = dict(img=str(operator))
         self.operator, self.size, self.draws = build_operator(operator), size, draws
@@ -31,6 +30,8 @@ class Pairs:
         return 1
 
     def __getitem__(self, index):
+        if index:
+            raise IndexError('there is one picture')
         if self.draws:
             torch.rand(1), np.random.rand(), random.random()
         generator = torch.Generator().manual_seed(0)
@@ -85,6 +86,40 @@ def test_models_without_pd_and_data_without_gt_are_left_alone(lines):
     assert lines == []
 
 
+@pytest.mark.parametrize('inputs, gt, told', [
+    (lambda lr: dict(img=lr), lambda gt: gt, 1),  # of a data set with several inputs
+    (lambda lr: dict(mask=lr), lambda gt: gt, 0),
+    (lambda lr: lr.numpy(), lambda gt: gt, 0),
+    (lambda lr: lr[None], lambda gt: gt, 0), (lambda lr: lr, lambda gt: gt[None], 0)],
+    ids=['dict', 'no LR', 'array', 'frames', 'frames of the GT'])
+def test_only_pairs_of_single_images_are_compared(lines, inputs, gt, told):
+    class Others(Pairs):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            sample = DataSample()
+            sample.set_data(dict(gt_img=gt(found['data_samples'].gt_img)))
+            return dict(inputs=inputs(found['inputs']), data_samples=sample)
+
+    degradation.tell_difference(tiny_model(), Others(BICUBIC), 'x')
+    assert len(lines) == told
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
+def test_an_lr_of_8_bits_is_rounded_and_clipped_as_a_file_is(dtype):
+    """Bicubic overshoots at edges between black and white; a float LR is A x itself."""
+    class Edges(Pairs):
+        def __getitem__(self, index):
+            gt = torch.zeros(3, 32, 32)
+            gt[:, :, 11:] = 255
+            lr = self.operator.A(gt[None])[0]
+            assert lr.min() < -1 and lr.max() > 256
+            lr = lr.round().clamp(0, 255).to(dtype) if dtype == torch.uint8 else lr
+            return dict(inputs=lr, data_samples=DataSample(gt_img=gt.to(torch.uint8)))
+
+    head = tiny_model(pd_head=dict(operator=BICUBIC)).pd_head
+    assert degradation._compare(head, Edges(BICUBIC))[1] > 130
+
+
 def test_sizes_that_do_not_fit_are_an_input_error(lines):
     with pytest.raises(InputError, match='val_dataloader.*do not fit the PD head: .*multiples of'):
         degradation.tell_difference(
@@ -110,6 +145,9 @@ def test_the_metric_measures_with_the_operator_of_the_model(operator, lines):
     metric.size = len(samples)
     assert metric.evaluate()['PSNR_LR'] > 100
     assert repr(model.pd_head.operator) in metric.protocol
+    assert lines == []
+    metric.prepare(model, Loader(Pairs(POOLING if operator is BICUBIC else BICUBIC)))
+    assert [text.split(':')[0] for text, _ in lines] == ['evaluation']
 
 
 def test_a_named_operator_and_plain_models_keep_theirs(lines):

@@ -154,6 +154,24 @@ def test_reference_of_other_images_is_refused(tmp_path):
     assert evaluate(build(reference=path), shuffled)['FID_images'] == 5
 
 
+@pytest.mark.parametrize('count, told', [(8, True), (9, False)])
+def test_as_few_images_as_features_are_said_to_be_too_few(count, told, monkeypatch):
+    lines = []
+    monkeypatch.setattr(fid, 'print_log', lambda text, logger: lines.append(text))
+    evaluate(build(), samples(count))
+    assert [f'FID of {count} images against {count} with 8' in line for line in lines] == [
+        True] * told
+
+
+def test_a_file_that_does_not_name_its_images_serves_any(tmp_path):
+    path = tmp_path / 'old.npz'
+    save_statistics(tmp_path / 'new' / 'folder' / 'a.npz', np.zeros(8), np.eye(8), 5, 'Pool')
+    np.savez(path, mean=np.zeros(8), cov=np.eye(8), count=5, network='Pool')
+    for file in (path, tmp_path / 'new' / 'folder' / 'a.npz'):
+        assert load_statistics(file, 'Pool')[2:] == (5, '')
+        assert evaluate(build(reference=str(file)), samples())['FID'] > 0
+
+
 def test_images_of_several_sizes():
     data = samples(3) + samples(3, 1, size=32)
     assert evaluate(build(), data)['FID_images'] == 6
@@ -201,7 +219,10 @@ def test_bad_input_is_named(tmp_path):
     assert load_statistics(tmp_path / 'a.npz', 'OtherPool')[2] == 5
     with pytest.raises(ValueError, match="'OtherPool', not 'Pool'"):
         build(reference=str(tmp_path / 'a.npz'))
-    with pytest.raises(ValueError, match=r'\(3,\).*\(3, 3\)'):
-        frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), np.eye(2))
-    with pytest.raises(ValueError, match='not finite'):
-        frechet_distance(np.zeros(2), np.eye(2), np.full(2, np.nan), np.eye(2))
+    gaussian = np.zeros(3), np.eye(3), np.zeros(3), np.eye(3)
+    for wrong, value in ((1, np.eye(2)), (2, np.zeros(2)), (3, np.eye(2))):
+        with pytest.raises(ValueError, match=r'expected means of \(3,\).*\(3, 3\), got'):
+            frechet_distance(*(value if i == wrong else x for i, x in enumerate(gaussian)))
+    for i, x in enumerate(gaussian):
+        with pytest.raises(ValueError, match='not finite'):
+            frechet_distance(*gaussian[:i], x + np.nan, *gaussian[i + 1:])

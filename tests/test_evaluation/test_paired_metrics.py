@@ -1,5 +1,6 @@
 """MS-SSIM and LPIPS against independent implementations."""
 import json
+import re
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from mmpd.evaluation.functional import as_tensor, require, resolve_device
+from mmpd.evaluation.metrics import ms_ssim as ms_ssim_module
 from mmpd.evaluation.metrics.lpips import build_lpips
 from mmpd.evaluation.metrics.ms_ssim import WEIGHTS, ms_ssim, scales_for
 
@@ -105,6 +107,30 @@ def test_ms_ssim_of_too_small_images(size, scales, message):
         evaluate(dict(type='PairedMSSSIM', scales=scales), [sample(gt, pred)])
     with pytest.raises(ValueError, match='compare shapes'):
         ms_ssim(gt[None], gt[None, :, :-1])
+    if scales:
+        with pytest.raises(ValueError, match='1 to 3 scales, got 0'):
+            ms_ssim(gt[None], gt[None], 0)
+
+
+@pytest.mark.parametrize('side, scales', [
+    (11, 1), (20, 1), (21, 2), (40, 2), (41, 3), (80, 3), (81, 4), (160, 4), (161, 5), (999, 5)])
+def test_every_scale_halves_the_image_down_to_the_window(side, scales):
+    assert scales_for(side, 999) == scales_for(999, side) == scales
+
+
+@pytest.mark.parametrize('size, told', [((161, 161), 0), ((160, 161), 1)])
+def test_fewer_scales_than_five_are_said_once(size, told, monkeypatch):
+    lines = []
+    monkeypatch.setattr(ms_ssim_module, 'print_log', lambda text, logger: lines.append(text))
+    gt, pred = pair(size)
+    evaluate(dict(type='PairedMSSSIM'), [sample(gt, pred)] * 2)
+    assert len(lines) == told and all('4 of 5 scales, images are 160 x 161' in x for x in lines)
+
+
+def test_ms_ssim_of_a_negative_is_0():
+    """What is negative has no real power."""
+    gt = next(pair((24, 24)))
+    assert ms_ssim(gt[None], 255 - gt[None]).tolist() == [0]
 
 
 def test_mmagic_metrics_equal_scikit_image():
@@ -143,12 +169,15 @@ def test_lpips_equals_torchmetrics(backbone):
     assert evaluate(cfg, [sample(gt, pred - 0.4)])['LPIPS_alex'] == got
     assert evaluate(cfg, [sample(gt, gt)])['LPIPS_alex'] == pytest.approx(0, abs=1e-9)
     assert got != evaluate(cfg, [sample(gt.flip(0), pred.flip(0))])['LPIPS_alex']
+    network = build_lpips('alex', backbone)
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
-def test_lpips_is_built_without_warnings(backbone):
+def test_lpips_is_built_without_a_word(backbone, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         build_lpips('alex', backbone)
+    assert ''.join(capsys.readouterr()) == ''
 
 
 def test_read_only_arrays_are_taken_without_warnings():
@@ -159,6 +188,10 @@ def test_read_only_arrays_are_taken_without_warnings():
         assert torch.equal(as_tensor(image, 'x'), torch.full((3, 4, 4), 7.).double())
     image = np.zeros((3, 4, 4))
     assert as_tensor(image, 'x').data_ptr() == image.__array_interface__['data'][0]
+    for wrong in (np.zeros((2, 3, 4, 4)), np.zeros((4, 4)), np.zeros((1, 3, 4))[None, None]):
+        with pytest.raises(ValueError, match=re.escape(f'x must be one image .* {wrong.shape}'
+                                                       ).replace(r'\.\*', '.*')):
+            as_tensor(wrong, 'x')
 
 
 def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):

@@ -66,6 +66,27 @@ def test_queue_takes_the_keys_in_place_of_the_oldest():
         model.enqueue(torch.zeros(8, 5))
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_keys_of_several_ranks_are_made_in_another_order(rank, monkeypatch):
+    """And each rank gets those of its own images back, which two ranks normalised together."""
+    from mmpd.models.editors import degradation_moco
+    model, seen = build(), []
+    model.encoder_k = torch.nn.Flatten()
+    model.encoder_k.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    model.projection_k = torch.nn.Identity()
+    images = torch.randn(2, 3, 1, 1, 5, generator=torch.Generator().manual_seed(1))
+    order = torch.tensor([4, 0, 5, 2, 3, 1])  # that of rank 0
+    shuffled = images.flatten(0, 1)[order]
+    gathered = iter((list(images), list(F.normalize(shuffled.flatten(1)).split(3))))
+    monkeypatch.setattr(degradation_moco, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(degradation_moco, 'get_rank', lambda: rank)
+    monkeypatch.setattr(degradation_moco, 'all_gather', lambda own: next(gathered))
+    monkeypatch.setattr(degradation_moco, 'broadcast', lambda tensor: tensor.copy_(order))
+    keys = model.keys(images[rank])
+    assert torch.equal(seen[0], shuffled[3 * rank:3 * rank + 3])
+    assert torch.equal(keys, F.normalize(images[rank].flatten(1)))
+
+
 def test_key_encoder_follows_slowly_and_without_gradients():
     model = build(momentum=0.75)
     with torch.no_grad():

@@ -60,6 +60,13 @@ def test_bases_that_cannot_be():
         MODELS.build(dict(type='PDModel', base='NoSuchModel'))
     with pytest.raises(TypeError, match='BaseEditModel'):
         MODELS.build(dict(type='PDModel', base='MSRResNet'))
+    for base in (None, 3, ''):
+        with pytest.raises(ValueError, match='base: expected a model type or its name'):
+            MODELS.build(dict(type='PDModel', base=base))
+    with pytest.raises(ValueError, match="base: expected BaseEditModel, .* got 'EDVR', whose"):
+        MODELS.build(dict(type='PDModel', base='EDVR', pixel_loss=dict(type='L1Loss'),
+                          generator=dict(type='MSRResNet', in_channels=3, out_channels=3,
+                                         mid_channels=4, num_blocks=1)))
 
 
 def test_declared_types_are_classes_of_their_own(tmp_path):
@@ -107,6 +114,9 @@ def test_pdn_is_seeded_at_test_time():
     assert torch.equal(image, predict(pdn(), lr)[0].output.pred_img)
     other = predict(pdn(test_cfg=dict(seed=7)), lr)[0].output.pred_img
     assert not torch.equal(image, other)
+    assert torch.equal(image, predict(pdn(test_cfg=dict(seed=0)), lr)[0].output.pred_img)
+    sampled = predict(pdn(test_cfg=dict(num_samples=2, seed=6)), lr)[0].output.pred_samples
+    assert torch.equal(sampled[1], other)  # the second sample is the first of the next seed
     unseeded = pdn(test_cfg=dict(seed=None))
     torch.manual_seed(1)
     first = predict(unseeded, lr)[0].output.pred_img

@@ -97,6 +97,82 @@ def test_quantize_option_changes_the_prediction(quantize):
         assert torch.equal(output.pred_img, expected)
 
 
+def test_values_far_outside_the_range_are_kept_until_they_are_rounded():
+    model, lr = tiny_model(test_cfg=dict(quantize='none')), lr_batch(1)
+    raw = 3 * torch.randn(1, 3, 32, 32)
+    result = model.finish(raw, lr / 127.5 - 1)
+    expected = model.pd_head(raw, lr / 127.5 - 1) * 127.5 + 127.5
+    assert expected.min() < -300 and expected.max() > 500
+    torch.testing.assert_close(result.pred_float, expected, rtol=0, atol=1e-2)
+    torch.testing.assert_close(result.pred_img, expected.clamp(0, 255), rtol=0, atol=1e-2)
+    assert model.round_pixels(expected, lr).min() == 0
+    assert tiny_model().round_pixels(expected, lr).dtype == torch.float32
+    pooled = F.avg_pool2d(tiny_model().round_pixels(expected, lr).double(), 4)
+    assert torch.equal(pooled, lr.double())
+
+
+@pytest.mark.parametrize('beyond, whole', [((-1., 255.), True), ((0., 256.), True),
+                                           ((-0.4, 255.4), False)])
+def test_an_lr_of_sums_is_handed_on_whole(beyond, whole):
+    """Consistency is measured against it, and MMagic would clip it."""
+    lr = lr_batch(2)
+    lr[1, 0, 0, :2] = torch.tensor(beyond)
+    samples = predict(tiny_model(), lr)
+    for sample, given in zip(samples, lr, strict=True):
+        wanted = given if whole else given.clamp(0, 255)
+        torch.testing.assert_close(sample.input, wanted, rtol=0, atol=1e-3)
+
+
+def normalised_by(preprocessor):
+    model = tiny_model(data_preprocessor=preprocessor)
+    return model.pd_head.mean, model.pd_head.std
+
+
+def test_the_head_undoes_the_normalisation_of_the_model():
+    kind = dict(type='DataPreprocessor')
+    assert normalised_by(dict(kind, mean=[1.] * 3, std=[2.] * 3)) == ([1], [2])
+    assert normalised_by(kind) == ([127.5], [127.5])  # MMagic's defaults
+    for preprocessor in (dict(kind, mean=None, std=None), None):
+        assert normalised_by(preprocessor) == ([0], [1])
+    for cfg in (dict(kind, mean=[1., 2, 3], std=[4.] * 3), dict(kind, mean=None, std=None)):
+        assert normalised_by(MODELS.build(cfg)) == normalised_by(cfg)
+
+
+class Sized(torch.nn.Conv2d):
+    """A generator that says its sizes."""
+
+    in_size, out_size = 3, 8
+
+
+def test_sizes_without_an_integer_scale():
+    generator = dict(type=Sized, in_channels=3, out_channels=3, kernel_size=1)
+    with pytest.raises(ValueError, match='integer scale, but the generator has in_size 3 and out_'):
+        tiny_model('PDModel', generator)
+
+
+class HalfSized(torch.nn.Conv2d):
+    """Says one of its sizes only."""
+
+    in_size = 8
+
+
+def test_one_size_says_nothing_of_the_scale():
+    mask = torch.eye(8).tolist()
+    model = tiny_model('PDModel', dict(type=HalfSized, in_channels=3, out_channels=3,
+                                       kernel_size=1),
+                       pd_head=dict(operator=dict(type='Masking', mask=mask)))
+    assert model._generator_scale() is None
+
+
+@pytest.mark.parametrize('kind', ['PDGLEAN', 'PDSRGAN'])
+@pytest.mark.parametrize('key', ['train_cfg', 'test_cfg', 'pd_head'])
+def test_settings_that_are_no_dict(kind, key):
+    generator = None if kind == 'PDGLEAN' else dict(
+        type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1)
+    with pytest.raises(ValueError, match=f'{key}: expected a dict, got 3'):
+        tiny_model(kind, generator, **{key: 3})
+
+
 def test_unknown_quantize_is_refused():
     with pytest.raises(ValueError, match="test_cfg.quantize: expected one of .*got 'floor'"):
         tiny_model(test_cfg=dict(quantize='floor'))
@@ -120,10 +196,23 @@ def test_lr_that_is_not_8_bit_is_clipped_and_said_so(monkeypatch):
     assert len(said) == 1 and 'not an 8-bit image' in said[0]
 
 
+@pytest.mark.parametrize('extreme', [-1, 256])
+def test_an_lr_that_leaves_the_range_is_not_8_bit(extreme):
+    lr = lr_batch()
+    lr[0, 0, 0, 0] = extreme
+    assert 'lr_unmatched' not in predict(tiny_model(), lr)[0].output
+    lr[0, 0, 0, 0] = min(max(extreme, 0), 255)
+    assert predict(tiny_model(), lr)[0].output.lr_unmatched == 0
+
+
 def test_keep_raw_gives_the_raw_prediction():
     lr = lr_batch()
-    output = predict(tiny_model(test_cfg=dict(keep_raw=True)), lr)[0].output
+    model = tiny_model(test_cfg=dict(keep_raw=True))
+    output = predict(model, lr)[0].output
     assert output.raw_pred.shape == output.pred_img.shape
+    with torch.no_grad():
+        raw = model.forward_raw(lr / 127.5 - 1)[0] * 127.5 + 127.5
+    torch.testing.assert_close(output.raw_pred, raw, rtol=0, atol=1e-3)
     assert 'raw_pred' not in predict(tiny_model(), lr)[0].output
 
 
@@ -151,6 +240,13 @@ def test_checkpoint_of_separate_ddp_loads_and_is_not_written():
     torch.testing.assert_close(dict(other.state_dict()), clean)
     model.generator = torch.nn.DataParallel(model.generator)
     assert list(model.state_dict()) == list(clean)
+    outer = torch.nn.ModuleDict(dict(inner=model)).state_dict()
+    assert list(outer) == [f'inner.{key}' for key in clean] and 'inner' in outer._metadata
+    into = {}
+    assert model.state_dict(into, 'x.', True) is into  # as torch takes them too
+    assert list(into) == [f'x.{key}' for key in clean]
+    assert any(value.requires_grad for value in into.values())
+    assert not any(value.requires_grad for value in model.state_dict().values())
 
 
 def upstream_generator():
@@ -251,6 +347,11 @@ def test_training_without_pixel_loss_and_with_r1():
     plain = train_steps(tiny_model(**gan_parts()))[0]
     r1 = train_steps(tiny_model(train_cfg=dict(r1_weight=5.0), **gan_parts()))[0]
     assert 'loss_pix' in plain and r1['loss_d_real'] > plain['loss_d_real']
+    none, double = (train_steps(tiny_model(train_cfg=dict(r1_weight=weight), **gan_parts()))[0]
+                    for weight in (0, 10.0))
+    assert none['loss_d_real'] == plain['loss_d_real']
+    first, second = ((log['loss_d_real'] - none['loss_d_real']).item() for log in (r1, double))
+    assert second == pytest.approx(2 * first, rel=1e-3)
 
 
 def test_averaged_generator_is_used_outside_training():

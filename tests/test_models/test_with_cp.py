@@ -10,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torchvision.models import vgg
 
 from mmpd.errors import InputError
+from mmpd.models.generators import glean_net, rrdb_trunk
 from mmpd.models.losses.perceptual_loss import VGGFeatures
 
 PARTS = {
@@ -62,6 +63,27 @@ def test_gradients_are_bitwise_the_same(part, dtype):
         other = lean_gradients[name]
         assert gradient is other is None or torch.equal(gradient, other), name
     assert lean_kept < 0.9 * kept  # weights, kept either way, are most of so small a network
+
+
+@pytest.mark.parametrize('part', ['GLEANNet', 'no decoder'])
+def test_concatenated_features_are_not_kept_and_not_made_twice(part, monkeypatch):
+    made = []
+
+    def watched(*features):
+        whole = torch.cat(features, 1)
+        made.append(torch.multiprocessing.reductions.StorageWeakRef(whole.untyped_storage()))
+        return whole
+    for module in (glean_net, rrdb_trunk):
+        monkeypatch.setattr(module, 'concatenate', watched)
+    counts = []
+    for net in twins(PARTS[part][0], torch.float32):
+        made.clear()
+        result = net(torch.randn(PARTS[part][1]))
+        assert all(whole.expired() for whole in made) and made
+        forward = len(made)
+        result.sum().backward()
+        counts.append(len(made) / forward)
+    assert counts[1] == 2 >= counts[0]  # once more by the checkpoint, not once more inside it
 
 
 def penalty(discriminator, real):

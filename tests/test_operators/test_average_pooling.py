@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmpd.operators.pooling_pass as module
 from mmpd.operators import AveragePooling, average_pool, pooling_decomposition, replicate
+from mmpd.operators.base import DeferredCheck
 
 
 def paper_formula(x, y, scale):
@@ -21,20 +22,16 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)), threads=st.sampled_from((1, 2)),
-       few=st.sampled_from((1, 1 << 15)),
+       block=st.sampled_from((1, 999, 2**21)), few=st.sampled_from((0, 1 << 20)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
-def test_equals_the_paper(n, c, h, w, scale, seed, block, threads, few, memory, dtype):
+def test_equals_the_paper(n, c, h, w, scale, seed, block, few, memory, dtype):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
     y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ('TEMPORARY_BYTES', 'STRIP_BYTES'):  # many blocks, uneven ones, a single one
-            patch.setattr(module, name, block)
-        for name in ('GRAIN', 'ALONE'):
-            patch.setattr(module, name, few)
-        patch.setattr(torch, 'get_num_threads', lambda: threads)
+        patch.setattr(module, 'TEMPORARY_BYTES', block)  # many blocks, uneven ones, a single one
+        patch.setattr(module, 'FEW', few)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
@@ -138,26 +135,117 @@ def test_extra_memory_is_one_image():
     assert image <= peak <= image + 1.5 * module.TEMPORARY_BYTES, (peak - image) / 2**20
 
 
-def test_two_threads_wait_for_nobody(monkeypatch):
-    """Two threads: torch's parallel operations see less than what they would divide."""
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
-    expected = paper_formula(x, y, 8)
-    monkeypatch.setattr(module, '_by_blocks', None)
+@pytest.mark.parametrize('size, operations', [(64, 0), (512, 2)])
+def test_few_operations_wait_for_other_threads(size, operations):
+    """None for a small image; two that read a large one, and none in between.
+
+    torch divides operations on more than 32,768 numbers among its threads.
+    """
+    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
     with torch.profiler.profile(record_shapes=True) as profile:
         result = pooling_decomposition(x, y, 8)
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
     computing = [event for event in profile.events() if event.name in
-                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub')]
-    sizes = [math.prod(shape) for event in computing for shape in event.input_shapes if shape]
-    assert max(sizes, default=0) < module.GRAIN
+                 ('aten::add', 'aten::sum', 'aten::bmm', 'aten::copy_', 'aten::mul', 'aten::sub',
+                  'aten::addmv', 'aten::avg_pool2d', 'aten::neg')]
+    assert sum(max(math.prod(shape) for shape in event.input_shapes if shape) > 1 << 15
+               for event in computing) == operations
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Which way the pass goes."""
+    ways = []
+    for name in ('_few_numbers', '_in_one', '_by_blocks'):
+        run = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, name=name, run=run: (
+            ways.append(name), run(*args))[1])
+    return ways
+
+
+@pytest.mark.parametrize('x_dtype, y_dtype, size', [
+    (torch.float32, torch.float32, 4), (torch.float32, None, 4), (torch.float16, torch.float32, 4),
+    (torch.float32, torch.float64, 8), (torch.float64, None, 8)])
+def test_large_images_are_taken_in_blocks(taken, monkeypatch, x_dtype, y_dtype, size):
+    """Temporaries are 2 / s of what is done at once, in the dtype that is computed in."""
+    x = torch.rand(2, 3, 16, 24).to(x_dtype)
+    y = None if y_dtype is None else torch.rand(2, 3, 4, 6, dtype=y_dtype)
+    wanted = x.double() + 0.5 * replicate(
+        (0 if y is None else y.double()) - average_pool(x.double(), 4), 4)
+    temporaries = 2 * x.numel() * size // 4
+    for limit, way in ((temporaries, '_few_numbers'), (temporaries - 1, '_by_blocks')):
+        monkeypatch.setattr(module, 'TEMPORARY_BYTES', limit)
+        result = module.fused_projection(x, y, 4, 0.5)
+        assert taken == [way] and result.dtype == x_dtype
+        taken.clear()
+        tolerance = 1e-3 if x_dtype == torch.float16 else 1e-6
+        torch.testing.assert_close(result.double(), wanted, rtol=0, atol=tolerance)
+
+
+def test_few_numbers_are_multiplied(taken, monkeypatch):
+    """So many multiplications, 24 / 4 for each pixel, or two operations; one of the two."""
+    x, y = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 4, 6)
+    for limit, ways in ((x.numel() * 6, ['_few_numbers']), (x.numel() * 6 - 1, ['_in_one'])):
+        monkeypatch.setattr(module, 'FEW', limit)
+        for out in (None, torch.empty_like(x), torch.empty(2, 3, 16, 24, dtype=torch.float64)):
+            result = module.fused_projection(x, y, 4, 1, out)
+            assert taken == ways and (out is None or result is out)
+            taken.clear()
+            torch.testing.assert_close(result.float(), paper_formula(x, y, 4), rtol=0, atol=1e-6)
+    monkeypatch.setattr(module, 'FEW', 1 << 20)
+    module.fused_projection(x * math.nan, y, 4, 1)
+    module.fused_projection(x, y, 4, 1, check=DeferredCheck())
+    assert taken == ['_few_numbers', '_in_one', '_in_one']
+
+
+@pytest.mark.parametrize('dtype, size', [(torch.float32, 2), (torch.bfloat16, 8),
+                                         (torch.float64, 4)])
+@pytest.mark.parametrize('rows', (1, 5))
+def test_blocks_are_as_large_as_their_temporaries_may_be(monkeypatch, dtype, size, rows):
+    """A row of block and of its expanded error; half precision has copies of all its rows."""
+    x = torch.rand(2, 3, 16, 24).to(dtype).contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(module, 'TEMPORARY_BYTES', rows * 24 * 3 * 4 * size)
+    looked = []
+    module.fused_projection(x, torch.rand(2, 3, 4, 6), 4, 1,
+                            check=lambda error, *_: looked.append(len(error)))
+    assert looked == [rows] * (8 // rows) + [8 % rows] * (8 % rows > 0)
+
+
+def test_memory_that_numpy_cannot_take_is_not_given_to_it(taken):
+    """Negated views, subclasses: as any other tensor."""
+    z, y = torch.rand(2, 1, 8, 8, dtype=torch.complex64), torch.rand(1, 1, 4, 4)
+    x, negative = z[:1].conj().imag, z[:1, :, :4, :4].conj().imag
+    assert x.is_neg() and negative.is_neg()
+    ours = torch.Tensor._make_subclass(type('Mine', (torch.Tensor, ), {}), torch.rand(1, 1, 8, 8))
+    for image, known in ((x, y), (torch.rand(1, 1, 8, 8), negative), (ours, y)):
+        result = module.fused_projection(image, known, 2, 1)
+        plain = torch.Tensor(image.detach().numpy()) if image is ours else image.resolve_neg()
+        torch.testing.assert_close(torch.Tensor(result.as_subclass(torch.Tensor)), paper_formula(
+            plain, known.resolve_neg(), 2), rtol=0, atol=1e-6)
+    assert taken == ['_by_blocks'] * 3
+
+
+@pytest.mark.parametrize('bad', (math.nan, math.inf))
+def test_unchecked_nan_stays_in_its_patch(bad):
+    x, y = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 4, 4)
+    x[0, 1, 9, 17] = bad
+    finite = pooling_decomposition(x, y, 8, check=False).isfinite()
+    assert not finite[0, 1, 8:16, 16:24].any() and finite.sum() == x.numel() - 64
+
+
+def test_a_bad_batch_is_told_of_by_the_next_small_one():
+    x, y = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 2, 2)
+    check = DeferredCheck()
+    pooling_decomposition(x * math.nan, y, 4, check=check)
+    with pytest.raises(ValueError, match='earlier batch'):
+        pooling_decomposition(x, y, 4, check=check)
 
 
 @pytest.mark.filterwarnings('ignore:.*:torch.jit.TracerWarning', 'ignore:.*deprecated.*')
 def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
     """NumPy's would be missed by counters of memory and be constants of a traced graph."""
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    monkeypatch.setattr(module, '_by_strips', None)
+    monkeypatch.setattr(module, '_few_numbers', None)
+    monkeypatch.setattr(module, '_in_one', None)
     x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
     with FlopCounterMode(display=False):
         counted = pooling_decomposition(x, y, 8)

@@ -27,14 +27,19 @@ BOUNDS = (-1.0, 1.0)
 WIDE = pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-13), (torch.float32, 1e-6)])
 
 
-def case(scale, seed=0, spread=0.9, dtype=torch.float64, size=(2, 3, 4, 5)):
-    """An image, many patches of which leave [-1, 1], and an LR inside it, some of it at a bound."""
+UNEVEN = (-0.6, 1.7)
+
+
+def case(scale, seed=0, spread=0.9, dtype=torch.float64, size=(2, 3, 4, 5), bounds=BOUNDS):
+    """An image, many patches of which leave the range, and an LR inside, some of it at a bound."""
     n, c, h, w = size
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=torch.float64) * spread
     y = torch.rand(size, generator=generator, dtype=torch.float64) * 2 - 1
-    y[0, 0, 0, 0], y[-1, -1, -1, -1] = BOUNDS
-    return x.to(dtype), y.to(dtype)
+    (low, high), middle = bounds, sum(bounds) / 2
+    x, y = (middle + tensor * (high - low) / 2 for tensor in (x, y))
+    y[0, 0, 0, 0], y[-1, -1, -1, -1] = bounds
+    return x.to(dtype), y.clamp(low, high).to(dtype)
 
 
 def patches(image, scale):
@@ -48,6 +53,8 @@ def one_by_one(x, y, scale, low, high):
     result = []
     for patch, mean in zip(patches(x, scale).double().numpy(), y.double().flatten().tolist(),
                            strict=True):
+        mean = min(max(mean, low), high)  # but for the rounding of a bound to float32
+
         def excess(t, patch=patch, mean=mean):
             return np.clip(patch + t, low, high).mean() - mean
 
@@ -237,6 +244,48 @@ def test_gradient_is_plain_pds_where_nothing_leaves():
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize('bounds', (BOUNDS, UNEVEN))
+@pytest.mark.parametrize('spread', (1e-3, 3, 1e3))
+def test_steps_that_would_leave_are_halved(bounds, spread):
+    """Two heaps far apart, one pixel alone, a ladder: Newton's method has no slope, or too much."""
+    low, high = bounds
+    heaps = [[-1.] * 8 + [1.] * 8, [0.] * 15 + [1.], [1.] * 15 + [-1.], list(range(-8, 8)),
+             [-3.] + [1., 1.1] * 7 + [9.], [0.] * 16]
+    x = torch.tensor(heaps, dtype=torch.float64).mul(spread).repeat(5, 1).view(1, 1, -1, 4)
+    y = torch.linspace(low, high, 7, dtype=torch.float64)[1:-1].repeat_interleave(len(heaps))
+    result = bounded_projection(x, y.view(1, 1, -1, 1), 4, low, high)
+    torch.testing.assert_close(patches(result, 4), one_by_one(x, y, 4, low, high), rtol=0,
+                               atol=1e-11 * max(spread, 1))
+
+
+@pytest.mark.parametrize('dtype, size', [(torch.float64, 8), (torch.float32, 4)])
+@pytest.mark.parametrize('together', (1, 7, 10**6))
+def test_so_many_patches_are_searched_at_once(monkeypatch, dtype, size, together):
+    monkeypatch.setattr(bounded, 'TEMPORARY_BYTES', together * 16 * size)
+    held = torch.ones(2, 3, 4, 5, dtype=torch.bool)
+    held[0, 0, 0, :3] = False
+    image = torch.zeros(2, 3, 16, 20, dtype=dtype)
+    counts = [len(places.index[0]) for places in bounded._places(held, image, 4, dtype)]
+    assert sum(counts) == 117 and max(counts) == min(together, 117)
+    assert len(counts) == -(-117 // together)
+
+
+@pytest.mark.parametrize('bounds', ((0., 4.), (-1., 1.)))
+def test_what_an_lr_outside_may_be_off(bounds):
+    """A thousandth of the range, which rounding does."""
+    low, high = bounds
+    near, far = (share * (high - low) for share in (0.9e-3, 1.1e-3))
+    for value, refused in ((low - near, False), (low - far, True), (high + near, False),
+                           (high + far, True)):
+        y = torch.tensor([[[[low, value, high]]]])
+        if refused:
+            with pytest.raises(ValueError, match='a range that holds the LR'):
+                bounded.check_reachable(y, low, high)
+        else:
+            bounded.check_reachable(y, low, high)
+    bounded.check_reachable(y.to('meta'), low, high)
+
+
 def formula(x, y):
     """In operations that torch can differentiate, vectorise and compile."""
     return bounded._plainly(x, y, 4, *BOUNDS)
@@ -250,12 +299,34 @@ def assert_same(actual, expected, tolerance=1e-11):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize('function', (ours, formula))
+def test_derivatives_at_the_bounds(function):
+    """What touches a bound is not held by it; a saturated LR holds its patch."""
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64) - 0.5
+    x[0, 0, 0, 0], x[0, 0, 4, 7] = -1, 1
+    y, weight = average_pool(x, 4), torch.rand_like(x)
+    x.requires_grad_()
+    found, wanted = (torch.autograd.grad((f(x, y) * weight).sum(), x)[0] for f in (
+        function, lambda a, b: pooling_decomposition(a, b, 4)))
+    assert_same(found, wanted)
+    x, y = (tensor.requires_grad_() for tensor in case(4, size=(2, 3, 6, 6)))
+    full = torch.tensor(BOUNDS, dtype=x.dtype).repeat(108).view(2, 3, 6, 6).requires_grad_()
+    result = function(x, full)
+    assert torch.equal(result, replicate(full, 4))
+    assert not any(gradient.any() for gradient in torch.autograd.grad(result.sum(), (x, full)))
+
+
 @WIDE
 @pytest.mark.parametrize('scale', (1, 3, 8))
-def test_two_ways_agree(scale, dtype, tolerance):
-    x, y = case(scale, dtype=dtype)
-    assert_same(bounded._plainly(x, y, scale, *BOUNDS),
-                pooling_decomposition(x, y, scale, bounds=BOUNDS), 40 * tolerance)
+@pytest.mark.parametrize('bounds', (BOUNDS, UNEVEN, (2, 30)))
+def test_two_ways_agree(scale, bounds, dtype, tolerance):
+    x, y = case(scale, dtype=dtype, bounds=bounds)
+    wanted = one_by_one(x, y, scale, *bounds)
+    size = max(map(abs, bounds))
+    for result in (bounded._plainly(x, y, scale, *bounds),
+                   pooling_decomposition(x, y, scale, bounds=bounds)):
+        torch.testing.assert_close(patches(result, scale).double(), wanted, rtol=0,
+                                   atol=40 * size * tolerance)
 
 
 @pytest.mark.parametrize('in_dims', ((0, 0), (0, None), (None, 0), (2, 1)))
@@ -351,6 +422,66 @@ def test_alternating_projections_equal_the_exact_ones():
     torch.testing.assert_close(result, ours(x, y), rtol=0, atol=1e-6)
     box = SeparableResize(4, 'box')
     assert torch.equal(box.project(x, y, bounds=BOUNDS), ours(x, y))  # the same A
+
+
+def ascent(x, target, a, dagger, low, high, iterations):
+    """One image, in NumPy: Nesterov's ascent of the dual, anew whenever the error has grown."""
+    q, ahead, momentum, best, before = 0, 0, 1.0, None, np.inf
+    for _ in range(iterations + 1):
+        image = np.clip(x + ahead, low, high)
+        error = target - a @ image
+        if best is None or abs(error).max() < best[0]:
+            best = abs(error).max(), image
+        if error @ error > before:
+            momentum = 1.0
+        before = error @ error
+        moved = ahead + dagger @ error
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        ahead, q, momentum = moved + (momentum - 1) / following * (moved - q), moved, following
+    return best[1]
+
+
+@pytest.mark.parametrize('iterations', (0, 1, 2, 3, 12, 60))
+def test_alternating_projections_are_an_accelerated_ascent(iterations):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(4, 9)) * np.array([1, 1, 1, 1, 1, 3, 3, 9, 9])
+    dagger = np.linalg.pinv(a)
+    x, target = rng.normal(size=(3, 9)) * 2, rng.uniform(0.2, 1.9, (3, 9)) @ a.T
+    matrix, inverse = torch.from_numpy(a), torch.from_numpy(dagger)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        result = alternating_projections(
+            torch.from_numpy(x).view(3, 1, 1, 9), torch.from_numpy(target).view(3, 1, 1, 4),
+            lambda image: image @ matrix.T, lambda error: error @ inverse.T, 0.2, 1.9,
+            max_iterations=iterations, tolerance=0)
+    wanted = [ascent(*pair, a, dagger, 0.2, 1.9, iterations)
+              for pair in zip(x, target, strict=True)]
+    np.testing.assert_allclose(result.view(3, 9), wanted, rtol=0, atol=1e-9)
+
+
+def test_alternating_projections_end_where_all_images_are_near_enough():
+    calls = []
+
+    def run(off, **options):
+        """Identity as A, which an A† of a tenth follows in small steps."""
+        calls.clear()
+        target = torch.tensor([5., 5 + off]).view(2, 1, 1, 1)
+        return alternating_projections(
+            torch.full((2, 1, 1, 1), 5.), target, lambda image: (calls.append('A'), image)[1],
+            lambda error: (calls.append('A†'), error / 10)[1], 0, 10, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert run(0.0).tolist() == [[[[5.]]], [[[5.]]]] and calls == ['A']
+        assert run(0.099, tolerance=0.01) is not None and calls == ['A']  # a tenth of ten
+        result = run(0.11, tolerance=0.01)
+        assert calls == ['A', 'A†'] * 1 + ['A'] and result[1] == pytest.approx(5.011)
+    with pytest.warns(UserWarning, match='that A degrades to .* up to 0.01 of their') as told:
+        run(4, tolerance=0.01, max_iterations=2)
+    assert calls == ['A', 'A†', 'A', 'A†', 'A'] and len(told) == 1
+    with pytest.warns(UserWarning):
+        run(4, max_iterations=0)
+    assert calls == ['A']
 
 
 def test_an_lr_that_no_image_in_range_has_is_told():

@@ -16,7 +16,7 @@ from mmpd.operators import (
     decompose,
     replace_range,
 )
-from mmpd.operators.decomposition import apply_to_any
+from mmpd.operators.decomposition import apply, apply_to_any
 
 CONFIGS = {
     'AveragePooling': dict(scale=2),
@@ -170,7 +170,7 @@ def test_deepinv_agrees_with_ours():
     ([SeparableResize(2), AveragePooling(2)], False, False),
     ([SeparableResize(2), Masking([[1, 0], [1, 1]])], False, False),
     ([BlockCompressedSensing(0.5, 4), BlockCompressedSensing(0.5, 1)], True, True),
-    ([SeparableResize(2)], True, False),
+    ([SeparableResize(2)], True, False), ([AveragePooling(2), package.CEM(2)], False, False),
 ])
 def test_compose_knows_when_it_is_exact(operators, exact, tight):
     operator = Compose(operators)
@@ -198,6 +198,18 @@ def test_compose_scale_gain_and_refusals():
     (lambda: BlockCompressedSensing(0.5, seed=-1), 'seed'),
     (lambda: BlockCompressedSensing(0.5, 4).A_dagger(torch.zeros(1, 9, 2, 2)), 'multiple of 8'),
     (lambda: Masking([[0, 0]]), 'only zeros'),
+    (lambda: Masking('x'), "mask: expected a tensor or nested lists .* got 'x'"),
+    (lambda: Masking([[1, 0], [1]]), 'mask: expected a tensor or nested lists'),
+    (lambda: Masking(torch.ones(1, 1, 2, 2)), r'got \(1, 1, 2, 2\)'),
+    (lambda: Masking(torch.ones(0, 2)), r'mask: expected shape .*got \(0, 2\)'),
+    (lambda: Masking([[1, 0]]).A(torch.zeros(1, 3, 2, 1)), r'\(1, 1, 2\), got \(3, 2, 1\)'),
+    (lambda: Grayscale((1e200, 1e200)), 'weights: expected finite numbers, not all 0'),
+    (lambda: Grayscale().A_dagger(torch.zeros(1, 2, 4, 4)), 'expected 1 channel for Gray.*, got 2'),
+    (lambda: BlockCompressedSensing(seed=2**63), 'seed: expected an integer of at most 9223372036'),
+    (lambda: BlockCompressedSensing(block=2**16 + 1), 'block: .* integer of at most 65536'),
+    (lambda: package.CEM(2**16 + 1), 'scale: expected an integer of at most 65536'),
+    (lambda: SeparableResize(2**16 + 1), 'scale: expected an integer of at most 65536'),
+    (lambda: Compose([dict(type='AveragePooling', scale=0)]), r'operators.*scale: expected'),
     (lambda: Masking([[0.5, 1]]), 'zeros and ones only'),
     (lambda: Masking([1, 0]), r'got \(2,\)'),
     (lambda: package.CEM(8, bound=0), 'bound'),
@@ -206,6 +218,76 @@ def test_compose_scale_gain_and_refusals():
 def test_operators_refuse_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize('operator, words', [
+    (Masking([[1, 0, 0, 0], [1, 0, 0, 0]]), 'Masking(mask=(1, 2, 4), known=0.250)'),
+    (Grayscale((0.29904, 0.587, 0.114)), 'Grayscale(weights=(0.299, 0.587, 0.114))'),
+    (BlockCompressedSensing(0.5, 4, 3), 'BlockCompressedSensing(ratio=0.5, block=4, seed=3)'),
+    (package.CEM(4), 'CEM(scale=4, bound=0.01, a=-0.5)'),
+    (SeparableResize(2, border='mirror'),
+     "SeparableResize(scale=2, kernel='bicubic', antialias=True, border='mirror')"),
+    (SeparableResize(2, 'box', False), "SeparableResize(scale=2, kernel='box', antialias=False)")])
+def test_operators_tell_what_they_are(operator, words):
+    assert repr(operator) == words
+
+
+@pytest.mark.parametrize('total, unit_range', [(1, False), (1 + 5e-7, False), (1 - 5e-7, False),
+                                               (1 + 2e-6, True), (1 - 2e-6, True), (-1, True)])
+def test_grey_of_a_constant(total, unit_range):
+    assert Grayscale((0.25, total - 0.25)).unit_range == unit_range
+
+
+def test_a_chain_is_what_its_parts_are():
+    chain = Compose([Grayscale((1.0, 2.0)), AveragePooling(2), SeparableResize(3)])
+    assert chain.unit_range and not Compose([AveragePooling(2)]).unit_range
+    assert chain.scale == 6 and chain.axes == {'channel', 'space'}
+    assert chain.products == ('matmul', )
+    assert Compose([Grayscale(), AveragePooling(2)]).axes == {'channel', 'space'}
+    assert Compose([AveragePooling(2), SeparableResize(2)]).axes == {'space'}
+    assert {*Compose([SeparableResize(2), package.CEM(2)]).products} == {'matmul', 'conv'}
+    sensing = Compose([AveragePooling(2), BlockCompressedSensing(0.5, 4)])
+    assert sensing.scale is None and sensing.unit_range
+    assert Compose([AveragePooling(2), package.CEM(2)]).noise_gain is None
+    grey = Compose([Grayscale((0.6, 0.8)), Grayscale((2.0, ))])
+    assert grey.noise_gain == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r'multiples of 2 .*3x3 \(in a chain that was given the '
+                                         r'image shape \(1, 12, 12\)\)'):
+        Compose([AveragePooling(4), AveragePooling(2)]).measurement_shape((1, 12, 12))
+    with pytest.raises(ValueError, match=r'given the measurement shape \(2, 3, 3\)'):
+        Compose([Grayscale(), AveragePooling(4)]).image_shape((2, 3, 3))
+    assert Compose([Grayscale(), AveragePooling(4)]).image_shape((1, 2, 3)) == (3, 8, 12)
+
+
+class Held(torch.nn.Module):
+    """A foreign operator with a filter of one dtype, and an integer."""
+
+    def __init__(self, dtype, parameter):
+        super().__init__()
+        self.register_buffer('number', torch.tensor(1))
+        weight = torch.full((2, 1, 2, 2), 0.25, dtype=dtype)
+        if parameter:
+            self.weight = torch.nn.Parameter(weight, requires_grad=False)
+        else:
+            self.register_buffer('weight', weight)
+
+    def A(self, x):
+        return F.conv2d(x, self.weight, stride=2, groups=2)
+
+    def A_dagger(self, y):
+        return F.interpolate(y, scale_factor=2).to(self.weight)
+
+
+@pytest.mark.parametrize('parameter', (True, False))
+@pytest.mark.parametrize('held', (torch.float32, torch.float64))
+@pytest.mark.parametrize('given', (torch.float32, torch.float64))
+def test_a_foreign_module_is_run_in_its_own_dtype(held, given, parameter):
+    operator, x = Held(held, parameter), torch.rand(1, 2, 4, 4, dtype=given)
+    for name in ('A', 'A_dagger'):
+        result = apply(operator, name, x)
+        assert result.dtype == given
+        torch.testing.assert_close(result, getattr(AveragePooling(2), name)(x), rtol=0, atol=1e-6)
+    assert replace_range(x, operator.A(x.to(held)), operator).dtype == given
 
 
 def test_sensing_options_change_the_measurement():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmpd.operators import CEM, AveragePooling, SeparableResize
+from mmpd.operators import CEM, AveragePooling, SeparableResize, resize_matrix
 from mmpd.operators.cem import _filters
 
 
@@ -51,6 +51,30 @@ def test_inverse_filter_is_the_inverse():
     middle = down[..., 8:-8, 8:-8]
     assert middle.max() == pytest.approx(1, abs=1e-5)
     assert middle.abs().sum() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize('scale', (2, 3, 4))
+@pytest.mark.parametrize('bound', (0.01, 0.5, 1.0))
+def test_the_inverse_filter_is_one_over_the_bounded_spectrum(scale, bound):
+    """h hᵀ from the rows of the exact operator, far from the border; its cosine series is real."""
+    rows = resize_matrix(32 * scale, scale)
+    around = (rows[10:23] @ rows[16]).numpy()  # six lags on either side
+    lags, frequencies = np.arange(-6, 7), np.arange(64) / 64
+    spectrum = np.cos(2 * np.pi * np.outer(frequencies, lags)) @ around
+    wanted = 1 / np.maximum(np.outer(spectrum, spectrum), bound / scale**2)
+    inverse = _filters(scale, bound, -0.5)[1][0, 0]
+    half, odd = divmod(len(inverse), 2)
+    assert odd and inverse.shape == (2 * half + 1, 2 * half + 1)
+    wave = torch.from_numpy(np.exp(2j * np.pi * np.outer(frequencies, np.arange(-half, half + 1))))
+    found = (wave @ inverse.to(wave.dtype) @ wave.T).numpy()
+    # what is cut off is as small as the kernel is smooth where it meets the bound
+    np.testing.assert_allclose(found, wanted, rtol=0.02 if bound == 0.5 else 2e-5)
+    if bound == 1:  # nothing but constants is left as it is
+        assert len(inverse) == 1
+    elif bound < 0.1:  # no ring is kept that weighs nothing, and none dropped that does
+        total = inverse.abs().sum()
+        assert total - inverse[1:-1, 1:-1].abs().sum() > 1e-6 * total
+        assert len(inverse) > 20
 
 
 @pytest.mark.parametrize('scale', (2, 3, 8))

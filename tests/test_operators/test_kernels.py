@@ -16,6 +16,7 @@ def test_kernels_are_symmetric_end_at_the_radius_and_sum_to_one(kernel, antialia
     np.testing.assert_array_equal(value, kernel_value(kernel, antialias, -t))
     assert kernel_value(kernel, antialias, np.zeros(1)) == 1 and not value[t >= radius].any()
     assert value[t < radius * 0.99].any()
+    assert kernel_value(kernel, antialias, np.array([radius])) == pytest.approx(0, abs=1e-15)
     shifted = [kernel_value(kernel, antialias, np.arange(-5, 6) + shift).sum()
                for shift in (0, 0.1, 0.25, 0.4)]
     # Lanczos is not a partition of unity: within 2 % only

@@ -132,6 +132,54 @@ def test_what_the_library_cannot_make_is_counted(lr):
         assert unmatched <= fewer
 
 
+@pytest.mark.parametrize('channels', (1, 2, 3, 4))
+@pytest.mark.parametrize('method', ('bicubic', 'box'))
+def test_pil_takes_each_channel_for_itself_in_any_memory(channels, method):
+    """Four are not a picture with alpha, which PIL would multiply by it."""
+    image = torch.randint(0, 256, (2, channels, 16, 24), dtype=torch.uint8,
+                          generator=torch.Generator().manual_seed(0))
+    library = LibraryResize(SeparableResize(4, method), 'pil')
+    planes = [[np.asarray(Image.fromarray(plane.numpy()).resize((6, 4), getattr(
+        Image.Resampling, method.upper()))) for plane in one] for one in image]
+    for memory in (torch.contiguous_format, torch.channels_last):
+        result = library(image.contiguous(memory_format=memory))
+        assert torch.equal(result, torch.from_numpy(np.array(planes)))
+
+
+@pytest.mark.parametrize('made_by', ('torch', 'opencv', 'matlab'))
+@pytest.mark.parametrize('most', (255, 65535))
+def test_values_stay_within_the_range(made_by, most):
+    """Edges overshoot; 16 bits are int32."""
+    antialias = made_by == 'matlab'
+    operator = SeparableResize(2, 'bicubic', antialias, 'mirror' if antialias else 'library')
+    image = torch.zeros(1, 1, 8, 16, dtype=torch.uint8 if most == 255 else torch.int32)
+    image[..., 4:9] = most
+    image[..., 12] = 7
+    result = LibraryResize(operator, made_by, most)(image)
+    assert result.dtype == image.dtype and result.shape == (1, 1, 4, 8)
+    exact = operator.A(image.double())
+    assert exact.min() < -1 and exact.max() > most + 1
+    apart = (result - exact.clamp(0, most)).abs().max()
+    assert apart <= 0.5 + 1e-6 * most + (made_by == 'opencv')
+
+
+@pytest.mark.parametrize('made_by, method, between', [
+    ('pil', 'bicubic', True), ('pil', 'nearest', False), ('torch_uint8', 'bicubic', True),
+    ('torch', 'bicubic', False), ('opencv', 'area', False)])
+def test_who_rounds_between_the_passes(made_by, method, between):
+    operator = SeparableResize(4, 'bicubic' if method == 'bicubic' else 'box', method != 'nearest')
+    assert LibraryResize(operator, made_by).rounds_between == between
+
+
+def test_eight_bits_only():
+    for made_by in ('pil', 'torch_uint8'):
+        assert LibraryResize(SeparableResize(4), made_by, 255).most == 255
+        with pytest.raises(ValueError, match='resizes 8 bits only; for 16 bits expected one of '
+                                             'float, torch, opencv, matlab'):
+            LibraryResize(SeparableResize(4), made_by, 256)
+    LibraryResize(SeparableResize(4, 'box', border='mirror'), 'pil')  # it looks at no border
+
+
 def test_grey_pictures_and_batches():
     lr = batch(as_users_call_it(crop('coffee', 64), 4, 'pil', 'bicubic', True))
     image = guess(lr[0].permute(1, 2, 0).numpy(), 4)

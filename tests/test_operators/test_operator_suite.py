@@ -14,7 +14,6 @@ from mmpd.operators import (
     Grayscale,
     Masking,
     SeparableResize,
-    average_pooling,
     pooling_pass,
 )
 from mmpd.operators.base import LinearOperator
@@ -61,31 +60,27 @@ class TestAveragePooling1(TestAveragePooling2):
 
 
 class TestFusedAveragePooling2(TestAveragePooling2):
-    """Large images take another path, with a derivative of its own: in torch's operations."""
-    takes, leaves = '_by_blocks', '_by_strips'
+    """Small, large and very large images take different paths; this one is block by block."""
+    takes = '_by_blocks'
 
     @pytest.fixture(autouse=True)
     def one_pass_over_several_blocks(self, monkeypatch):
-        for name in ('GRAIN', 'ALONE'):
-            monkeypatch.setattr(pooling_pass, name, 1)
-        monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
-        monkeypatch.setattr(pooling_pass, 'STRIP_BYTES', 1)
-        threads = 3 if self.takes == '_by_blocks' else 2
-        monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+        monkeypatch.setattr(pooling_pass, 'FEW', 0)
+        if self.takes == '_by_blocks':
+            monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
 
     def test_takes_the_fused_pass(self, monkeypatch):
-        for name in ('few_numbers', self.leaves):
+        for name in {'_few_numbers', '_in_one', '_by_blocks'} - {self.takes}:
             monkeypatch.setattr(pooling_pass, name, None)
-        monkeypatch.setattr(average_pooling, 'few_numbers', None)
         called, run = [], getattr(pooling_pass, self.takes)
         monkeypatch.setattr(pooling_pass, self.takes, lambda *a: called.append(1) or run(*a))
         self.make().project(self.image(self.shapes[0]), self.measurement(self.shapes[0]))
         assert called
 
 
-class TestAveragePoolingByStrips2(TestFusedAveragePooling2):
-    """The same in NumPy's, on one thread or two."""
-    takes, leaves = '_by_strips', '_by_blocks'
+class TestLargeAveragePooling2(TestFusedAveragePooling2):
+    """The image at once, in the operations of torch and NumPy."""
+    takes = '_in_one'
 
 
 class TestFusedAveragePooling3(TestFusedAveragePooling2):

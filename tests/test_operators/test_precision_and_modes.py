@@ -1,5 +1,7 @@
 """What a user switches on around an operator: inference mode, reduced precision, fake tensors."""
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,6 +76,66 @@ def test_reduced_precision_is_computed_in_float64(switch, value, kind):
         setting.fp32_precision = before
 
 
+def backends(**switches):
+    """torch.backends with switches by their dotted names, and no others."""
+    found = SimpleNamespace()
+    for name, value in switches.items():
+        *path, last = name.split('__')
+        at = found
+        for part in path:
+            at.__dict__.setdefault(part, SimpleNamespace())
+            at = getattr(at, part)
+        setattr(at, last, value)
+    return found
+
+
+OLD = [('cpu', 'conv', True, 'highest', False), ('cuda', 'conv', True, 'highest', True),
+       ('cuda', 'conv', False, 'medium', False), ('cpu', 'matmul', True, 'highest', False),
+       ('cpu', 'matmul', False, 'high', True), ('cuda', 'matmul', False, 'medium', True),
+       ('meta', 'matmul', True, 'medium', False), ('mps', 'conv', True, 'medium', False)]
+
+
+@pytest.mark.parametrize('device, kind, tf32, matmul, reduced', OLD)
+def test_the_switches_of_older_versions(monkeypatch, device, kind, tf32, matmul, reduced):
+    monkeypatch.setattr(torch, 'backends', backends(cudnn__allow_tf32=tf32))
+    monkeypatch.setattr(torch, 'get_float32_matmul_precision', lambda: matmul)
+    wanted = torch.float64 if reduced else torch.float32
+    assert base.full_dtype(torch.float32, device, (kind, )) == wanted
+    assert base.full_dtype(torch.float64, device, (kind, )) == torch.float64
+
+
+@pytest.mark.parametrize('value, reduced', [('none', False), ('ieee', False), ('tf32', True),
+                                            ('bf16', True)])
+@pytest.mark.parametrize('name, device, kind', [
+    ('cuda__matmul', 'cuda', 'matmul'), ('cudnn__conv', 'cuda', 'conv'),
+    ('mkldnn__matmul', 'cpu', 'matmul'), ('mkldnn__conv', 'cpu', 'conv')])
+def test_the_switches_of_newer_versions(monkeypatch, name, device, kind, value, reduced):
+    names = ('cuda__matmul', 'cudnn__conv', 'mkldnn__matmul', 'mkldnn__conv')
+    monkeypatch.setattr(torch, 'backends', backends(fp32_precision='none', **{
+        f'{one}__fp32_precision': value if one == name else 'none' for one in names}))
+    others = {'matmul', 'conv'} - {kind}
+    assert base.full_dtype(torch.float32, device, others) == torch.float32
+    assert base.full_dtype(torch.float32, device, (*others, kind)) == (
+        torch.float64 if reduced else torch.float32)
+    assert base.full_dtype(torch.float32, 'meta', (kind, )) == torch.float32
+
+
+@pytest.mark.parametrize('older', (False, True))
+def test_whether_autocast_is_on(monkeypatch, older):
+    for cpu in (True, False):
+        with torch.autocast('cpu', torch.bfloat16, enabled=cpu), monkeypatch.context() as patch:
+            if older:  # before 2.4 it is not asked for a device
+                patch.setattr(torch, 'is_autocast_enabled', partial(bool, not cpu))
+                patch.setattr(torch, 'is_autocast_cpu_enabled', partial(bool, cpu))
+                assert base.autocasts('cuda') is not cpu
+            assert base.autocasts('cpu') is cpu
+    assert base.autocasts('meta') is False
+    with base.no_autocast('meta'), torch.autocast('cpu', torch.bfloat16):
+        assert base.autocasts('cpu')
+        with base.no_autocast('cpu'):
+            assert not base.autocasts('cpu')
+
+
 class Watched(SeparableResize):
     """Runs a function in the middle of a projection."""
 
@@ -140,7 +202,7 @@ class Every(Numeric):
 @pytest.mark.parametrize('number', range(len(all_operators())))
 @pytest.mark.parametrize('fake', (True, False), ids=('fake', 'meta'))
 def test_shapes_alone_do_not_spoil_what_is_kept(number, fake):
-    size = (1, 3, 12, 18 + 3 * number + 60 * fake)  # kept for no other test
+    size = (1, 3, 6, 18 + 3 * number + 60 * fake)  # kept for no other test
     operator = all_operators()[number]
     with FakeTensorMode() if fake else torch.device('meta'):
         x = torch.rand(size)
@@ -243,6 +305,83 @@ def test_the_deferred_check_tells_one_call_later(size, value):
     with pytest.raises(ValueError, match='earlier batch: expected finite values'):
         operator.project(x, y, check=check)
     operator.project(x, y, check=check)  # told once
+
+
+class Event:
+    """A GPU's: whether what came before has been done."""
+    done = False
+
+    def query(self):
+        return self.done
+
+
+def test_the_deferred_check_looks_at_what_has_arrived():
+    """In the order of the batches; what is still queued on the GPU is left for later."""
+    check, events = base.DeferredCheck(), [Event() for _ in range(3)]
+    small = torch.zeros(1)
+    for value, event in zip((1., float('nan'), 2.), events, strict=True):
+        check._pending.append((torch.tensor(value), event))
+    check.tell()
+    assert len(check._pending) == 3
+    events[0].done = events[2].done = True
+    check.tell()
+    assert len(check._pending) == 2
+    events[1].done = True
+    with pytest.raises(ValueError, match='earlier batch'):
+        check(small)
+    assert not check._pending  # told once
+    check(small)
+    check(small.to('meta'))
+    assert not check._pending
+    check(-torch.tensor([1., float('inf'), 2.]))
+    with pytest.raises(ValueError, match='earlier batch'):
+        check.tell()
+
+
+def test_a_finite_sum_that_overflows_is_no_fault():
+    base.check_finite(torch.full((4, ), 3e38))
+    base.check_finite(torch.full((4, ), float('nan'), device='meta'))
+    with pytest.raises(ValueError, match='image: expected finite values, got 2 NaN or inf among 3'):
+        base.check_finite(torch.tensor([float('nan')]), torch.tensor([float('inf'), 1, -torch.inf]))
+    with pytest.raises(ValueError, match='measurement: expected finite values, got 1 NaN'):
+        base.check_finite(torch.tensor([torch.inf]), torch.ones(2), torch.tensor([torch.nan, 1.]))
+    with pytest.raises(ValueError, match=r'too large for torch.float32 \(largest .x. 3\)'):
+        base.check_finite(torch.tensor([torch.inf]), torch.tensor([1., -3.]), torch.ones(1))
+
+
+def test_run_check_calls_what_it_is_given():
+    bad, calls = torch.tensor([torch.nan]), []
+    base.run_check(False, bad, bad, bad)
+    base.run_check(lambda *args: calls.append(args), bad, 1, 2)
+    assert calls == [(bad, 1, 2)]
+    with pytest.raises(ValueError, match='image: expected finite'):
+        base.run_check(True, bad, bad, bad)
+
+
+def test_an_operator_without_its_methods_says_so():
+    operator, x = LinearOperator(), torch.rand(1, 1, 2, 2)
+    for call in (operator.A, operator.A_dagger, operator._A):
+        with pytest.raises(NotImplementedError):
+            call(x)
+    operator.measurement_shape = operator.image_shape = lambda shape: shape
+    with pytest.raises(NotImplementedError):
+        operator.A(x)
+
+
+def test_the_limit_of_numeric_pseudo_inverses(monkeypatch):
+    operator, y = Numeric(2.0), torch.rand(1, 1, 2, 2)  # of images of 12 numbers
+    monkeypatch.setattr(base, 'DENSE_LIMIT', 12)
+    assert operator.A_dagger(y).shape == (1, 1, 2, 6)
+    monkeypatch.setattr(base, 'DENSE_LIMIT', 11)
+    with pytest.raises(ValueError, match=r'\(1, 2, 6\) is too large .*12 numbers, at most 11'):
+        operator.A_dagger(y)
+
+
+def test_small_changes_of_an_operator_are_seen():
+    operator, y = Numeric(2.0), torch.rand(1, 1, 2, 2, dtype=torch.float64)
+    first = operator.A_dagger(y)
+    operator.gain *= 1 + 1e-9
+    torch.testing.assert_close(operator.A_dagger(y), first * (1 - 1e-9), rtol=1e-12, atol=0)
 
 
 @new_switches

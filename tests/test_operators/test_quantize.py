@@ -19,8 +19,10 @@ from mmpd.operators import (
     SeparableResize,
     clip_uint8,
     consistent_uint8,
+    resize_matrix,
     row_refinement,
 )
+from mmpd.operators.quantize import consistent_integers
 
 
 def pooled_exactly(image, scale):
@@ -256,6 +258,107 @@ def test_what_a_move_changes_is_what_a_measures(operator, most, few, monkeypatch
                        generator=generator)
     row_refinement.refine_rows(image, lr.double(), operator, 2, most=most)
     assert found and max(found) > 0
+
+
+@pytest.mark.parametrize('rounds_between', (False, True))
+@pytest.mark.parametrize('few', (0, 99))
+@pytest.mark.parametrize('kernel, border', [('bicubic', 'library'), ('lanczos', 'mirror')])
+def test_a_move_by_loops(monkeypatch, rounds_between, few, kernel, border):
+    """Along the row of A, of pixels that are free, as far as the unit's edge and a bit beyond."""
+    monkeypatch.setattr(row_refinement, 'FEW', few)
+    bounds = 10, 240
+    rng = np.random.default_rng(0)
+    before = rng.choice([10, 240, 60, 61, 100, 180], (2, 3, 12, 16)).astype(float)
+    lr = rng.integers(0, 256, (2, 3, 6, 8)).astype(float)
+    places = [(0, 0, 0, 0), (1, 2, 5, 7), (1, 0, 3, 3), (1, 0, 3, 4), (0, 1, 2, 6)]
+    ups = [True, False, True, False, True]
+    rows, columns = (resize_matrix(size, 2, kernel, True, border).numpy() for size in (12, 16))
+    change = np.zeros_like(before)
+    for (n, c, i, j), up in zip(places, ups, strict=True):
+        middle = before[n, c] @ columns[j]
+        if rounds_between:
+            middle = np.clip(np.floor(middle + 0.5), 0, 255)
+        sign = 1 if up else -1
+        # from the LR value 0.1 inside its unit: 0.5 - INSIDE
+        missing = sign * (lr[n, c, i, j] - middle @ rows[i]) - 0.5 + row_refinement.INSIDE
+        move = sign * np.outer(rows[i], columns[j])
+        move[(move > 0) & (before[n, c] >= 240) | (move <= 0) & (before[n, c] <= 10)] = 0
+        share = row_refinement.DAMPING * max(missing, row_refinement.INSIDE / 2)
+        change[n, c] += move * share / max((move**2).sum(), 1e-6)
+    pixels = torch.from_numpy(before.copy())
+    axes = [row_refinement._taps(torch.from_numpy(matrix)) for matrix in (rows, columns)]
+    touched, moved = row_refinement._move(
+        pixels, torch.from_numpy(lr), torch.tensor(places), torch.tensor(ups), axes,
+        torch.Generator().manual_seed(3), bounds, rounds_between)
+    assert len(touched.unique()) == len(touched)
+    assert {*np.flatnonzero(change)} <= {*touched.tolist()}
+    chance = torch.rand(len(touched), generator=torch.Generator().manual_seed(3)).double().numpy()
+    expected = before.copy()
+    expected.flat[touched.numpy()] = np.clip(np.floor(
+        before.flat[touched.numpy()] + change.flat[touched.numpy()] + chance), *bounds)
+    np.testing.assert_array_equal(pixels.numpy(), expected)
+    np.testing.assert_array_equal(moved.numpy(), (expected - before).flat[touched.numpy()])
+
+
+@pytest.mark.parametrize('matrix', [
+    [[0, 1, 2, 0, 0], [0, 0, 3, 4, 0]], [[1, 0, 2, 0, 0], [0, 0, 0, 0, 5], [0, 0, 0, 0, 0]],
+    np.eye(3).tolist()])
+def test_taps_are_the_rows_of_a_matrix(matrix):
+    matrix = torch.tensor(matrix, dtype=torch.float64)
+    start, weights = row_refinement._taps(matrix)
+    again = torch.zeros_like(matrix)
+    for i, (first, row) in enumerate(zip(start, weights, strict=True)):
+        again[i, first:first + len(row)] = row
+    assert torch.equal(again, matrix)
+    used = [row.nonzero().flatten() for row in matrix if row.any()]
+    assert weights.shape[1] == max(int(places[-1] - places[0]) + 1 for places in used)
+
+
+@pytest.mark.parametrize('most', (255, 65535))
+def test_which_values_are_rounded_to_another(most):
+    lr = torch.tensor([most, most, 0, 0, 7, 7, 7, 7]).double()
+    measured = lr + torch.tensor([40, -0.4, -30, 0.6, 0.49, 0.495, -0.49, -0.495])
+    found = row_refinement.differs(measured, lr, 0.0075, most)
+    assert found.tolist() == [False, False, False, True, False, True, False, True]
+
+
+@pytest.mark.parametrize('most, dtype', [(255, torch.uint8), (1023, torch.int32),
+                                         (65535, torch.int32)])
+def test_integers_of_any_depth(most, dtype):
+    generator = torch.Generator().manual_seed(0)
+    for operator in (AveragePooling(2), SeparableResize(2), Grayscale((0.299, 0.587, 0.114))):
+        shape = operator.measurement_shape((3, 8, 8))
+        lr = torch.randint(most // 4, most // 4 * 3, (1, *shape), generator=generator).double()
+        lr.view(-1)[0] = most if isinstance(operator, AveragePooling) else most // 2
+        image = torch.rand(1, 3, 8, 8, generator=generator) * most
+        result, unmatched = consistent_integers(image, lr, operator, most, return_unmatched=True)
+        assert result.dtype == dtype and unmatched == 0
+        assert 0 <= result.min() and result.max() <= most
+        assert torch.equal(operator.A(result.double()).round(), lr)
+    with pytest.raises(ValueError, match=rf'units of 0..{most} .at most {128 * (most + 1)} beyond'):
+        consistent_integers(image * 0 + 129 * (most + 1) + most, lr, operator, most)
+    consistent_integers(image * 0 - 128 * (most + 1), lr, operator, most, max_iterations=0)
+    with pytest.raises(ValueError, match='units of'):
+        consistent_integers(image * 0 - 128 * (most + 1) - 300, lr, operator, most)
+
+
+@pytest.mark.parametrize('bounds', [(16, 235), (0, 200), (30, 255)])
+@pytest.mark.parametrize('operator', [AveragePooling(2), SeparableResize(2),
+                                      Grayscale((0.299, 0.587, 0.114))], ids=str)
+def test_bounds_are_kept_and_the_lr_given_back(operator, bounds):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, 16, 16, generator=generator) * 200 + 128
+    lr = torch.randint(90, 130, (1, *operator.measurement_shape((3, 16, 16))), generator=generator)
+    result, unmatched = consistent_integers(image, lr.to(torch.uint8), operator, 255, bounds,
+                                            return_unmatched=True)
+    assert unmatched == 0 and torch.equal(operator.A(result.double()).round().long(), lr)
+    assert bounds[0] <= result.min() and result.max() <= bounds[1]
+    assert (result == bounds[0]).any() and (result == bounds[1]).any()
+    lr.view(-1)[3] = 255
+    if bounds[1] < 255:
+        for dtype in (torch.uint8, torch.float32):
+            with pytest.raises(ValueError, match=f'lr: expected integers in {bounds[0]}..'):
+                consistent_integers(image, lr.to(dtype), operator, 255, bounds)
 
 
 def test_a_missing_pixel_is_kept():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mmpd.datasets.resampling import downsample
-from mmpd.operators import AveragePooling, SeparableResize, resize_matrix
+from mmpd.operators import AveragePooling, SeparableResize, resize, resize_matrix
 
 SCALES = (1, 2, 3, 4, 5, 8, 16)
 
@@ -109,8 +109,11 @@ def test_refuses_bad_arguments(arguments, message):
 
 
 def test_matrix_refuses_a_size_that_does_not_divide():
-    with pytest.raises(ValueError, match='multiple of the scale 4, got 10'):
-        resize_matrix(10, 4)
+    for arguments, message in (((10, 4), 'multiple of the scale 4, got 10'), ((8, 0), 'scale: exp'),
+                               ((0, 4), 'size: expected an integer of at least 1'),
+                               ((8, 4, 'cubic'), 'kernel: expected one of')):
+        with pytest.raises(ValueError, match=message):
+            resize_matrix(*arguments)
 
 
 @pytest.mark.parametrize('antialias', (True, False))
@@ -162,3 +165,19 @@ def test_large_images_use_the_weights_alone(operator):
     weight = torch.rand_like(expected)
     gradient, = torch.autograd.grad(result, x, weight)
     torch.testing.assert_close(gradient, operator.A_adjoint(weight), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('arguments', [
+    (2, 'bicubic', True, 'library'), (64, 'box', True, 'library'), (256, 'lanczos', True, 'mirror'),
+    (16, 'bilinear', False, 'library')])
+def test_blocks_hold_the_weights_and_little_else(arguments):
+    size, scale = 2048, arguments[0]
+    used = resize_matrix(size, *arguments) != 0
+    rows = 0
+    for (first, last), (left, right) in resize._bands(size, *arguments):
+        assert first == rows and (last - first == max(1, 128 // scale) or last == len(used))
+        block = used[first:last, left:right]
+        assert block.sum() == used[first:last].sum()  # all of them
+        assert block[:, 0].any() and block[:, -1].any()  # no more than needed
+        rows = last
+    assert rows == size // scale

@@ -9,7 +9,6 @@ import torch
 
 from mmpd.operators import (
     AveragePooling,
-    average_pooling,
     pooling_decomposition,
     pooling_pass,
     replicate,
@@ -20,10 +19,10 @@ INTERPRETED = """
 import torch
 from mmpd.operators import AveragePooling, triton_pooling
 generator = torch.Generator().manual_seed(0)
-for scale, h, w in ((2, 3, 5), (4, 2, 3), (8, 2, 9), (16, 1, 3), (64, 1, 2)):
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        x = torch.randn(2, 3, h * scale, w * scale, generator=generator).to(dtype)
-        y = torch.randn(2, 3, h, w, generator=generator)
+for scale, h, w in ((2, 3, 5), (8, 2, 3), (64, 1, 2)):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)[:3 if scale == 8 else 1]:
+        x = torch.randn(2, 1, h * scale, w * scale, generator=generator).to(dtype)
+        y = torch.randn(2, 1, h, w, generator=generator)
         operator = AveragePooling(scale)
         for measurement, strength in ((y, 1.0), (None, 0.25), (y.to(dtype), 0.5)):
             out = torch.empty_like(x)
@@ -60,8 +59,7 @@ def test_cpu_images_take_the_plain_path():
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Images on the CPU take the kernel's way."""
-    for module in (average_pooling, pooling_pass):
-        monkeypatch.setattr(module, 'is_small', lambda x: False)
+    monkeypatch.setattr(pooling_pass, '_is_array', lambda x: False)
     monkeypatch.setattr(triton_pooling, '_failures', {})
     monkeypatch.setattr(triton_pooling, '_verified', set())
     monkeypatch.setattr(triton_pooling, 'usable',
@@ -126,6 +124,97 @@ def test_too_little_memory_is_no_fault_of_the_kernel(monkeypatch, caplog, as_on_
     with pytest.raises(torch.cuda.OutOfMemoryError):
         AveragePooling(8).project(IMAGE, LR)
     assert not triton_pooling._failures and not caplog.records
+
+
+class OnDevice:
+    """What is asked of a tensor."""
+
+    def __init__(self, device='cuda:0', dtype=torch.float32, contiguous=True):
+        self.device, self.dtype, self.contiguous = torch.device(device), dtype, contiguous
+        self.is_cuda = self.device.type == 'cuda'
+
+    def is_contiguous(self):
+        return self.contiguous
+
+
+@pytest.mark.parametrize('x, y, scale, changes, expected', [
+    ({}, {}, 8, {}, True), ({}, None, 2, {}, True), ({}, {}, 64, {}, True),
+    (dict(dtype=torch.bfloat16), dict(dtype=torch.float16), 4, {}, True),
+    (dict(device='cpu'), dict(device='cpu'), 8, {}, False), ({}, {}, 1, {}, False),
+    ({}, {}, 6, {}, False), ({}, {}, 12, {}, False), ({}, {}, 128, {}, False),
+    (dict(dtype=torch.float64), {}, 8, {}, False), ({}, dict(dtype=torch.float64), 8, {}, False),
+    ({}, dict(device='cuda:1'), 8, {}, False), (dict(contiguous=False), {}, 8, {}, False),
+    ({}, {}, 8, dict(installed=False), False), ({}, {}, 8, dict(failed='cuda:0'), False),
+    ({}, {}, 8, dict(failed='cuda:1'), True), ({}, {}, 8, dict(capturing=True), False),
+    ({}, {}, 8, dict(capturing=True, verified=(torch.device('cuda:0'), 8, torch.float32)), True),
+    ({}, {}, 8, dict(capturing=True, verified=(torch.device('cuda:0'), 4, torch.float32)), False)])
+def test_what_the_kernel_can_take(monkeypatch, x, y, scale, changes, expected):
+    monkeypatch.setattr(triton_pooling, 'installed', lambda: changes.get('installed', True))
+    monkeypatch.setattr(triton_pooling, '_failures', {torch.device(changes['failed']): 'why'}
+                        if 'failed' in changes else {})
+    monkeypatch.setattr(triton_pooling, '_verified', {changes.get('verified')})
+    monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing',
+                        lambda: changes.get('capturing', False))
+    image, measurement = OnDevice(**x), y if y is None else OnDevice(**y)
+    assert triton_pooling.usable(image, measurement, scale) == expected
+
+
+@pytest.mark.parametrize('found', (None, object()))
+def test_whether_triton_is_there(monkeypatch, found):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: {'triton': found}[name])
+    assert triton_pooling.installed.__wrapped__() == (found is not None)
+
+
+@pytest.mark.parametrize('scale', (2, 8, 64))
+@pytest.mark.parametrize('width', (1, 2, 3, 5, 16, 17, 70))
+def test_tiles_cover_the_image_without_waste(monkeypatch, scale, width):
+    """Of powers of two, as Triton wants them, in the registers of one program."""
+    calls, width = [], width * scale
+
+    class Kernel:
+
+        def __getitem__(self, grid):
+            return lambda *_, **sizes: calls.append((grid, sizes))
+
+    monkeypatch.setattr(triton_pooling, '_kernel', Kernel)
+    x = torch.zeros(2, 3, 2 * scale, width)
+    for y, wanted in ((None, False), (torch.zeros(2, 3, 2, width // scale), True)):
+        error = triton_pooling._launch(x, y, scale, 1, x, wanted)
+        assert (error is not None) == wanted and (not wanted or error.shape == y.shape)
+        (rows, tiles), sizes = calls.pop()
+        assert rows == 2 * 3 * 2
+        columns = sizes['COLUMNS']
+        assert columns & (columns - 1) == 0 and columns % scale == 0
+        assert columns == scale or columns * scale <= triton_pooling.TILE
+        assert (tiles - 1) * columns < width <= tiles * columns
+        assert tiles == 1 or 2 * columns * scale > triton_pooling.TILE  # as wide as may be
+        assert columns == scale or columns < 2 * width
+        assert (sizes['S'], sizes['HAS_Y'], sizes['STORE_ERROR']) == (scale, wanted, wanted)
+
+
+@pytest.mark.parametrize('dtype, small, large', [
+    (torch.float32, 5e-6, 2e-5), (torch.float16, 1.5 * 2**-10, 2.5 * 2**-10),
+    (torch.bfloat16, 1.5 * 2**-7, 2.5 * 2**-7)])
+@pytest.mark.parametrize('where', ('error', 'error without y', 'result', 'nan'))
+def test_how_far_apart_the_kernel_may_be(monkeypatch, dtype, small, large, where):
+    right = launched()
+
+    def launch(x, y, scale, strength, out, want_error):
+        error = right(x, y, scale, strength, out, want_error)
+        if where == 'result':  # of the largest, in steps of its dtype
+            out.view(-1)[out.float().abs().argmax()] *= 1 + 2 * off
+        elif where == 'nan':
+            out[0, 0, 0, 0] = float('nan') if off == large else 0 + out[0, 0, 0, 0]
+        elif y is None or where == 'error':
+            error[0, 1, 0, 2] += off
+        return error
+
+    monkeypatch.setattr(triton_pooling, '_launch', launch)
+    off = small / 4 if where == 'result' else small
+    triton_pooling._verify(torch.device('cpu'), 4, dtype)
+    off = large
+    with pytest.raises(RuntimeError, match='its result is not that of plain PyTorch for scale 4'):
+        triton_pooling._verify(torch.device('cpu'), 4, dtype)
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

@@ -126,7 +126,8 @@ def test_wavelet_keeps_detail_and_takes_the_colour():
 
 
 @pytest.mark.parametrize('percent,size', ((100, (8, 6)), (50, (8, 6)), (12.5, (16, 24)),
-                                          (12.5, (9, 13)), (33, (7, 10)), (1, (8, 6))))
+                                          (12.5, (9, 13)), (33, (7, 10)), (1, (8, 6)),
+                                          (20.1, (10, 10))))
 def test_average_colour_fix_is_cv2s(percent, size):
     sr, lr = pair(size=size)
     small = [max(int(np.ceil(side * percent / 100)), 1) for side in size]
@@ -199,6 +200,7 @@ def test_back_projection_kernel(scale, size):
 
 @pytest.mark.parametrize('kwargs,message', (
     (dict(kernel=torch.ones(3, 3)), 'size is even'), (dict(kernel=torch.ones(4)), 'kernel'),
+    (dict(kernel=torch.ones(0, 0)), 'square'), (dict(kernel=torch.ones(4, 6)), 'square'),
     (dict(kernel=torch.full((4, 4), torch.inf)), 'finite'), (dict(kernel='lanczos'), 'kernel'),
     (dict(iterations=0), 'iterations'), (dict(step=0), 'step'),
     (dict(operator=AveragePooling(2)), 'expected shape'), (dict(operator=Grayscale()), 'lr')))

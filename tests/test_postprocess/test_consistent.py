@@ -11,7 +11,8 @@ from PIL import Image
 import mmpd
 from mmpd import postprocess
 from mmpd.operators import AveragePooling, SeparableResize, replace_range
-from mmpd.postprocess.candidate import Candidate
+from mmpd.postprocess.candidate import Candidate, psnr
+from mmpd.postprocess.consistent import identified, work_dtype
 from mmpd.postprocess.correction import Correction, likeliest_library, row_strips
 
 
@@ -242,12 +243,93 @@ def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     np.testing.assert_array_equal(result, mmpd.consistent(sr, lr, 'bicubic', made_by='pil'))
     mmpd.consistent(torch.from_numpy(sr)[..., 0][None], torch.from_numpy(lr)[..., 0][None])
     np.testing.assert_array_equal(seen[1][1], sr[..., 0])
+    mmpd.consistent(*(torch.from_numpy(one).permute(2, 0, 1) for one in (sr, lr)))
+    for ours, theirs in zip(seen.pop(), (lr, sr), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     deep = [array.astype(np.uint16) * 257 for array in (sr, lr)]  # in 8 bits, but not their library
     result = mmpd.consistent(*deep)
     np.testing.assert_array_equal(seen[2][1], sr)
     np.testing.assert_array_equal(result, mmpd.consistent(*deep, 'bicubic', made_by='float'))
     with pytest.raises(ValueError, match="'auto' expected uint8 or uint16, got float32"):
         mmpd.consistent(*(array.astype(np.float32) for array in (sr, lr)))
+
+
+def found_by_hand(monkeypatch, *candidates):
+    monkeypatch.setattr(postprocess, 'identify', lambda pairs, recolour: [
+        Candidate(dict(type='SeparableResize', scale=4, kernel=kernel), made_by, *([mse], [1], [1]))
+        for kernel, made_by, mse in candidates], raising=False)
+
+
+def test_auto_takes_the_library_that_it_found_unless_one_is_given(monkeypatch):
+    """One rounding is not what PIL does, nor the likeliest."""
+    found_by_hand(monkeypatch, ('bicubic', 'float', 9), ('bilinear', 'pil', 99))
+    rng = np.random.default_rng(0)
+    sr, lr = (rng.integers(0, 256, (side, side, 3), np.uint8) for side in (16, 4))
+    lr = lr // 2 + 60
+    expected = [mmpd.consistent(sr, lr, 'bicubic', made_by=name) for name in ('float', 'pil')]
+    assert (expected[0] != expected[1]).any()
+    np.testing.assert_array_equal(mmpd.consistent(sr, lr), expected[0])
+    np.testing.assert_array_equal(mmpd.consistent(sr, lr, made_by='pil'), expected[1])
+
+
+CLOSE = ('bicubic', 'pil', 9), ('lanczos', 'pil', 9.5)
+
+
+@pytest.mark.parametrize('candidates, recolour, doubtful', [
+    (CLOSE, True, True), (CLOSE, False, False), (CLOSE[:1], True, False),
+    ((('bicubic', 'pil', 9), ('lanczos', 'pil', 30)), True, False),
+    ((('bicubic', 'pil', 0), ('lanczos', 'pil', 0)), True, False)])
+def test_auto_warns_where_another_kernel_comes_close(monkeypatch, recwarn, candidates, recolour,
+                                                     doubtful):
+    found_by_hand(monkeypatch, *candidates)
+    sr, lr = picture((16, 16, 3)), picture((4, 4, 3), seed=1) // 2 + 60
+    cfg, made_by, decibels, doubt = identified([(lr, sr)], recolour)
+    assert (cfg, made_by) == (dict(type='SeparableResize', kernel='bicubic'), 'pil')
+    assert decibels == psnr(candidates[0][2]) and (doubt is not None) == doubtful
+    assert not doubtful or 'lanczos (antialias) explains the LR all but as well (0.23 dB' in doubt
+    if recolour:
+        mmpd.consistent(sr, lr)
+        told = [(str(one.message), one.filename) for one in recwarn]
+        assert told == [(doubt, __file__)] * doubtful
+
+
+@pytest.mark.parametrize('bounds, limits', [
+    (None, (0, 255)), ((0, 255), (0, 255)), ((3.0, 200), (3, 200)), ((-1, 9), None),
+    ((0, 256), None), ((0.5, 9), None), ((0, 8.5), None)])
+def test_bounds_of_integers(bounds, limits):
+    if limits:
+        found = Correction(bounds=bounds).limits(255)
+        assert found == limits and all(isinstance(value, int) for value in found)
+    else:
+        with pytest.raises(ValueError, match=r'bounds: expected two integers in 0..255'):
+            Correction(bounds=bounds).limits(255)
+
+
+@pytest.mark.parametrize('dtype', (np.float16, np.float32, np.uint8, np.uint16, np.float64))
+def test_integers_and_doubles_are_corrected_in_double_precision(dtype):
+    wide = torch.float32 if dtype in (np.float16, np.float32) else torch.float64
+    assert work_dtype(dtype) == work_dtype(np.dtype(dtype)) == wide
+
+
+@pytest.mark.parametrize('tensors', (False, True))
+def test_doubles_are_exact_to_their_own_precision(tensors):
+    sr, lr = picture((16, 16, 3), np.float64), picture((4, 4, 3), np.float64, 1)
+    pair = [torch.from_numpy(one).permute(2, 0, 1) if tensors else one for one in (sr, lr)]
+    result = mmpd.consistent(*pair, 'average_pooling')
+    result = result.permute(1, 2, 0).numpy() if tensors else result
+    np.testing.assert_allclose(result.reshape(4, 4, 4, 4, 3).mean((1, 3)), lr, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize('share, missed', [(0.9, 0), (1.1, 1)])
+@pytest.mark.parametrize('dtype, close', [(torch.float64, 1e-5), (torch.float16, 2**-10)])
+def test_what_floats_miss_is_relative_to_the_largest(monkeypatch, share, missed, dtype, close):
+    """One value is off by 0.9 or 1.1 times what counts."""
+    y = torch.tensor([[[[100., 1.], [2., 3.]]]], dtype=torch.float64)
+    off = y.clone()
+    off[..., 1, 0] += share * close * 100
+    monkeypatch.setattr(postprocess.correction, 'replace_range', lambda *_, **__: off)
+    monkeypatch.setattr(postprocess.correction, 'apply', lambda *_: off)
+    assert Correction()(y, y, AveragePooling(1), None, dtype)[1] == missed
 
 
 U8, U16 = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint16)
@@ -276,6 +358,7 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8, SMALL, dict(strength=2), r'strength: expected a number in \[0, 1\], got 2'),
     (U8, SMALL, dict(noise_std=-1), 'noise_std: expected'),
     (U8, SMALL, dict(bounds=(3, 2)), 'bounds: expected the lower one first'),
+    (U8, SMALL, dict(bounds=(3, 3)), 'bounds: expected the lower one first'),
     (U8, SMALL, dict(bounds=(0, 256)), r'bounds: expected two integers in 0..255'),
     (U8, SMALL, dict(made_by='gimp'), "made_by: expected one of float, pil.*got 'gimp'"),
     (U16, SMALL.astype(np.uint16), dict(made_by='pil'), "made_by='pil' resizes 8 bits only"),
@@ -304,6 +387,7 @@ def test_a_palette_is_looked_up_which_is_said():
 @pytest.mark.parametrize('operator, most, expected', [
     (AveragePooling(2), 255, 'float'), (SeparableResize(2), 255, 'pil'),
     (SeparableResize(2), 65535, 'float'), (SeparableResize(2), None, 'float'),
+    (SeparableResize(2), 256, 'float'), (SeparableResize(2), 1, 'pil'),
     (SeparableResize(2, border='mirror'), 65535, 'matlab'),
     (SeparableResize(2, antialias=False), 65535, 'opencv'),
     (SeparableResize(2, 'box', antialias=False), 255, 'float'),

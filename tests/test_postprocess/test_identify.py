@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mmpd.operators import build_operator, consistent_uint8
-from mmpd.postprocess import identify
+from mmpd.operators import build_operator, consistent_uint8, resize_matrix
+from mmpd.operators.kernels import KERNELS
+from mmpd.postprocess import Candidate, identify
 from mmpd.postprocess.candidate import psnr, rivals
-from mmpd.postprocess.identify import errors_of
+from mmpd.postprocess.identify import _recoloured, errors_of
 from mmpd.postprocess.verdict import give_verdict
 
 SCALE = 4
@@ -244,6 +245,87 @@ def image_of(*shape, dtype=np.uint8):
 def test_other_pairs_are_refused(pairs, message):
     with pytest.raises(ValueError, match=message):
         identify(pairs)
+
+
+@pytest.mark.parametrize('scale', [2, 3, 4, 7, 8])
+def test_every_a_is_tried_once(scale):
+    """A border rule is tried where it makes a difference to the matrix."""
+    flat = np.full((4, 4), 90, np.uint8), np.full((4 * scale, 4 * scale), 90, np.uint8)
+    found = [(one.kernel, one.antialias, one.border) for one in identify([flat], ['float'])]
+    assert len({*found}) == len(found)
+    for kernel in KERNELS:
+        for antialias in (True, False):
+            name = 'average_pooling' if (kernel, antialias) == ('box', True) else kernel
+            assert (name, antialias, 'library') in found
+            ours, mirrored = (resize_matrix(9 * scale, scale, kernel, antialias, border)
+                              for border in ('library', 'mirror'))
+            inside = not (ours.view(9, 9, scale).any(2) & ~torch.eye(9, dtype=torch.bool)).any()
+            both = (name, antialias, 'mirror') in found
+            assert both or torch.equal(ours, mirrored)
+            # in the middle of three pixels the others weigh 0, but are looked at
+            assert not (both and inside and (antialias or scale % 2 == 0))
+
+
+@pytest.mark.parametrize('shape', [(40, 7), (3, 90), (70, 33, 3)])
+@pytest.mark.parametrize('kernel, border', [('bicubic', 'mirror'), ('average_pooling', 'library')])
+def test_errors_are_those_of_the_operator(shape, kernel, border):
+    """In bands of rows, which the operator has not; clipped as images are."""
+    rng = np.random.default_rng(0)
+    lr = rng.integers(0, 256, shape).astype(np.uint8)
+    hr = rng.choice([0, 255, 90], (2 * shape[0], 2 * shape[1], *shape[2:])).astype(np.uint8)
+    cfg = dict(type='AveragePooling', scale=2) if kernel == 'average_pooling' else dict(
+        type='SeparableResize', scale=2, kernel=kernel, border=border)
+    error, = errors_of(Candidate(cfg, 'float'), [(lr, hr)])
+    planes = torch.from_numpy(np.atleast_3d(hr).astype(float)).permute(2, 0, 1)[None]
+    measured = build_operator(cfg).A(planes)[0].clamp(0, 255).permute(1, 2, 0).numpy()
+    assert error.shape == shape
+    np.testing.assert_allclose(error, lr - measured.reshape(shape), atol=1e-10)
+
+
+def test_the_rim_is_two_lr_pixels_wide():
+    """One error outside, one inside."""
+    hr = np.full((32, 40), 90, np.uint8)
+    for place, rim in (((1, 4), 25), ((6, 3), 25), ((4, 1), 25), ((3, 8), 25), ((2, 2), 0),
+                       ((5, 7), 0)):
+        lr = np.full((8, 10), 90, np.uint8)
+        lr[place] = 95
+        one = identify([(lr, hr)], ['float'])[0]
+        assert (one.squares, one.rims, one.equal, one.values) == ([25], [rim], 79, [80])
+
+
+@pytest.mark.parametrize('off, equal', [(0.5, True), (0.51, False)])
+def test_halves_may_be_rounded_either_way(off, equal):
+    """Means of 90.25 or 90.5 to 90.51, the LR one above or below."""
+    hr = np.full((8, 8), 90, np.uint8)
+    hr[:4, :4].flat[:8] += 1  # 90.5
+    if not equal:
+        hr[:4, :4].flat[8] += 1
+    for value in (90, 91):
+        lr = np.full((2, 2), 90, np.uint8)
+        lr[0, 0] = value
+        best = next(one for one in identify([(lr, hr)], ['float'])
+                    if one.kernel == 'average_pooling')
+        assert best.equal == (4 if equal or value == 91 else 3)
+    # what was done afterwards was done to one of the two
+    best = next(one for one in identify([(lr, hr)], ['float'], afterwards=lambda _, image: image)
+                if one.kernel == 'average_pooling')
+    assert best.equal == (3 if equal else 4)
+
+
+def test_recolouring_is_least_squares_for_each_channel():
+    rng = np.random.default_rng(0)
+    measured, target = torch.from_numpy(rng.random((2, 3, 5, 6)) * 100 + 70)
+    found = _recoloured(measured, target)
+    for ours, theirs, wanted in zip(measured.flatten(1).numpy(), found.flatten(1).numpy(),
+                                    target.flatten(1).numpy(), strict=True):
+        gain, offset = np.polyfit(ours, wanted, 1)
+        np.testing.assert_allclose(theirs, max(gain, 0) * ours + (offset if gain > 0 else
+                                                                  wanted.mean()))
+    flat = torch.full((1, 2, 2), 7.).double()
+    assert torch.equal(_recoloured(flat, flat + 2), flat + 2)
+    steep = torch.tensor([[[0., 1., 254., 255.]]]).double()
+    assert (_recoloured(steep, steep.round(decimals=-2) * 1.2).flatten() <= 255).all()
+    assert _recoloured(steep, steep.sign() * 260 - 5).min() >= 0
 
 
 def test_psnr_of_nothing_wrong():

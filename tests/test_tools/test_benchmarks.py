@@ -45,9 +45,10 @@ def test_pd_head_benchmark(pd_head, tmp_path, capsys):
                    for row in rows.values())
         assert rows['clone']['times_clone'] == 1
         assert rows['clone']['memory_images'] == pytest.approx(1, abs=0.01)
-        # small images take plain operations, one of which makes a copy of its own
-        limit = 1.6 if case['size'] == 160 else 2.6
-        assert rows['ours in place']['memory_images'] < 0.6 < rows['ours']['memory_images'] < limit
+        # small images take two products, the second of which makes the whole correction
+        extra = 0.6 if case['size'] == 160 else 1.3
+        assert rows['ours in place']['memory_images'] < extra
+        assert 1 < rows['ours']['memory_images'] < 1 + extra
         assert rows['paper formula']['memory_images'] > 2
     assert report['threads'] == 1 and report['torch'] == torch.__version__
     assert '| CEM |' in text and 'CEM / ours:' in text and text.strip() in capsys.readouterr().out

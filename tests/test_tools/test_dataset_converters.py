@@ -1,5 +1,7 @@
 """The converters on small archives in the real formats."""
+import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,21 +13,46 @@ import sys
 import time
 import zipfile
 import zlib
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from mmpd.datasets.preparation import LMDBSource, Recipe, engine, open_source, prepare
-from mmpd.datasets.preparation.images import default_resizer, square
+from mmpd.datasets.preparation import (
+    LMDBSource,
+    Recipe,
+    engine,
+    images,
+    open_source,
+    prepare,
+)
+from mmpd.datasets.preparation import recipe as recipe_module
+from mmpd.datasets.preparation.images import BadImage, decode, default_resizer, square
+from mmpd.datasets.preparation.images import encode as encode_png
 from mmpd.datasets.preparation.journal import Journal, check_shard
+from mmpd.datasets.preparation.sources import name_of
 from mmpd.datasets.resampling import downsample
 from mmpd.utils.images import read_picture
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_converters'
+
+
+@pytest.fixture
+def processes():
+    """For tests of what many processes do together."""
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request, monkeypatch):
+    """Other tests do without worker processes, which take time and hide their lines."""
+    if 'processes' not in request.fixturenames:
+        monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
 
 
 def picture(index, size=(32, 32)):
@@ -65,7 +92,7 @@ def snapshot(out):
             if path.is_file() and path.name not in ('progress.jsonl', 'manifest.json')}
 
 
-def test_ffhq_folder_and_zip_give_the_same(tmp_path, capsys):
+def test_ffhq_folder_and_zip_give_the_same(tmp_path, capsys, processes):
     root, archive = folder_of(tmp_path), tmp_path / 'images1024x1024.zip'
     with zipfile.ZipFile(archive, 'w') as file:
         for path in root.rglob('*.png'):
@@ -106,7 +133,7 @@ def make_lmdb(path, count=7):
     return pictures
 
 
-def test_lsun_lmdb_is_cropped_and_resized(tmp_path):
+def test_lsun_lmdb_is_cropped_and_resized(tmp_path, processes):
     make_lmdb(tmp_path / 'cat_lmdb')
     out = tmp_path / 'lsun_cat'
     assert run('lsun', tmp_path / 'cat_lmdb', '--out', out, '--size', 32, '--test-count', 3,
@@ -201,7 +228,6 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
         journal.write('{"key": "00000/00004.png", "na')
     made = []
     original = engine._make_chunk
-    monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
     monkeypatch.setattr(engine, '_make_chunk', lambda *args: made.extend(args[1]) or
                         original(*args))
     prepare(open_source(root), out, recipe, 1, progress=False)
@@ -231,7 +257,7 @@ class Inline:
         pass
 
 
-def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path):
+def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path, processes):
     root = folder_of(tmp_path, 120, (256, 256))
     out = tmp_path / 'out'
     command = [sys.executable, str(TOOLS / 'ffhq' / 'prepare_ffhq.py'), str(root), '--out',
@@ -251,6 +277,15 @@ def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path):
     fresh = tmp_path / 'fresh'
     assert run('ffhq', root, '--out', fresh, '--size', 256, '--scale', 8) == 0
     assert snapshot(out) == snapshot(fresh)
+
+
+def test_the_bar_counts_what_is_done_and_what_was_there(tmp_path, capsys):
+    root, out, recipe = folder_of(tmp_path, 5), tmp_path / 'out', Recipe(32)
+    prepare(open_source(root), out, recipe, 1, limit=2, progress=False)
+    assert capsys.readouterr().err == ''
+    prepare(open_source(root), out, recipe, 1)
+    shown = capsys.readouterr().err
+    assert '2/5' in shown and '5/5' in shown and '4/5' not in shown  # a chunk of three
 
 
 def test_a_limited_run_forgets_nothing(tmp_path):
@@ -276,7 +311,159 @@ def test_hard_links_save_the_copy(tmp_path):
     root, out = folder_of(tmp_path, 2), tmp_path / 'out'
     for _ in range(2):
         assert run('ffhq', root, '--out', out, '--size', 32, '--link') == 0
-    assert (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
+        assert (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
+        (out / 'progress.jsonl').unlink()  # the second time over what is there
+    assert run('ffhq', root, '--out', out, '--size', 16, '--link') == 0  # resized: made
+    assert not (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
+    assert cv2.imread(str(root / '00000' / '00000.png')).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize('number', [errno.EXDEV, errno.EMLINK])
+def test_where_no_link_is_possible_a_copy_is_made_and_other_errors_are_said(
+        tmp_path, monkeypatch, number):
+    def link(*names):
+        raise OSError(number, os.strerror(number))
+
+    root, out = folder_of(tmp_path, 1), tmp_path / 'out'
+    monkeypatch.setattr(os, 'link', link)
+    if number == errno.EXDEV:
+        prepare(open_source(root), out, Recipe(32, link=True), 1, progress=False)
+        assert (out / 'GT' / '00000.png').read_bytes() == encode(picture(0))
+    else:
+        with pytest.raises(OSError, match='Too many links'):
+            prepare(open_source(root), out, Recipe(32, link=True), 1, progress=False)
+    archive = tmp_path / 'x.zip'  # whose members are no files of their own
+    with zipfile.ZipFile(archive, 'w') as file:
+        file.write(root / '00000' / '00000.png', 'a.png')
+    prepare(open_source(archive), tmp_path / 'y', Recipe(32, link=True), 1, progress=False)
+    assert (tmp_path / 'y' / 'GT' / 'a.png').read_bytes() == encode(picture(0))
+
+
+@pytest.mark.parametrize('test_count, cut', [(0, 3), (1, 2), (3, 0), (9, 0), (-1, 0)])
+def test_lists_of_an_earlier_split_are_replaced(tmp_path, test_count, cut):
+    root, out = folder_of(tmp_path, 3), tmp_path / 'out'
+    for count in (1, test_count):
+        manifest = prepare(open_source(root), out, Recipe(32), 1, test_count=count, progress=False)
+    names = [f'{index:05d}.png (32,32,3)' for index in range(3)]
+    for split, part in (('train', names[:cut]), ('test', names[cut:])):
+        path = out / f'meta_info_{split}.txt'
+        assert (path.read_text().splitlines() if path.exists() else None) == (part or None)
+        assert manifest[split] == len(part)
+
+
+@pytest.mark.parametrize('array, reason', [
+    (np.zeros((3, 32, 32), np.float32), 'not a uint8 array .*: float32 of shape'),
+    (np.zeros((4, 32, 32), np.uint8), r'uint8 of shape \(4, 32, 32\)'),
+    (np.zeros((2, 3, 32, 32), np.uint8), r'uint8 of shape \(2, 3, 32, 32\)'),
+    (np.zeros((1, 1, 3, 32, 32), np.uint8), 'of shape'), (np.zeros((32, 3), np.uint8), 'of shape'),
+    (np.zeros((3, 0, 1 << 40), np.uint8), '^corrupt|^undersized|at most')], ids=lambda x: str(
+        getattr(x, 'shape', '')))
+def test_arrays_that_are_no_images_are_bad(array, reason):
+    file = io.BytesIO()
+    np.save(file, array)
+    with pytest.raises(BadImage, match=reason):
+        square(decode(file.getvalue(), 'a.npy')[0], 32)
+
+
+def test_arrays_with_either_kind_of_header_are_read():
+    image = picture(0)
+    for version in ((1, 0), (2, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, image[..., ::-1].transpose(2, 0, 1), version)
+        pixels, notes = decode(file.getvalue(), 'A.NPY')
+        np.testing.assert_array_equal(pixels, image)
+        assert notes == ()
+
+
+def test_an_archive_of_one_image_that_is_gone_or_cannot_be_encoded(tmp_path, monkeypatch):
+    make_lmdb(tmp_path / 'cat', 1)
+    with pytest.raises(OSError, match='the key is gone'):
+        open_source(tmp_path / 'cat').read(b'no such'.hex())
+    monkeypatch.setattr(cv2, 'imencode', lambda *_: (False, None))
+    with pytest.raises(OSError, match='could not encode a PNG'):
+        encode_png(picture(0))
+
+
+@pytest.mark.parametrize('key, name', [
+    (b'0a_b-C9', '0a_b-C9'), (b'a b', None), ('é'.encode('latin-1'), None), (b'a.png', None),
+    (b'', None)])
+def test_keys_of_an_lmdb_that_are_plain_text_name_themselves(key, name):
+    assert name_of(LMDBSource('x'), key.hex()) == (key.hex() if name is None else name)
+
+
+@pytest.mark.parametrize('options, name', [
+    (dict(), 'LR_x8_bicubic_antialias'), (dict(antialias=False), 'LR_x8_bicubic_alias'),
+    (dict(kernel='average_pooling'), 'LR_x8_average_pooling'),
+    (dict(kernel='box', border='mirror'), 'LR_x8_box_antialias_mirror'),
+    (dict(made_by='float'), 'LR_x8_bicubic_antialias_float'),
+    (dict(made_by='torch_uint8'), 'LR_x8_bicubic_antialias')])
+def test_folders_are_called_after_what_is_in_them(options, name):
+    assert Recipe(32, [8, 8], **options).folders() == ['GT', name]
+    assert Recipe(32, [8], gt=False, **options).folders() == [name]
+    assert 'made_by' not in Recipe(32).options()
+
+
+def test_without_torchs_filter_pillow_resizes(monkeypatch):
+    def lacks(*args, **kwargs):
+        raise NotImplementedError('lanczos')
+
+    monkeypatch.setattr(images.F, 'interpolate', lacks)
+    monkeypatch.setattr(recipe_module, 'default_resizer', default_resizer.__wrapped__)
+    assert Recipe(32).resized_by == 'pil'
+    with pytest.raises(ValueError, match="resized_by: expected 'pil', for this torch has no"):
+        Recipe(32, resized_by='torch_uint8')
+    with pytest.raises(ValueError, match='resized_by: expected one of pil, torch_uint8'):
+        Recipe(32, resized_by='opencv')
+
+
+class Libc:
+    def __init__(self):
+        self.calls = []
+
+    def prctl(self, *args):
+        self.calls.append(args)
+
+
+@pytest.mark.parametrize('platform', ['linux', 'win32'])
+def test_workers_compute_alone_and_end_with_the_main_process(monkeypatch, platform):
+    libc, threads = Libc(), (torch.get_num_threads(), cv2.getNumThreads())
+    monkeypatch.setattr(engine.ctypes, 'CDLL', lambda name: libc)
+    monkeypatch.setattr(engine.sys, 'platform', platform)
+    try:
+        torch.set_num_threads(2), cv2.setNumThreads(2)
+        engine._start_worker()
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+        if platform == 'linux':  # (PR_SET_PDEATHSIG, ...) of linux/prctl.h
+            assert libc.calls == [(1, signal.SIGKILL)]
+            libc.mallopt = libc.prctl  # of glibc alone
+            engine._start_worker()
+            assert all(size > 1 << 24 for _, size in libc.calls[2:]) and len(libc.calls) == 4
+    finally:
+        torch.set_num_threads(threads[0]), cv2.setNumThreads(threads[1])
+    assert platform == 'linux' or libc.calls == []
+
+
+@pytest.mark.parametrize('breaks', ['first', 'last', 'at once'])
+def test_a_worker_that_dies_is_told_with_its_images(breaks):
+    class Breaking(Inline):
+        left = dict(first=0, last=2).get(breaks, 9)
+
+        def submit(self, function, *args):
+            if breaks == 'at once':
+                raise BrokenProcessPool('none')
+            self.left -= 1
+            return SimpleNamespace(result=self.die if self.left < 0 else lambda: args[1])
+
+        def die(self):
+            raise BrokenProcessPool('it ended')
+
+    keys = [f'{index}\n.png' for index in range(20)]
+    found, said = [], dict(first=r'from 0\\n.png to 19\\n.png',
+                           last=r'from 16\\n.png to 19\\n.png').get(breaks, 'none')
+    with pytest.raises(BrokenProcessPool, match=said):
+        for chunk in engine._chunks(Breaking(), None, keys, None, None, 1):
+            found += chunk
+    assert found == (keys[:16] if breaks == 'last' else [])
 
 
 def test_what_loses_nothing_is_converted_and_told_the_rest_is_bad(tmp_path, capsys):
@@ -467,7 +654,6 @@ def test_killed_shards_go_on_and_finished_ones_join(tmp_path, monkeypatch):
     root, out, recipe = with_a_bad_one(tmp_path), tmp_path / 'out', Recipe(32, [8])
     source, made = open_source(root), []
     original = engine._make_chunk
-    monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
     monkeypatch.setattr(engine, '_make_chunk', lambda *args: made.append(args[1]) or
                         original(*args))
 

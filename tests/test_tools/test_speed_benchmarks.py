@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_script
@@ -45,6 +47,88 @@ def test_statistics_and_ratios(measuring):
     assert measuring.summary([2.]) == dict(median=2, low=2, high=2, least=2, rounds=1)
     assert measuring.ratio([2., 9., 4.], [1., 3., 1.])['median'] == 3  # pairs: 2, 3, 4
     assert measuring.spread(row) == '3.00 (2.00 to 4.00)'
+
+
+def test_where_and_of_what_a_benchmark_is(measuring, monkeypatch):
+    path = SimpleNamespace(is_file=lambda: True,
+                           read_text=lambda: 'model name\t: A: 2 GHz\nmodel name: B\n')
+    monkeypatch.setattr(measuring, 'Path', lambda name: path)
+    monkeypatch.setattr(os, 'getloadavg', lambda: (1.26, 7, 9))
+    answers, asked = iter(('abc', ' M file')), []
+
+    def run(command, **options):
+        if command[0] != 'git':  # Python's own platform module
+            return SimpleNamespace(stdout='')
+        asked.append(command)
+        return SimpleNamespace(stdout=next(answers) + '\n')
+    monkeypatch.setattr(subprocess, 'run', run)
+    report = measuring.environment(['--x', 1], 'tool.py')
+    assert report['machine'] == f'A: 2 GHz, {os.cpu_count()} cores' and report['load'] == 1.26
+    assert report['commit'] == 'abc-dirty' and asked[0][:3] == ['git', '-C', str(measuring.ROOT)]
+    assert report['versions']['numpy'] == np.__version__ and len(report['date']) == 10
+    assert report['command'] == 'python tool.py --x 1' and report['device'] == 'cpu'
+
+    def absent(*args, **options):
+        raise FileNotFoundError
+    monkeypatch.setattr(subprocess, 'run', absent)
+    path.is_file = lambda: False
+    report = measuring.environment(None, 'tool.py', machine='mine')
+    assert report['machine'] == 'mine' and report['commit'] is None
+    assert measuring.processor().endswith(f', {os.cpu_count()} cores')
+
+
+def test_times_of_calls(measuring, monkeypatch):
+    clock = iter((10., 12.5))
+    used = iter(SimpleNamespace(ru_utime=user, ru_stime=system)
+                for user, system in ((1, 2), (3, 4), (2, 4), (6, 8)))  # own, of children; twice
+    monkeypatch.setattr(measuring.time, 'perf_counter', lambda: next(clock))
+    monkeypatch.setattr(measuring.resource, 'getrusage', lambda who: next(used))
+    called = []
+    assert measuring.measured(lambda: called.append(1)) == (2.5, 10) and called == [1]
+
+
+def test_a_warm_up_is_not_counted(measuring):
+    numbers = iter(range(100))
+    times = measuring.interleaved(dict(a=None, b=None), rounds=3, warm_up=2,
+                                  measure=lambda function: next(numbers))
+    assert sorted(times['a'] + times['b']) == list(range(4, 10))
+    once = measuring.interleaved(dict(a=None), rounds=1, measure=lambda function: 1)
+    assert once == dict(a=[1])
+    assert measuring.ratio([3., 8.], [1., 2.])['median'] == 3.5
+    with pytest.raises(ValueError, match='zip'):
+        measuring.ratio([1.], [1., 2.])
+
+
+def test_pictures_of_a_natural_weight(measuring):
+    first, again = (list(measuring.photographs(4, 40, 30)) for _ in range(2))
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert all(one.shape == (30, 40, 3) and one.dtype == np.uint8 for one in first)
+    rough = first[0].astype(float) - first[3]  # the same motif, with noise of its own
+    assert 1 < rough.std() < 5 and abs(first[1].astype(float) - first[0]).mean() > 20
+    from skimage import data
+    small = data.astronaut()[..., ::-1].reshape(-1, 3).mean(0)  # BGR
+    assert abs(first[0].reshape(-1, 3).mean(0) - small).max() < 4
+
+
+@pytest.mark.parametrize('level, low, high', [(0, 0, 12), (128, 110, 146), (255, 243, 255)])
+def test_noise_of_pictures_stays_in_the_range(measuring, monkeypatch, level, low, high):
+    from skimage import data
+    for name in ('astronaut', 'coffee', 'chelsea'):
+        monkeypatch.setattr(data, name, lambda: np.full((500, 600, 3), level, np.uint8))
+    picture, = measuring.photographs(1, 64, 64)
+    assert low <= picture.min() < picture.max() <= high
+    if level == 128:
+        assert abs(picture.mean() + 0.5 - level) < 0.3 and 1.5 < picture.std() < 2.5
+    else:
+        assert (picture == level).mean() > 0.2
+
+
+def test_reports_are_two_files(measuring, tmp_path, capsys):
+    assert measuring.publish(dict(x=[1]), 'text\n\n', tmp_path / 'a.b') == 0
+    assert (tmp_path / 'a.b.md').read_text() == 'text\n'
+    assert (tmp_path / 'a.b.json').read_text() == '{\n "x": [\n  1\n ]\n}\n'
+    assert measuring.publish({}, 'more') == 0 and len(list(tmp_path.iterdir())) == 2
+    assert capsys.readouterr().out == 'text\n\n\nmore\n'
 
 
 def test_busy_processes_end_with_the_block_and_with_the_benchmark(measuring):

@@ -1,7 +1,9 @@
 """Downloads against a server on this machine that breaks off, cuts short, and lies."""
 import hashlib
+import io
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ BODY = bytes(range(256)) * 4000
 class Server(BaseHTTPRequestHandler):
     """Serves ``files``; the first ``breaks`` answers end in the middle of the body."""
 
-    files, breaks, etag, asked = {}, 0, '"1"', []
+    files, breaks, etag, asked, length = {}, 0, '"1"', [], True
 
     def do_GET(self):
         cls = type(self)
@@ -29,7 +31,8 @@ class Server(BaseHTTPRequestHandler):
         if ranged and self.headers.get('If-Range') == cls.etag:
             start = int(ranged.removeprefix('bytes=').removesuffix('-'))
         self.send_response(206 if start else 200)
-        self.send_header('Content-Length', str(len(body) - start))
+        if cls.length:
+            self.send_header('Content-Length', str(len(body) - start))
         if cls.etag:
             self.send_header('ETag', cls.etag)
         self.end_headers()
@@ -50,7 +53,7 @@ def server(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     handler = type('Handler', (Server,), dict(files={}, asked=[]))
     httpd = ThreadingHTTPServer(('127.0.0.1', 0), handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01, ), daemon=True)
     thread.start()
     handler.url = f'http://127.0.0.1:{httpd.server_port}'
     yield handler
@@ -103,6 +106,28 @@ def test_a_cached_file_with_another_hash_is_replaced(server, tmp_path, monkeypat
     target.write_bytes(BODY[:1000])
     assert fetch(f'{server.url}/{good}').read_bytes() == BODY
     assert 'is not the one in its name' in said[0]
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_a_terminal_shows_how_far_it_is(server, monkeypatch, terminal):
+    shown = io.StringIO()
+    shown.isatty = lambda: terminal
+    monkeypatch.setattr(download, 'sys', SimpleNamespace(stderr=shown))
+    monkeypatch.setattr(download, 'CHUNK', len(BODY) // 2)
+    server.files['/x.pth'] = BODY
+    fetch(f'{server.url}/x.pth')
+    assert shown.getvalue() == '\r50 %\r100 %\n' * terminal
+
+
+@pytest.mark.parametrize('length', [len(BODY), None])
+def test_the_size_is_said_once_if_the_server_tells_it(server, monkeypatch, length):
+    said = []
+    monkeypatch.setattr(download, 'print_log', lambda text, **_: said.append(text))
+    server.files['/x.pth'], server.breaks, server.length = BODY, 1 if length else 0, length
+    path = fetch(f'{server.url}/x.pth')
+    assert path.read_bytes() == BODY
+    size = ' (1.0 MiB)' if length else ''
+    assert said == [f'downloading {server.url}/x.pth{size} to {path}']
 
 
 def test_a_file_put_there_by_hand_is_taken_without_asking(server):

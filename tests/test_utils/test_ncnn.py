@@ -1,4 +1,5 @@
 """ncnn's param and bin files: written here line by line, read back as MMagic's RRDBNet."""
+import re
 import struct
 
 import numpy as np
@@ -23,11 +24,12 @@ def files(net, tmp_path):
     return tmp_path / 'net.param'
 
 
-@pytest.mark.parametrize('mid, growth', [(6, 4), (5, 3)])  # 5 x 3: float16 needs its padding
+@pytest.mark.parametrize('mid, growth, channels', [
+    (6, 4, 3), (5, 3, 3), (4, 2, 1)])  # 5 x 3: float16 needs its padding
 @pytest.mark.parametrize('half', [True, False])
 @pytest.mark.parametrize('separate', [False, True])
-def test_a_written_network_is_read_back(mid, growth, half, separate, tmp_path):
-    net = network(mid=mid, growth=growth)
+def test_a_written_network_is_read_back(mid, growth, channels, half, separate, tmp_path):
+    net = network(mid=mid, growth=growth, channels=channels)
     assert not half or any(m.weight.numel() % 2 for _, m in order(net)) == (mid == 5)
     (tmp_path / 'net.param').write_text(write_param(net, separate))
     (tmp_path / 'net.bin').write_bytes(write_bin(net, half))
@@ -37,7 +39,7 @@ def test_a_written_network_is_read_back(mid, growth, half, separate, tmp_path):
     for key, value in net.state_dict().items():
         stored = value.half().float() if half and key.endswith('weight') else value
         assert torch.equal(back.state_dict()[key], stored), key
-    lr = torch.rand(1, 3, 5, 7)
+    lr = torch.rand(1, channels, 5, 7)
     with torch.no_grad():
         assert (back(lr) - net(lr)).abs().max() < (1e-3 if half else 1e-9)
 
@@ -54,6 +56,12 @@ def replace(old, new, count=1):
         assert old in text
         return text.replace(old, new, count)
     return change
+
+
+def with_setting(kind, setting):
+    """A setting more for the first layer of a kind."""
+    return lambda text: re.sub(rf'^({kind} .*)$', rf'\1 {setting}', text, count=1,
+                               flags=re.MULTILINE)
 
 
 def drop_last_layer(text):
@@ -80,6 +88,8 @@ def without_end(text):
     (replace('4=1 5=1', '13=2 4=1 5=1'), 'has stride 2, expected 1'),
     (replace('4=1 5=1', '4=1 5=1 8=2'), 'quantised to 8 bits'),
     (replace('6=162', '6=161'), 'cannot have 161 weights for 6 channels'),
+    (replace('6=162', '6=0'), 'cannot have 0 weights for 6 channels'),
+    (replace('0=6 1=3', '0=0 1=3'), 'cannot have 162 weights for 0 channels'),
     (replace('6=162', '6=9000000000000000000000'), 'cannot have|has .* channels'),
     # what only a look at the graph can tell
     (replace('2,2.000000e-01,1.0', '2,3.000000e-01,1.0'), 'does not do what an RRDBNet of 2'),
@@ -92,6 +102,24 @@ def without_end(text):
     (replace('Split            split_2 1 2', 'Split            split_2 0 3'), 'has 0 inputs, exp'),
     (replace('blob1 ', 'blob999 '), "takes 'blob1', which no layer before it gives"),
     (replace('-23310=1,2', '-23310=2,2'), 'not a line of an ncnn graph: "Convolution'),
+    (with_setting('Concat', '0=1'), r'\(Concat\) is no part of an RRDBNet'),
+    (with_setting('Eltwise', '0=0'), r'\(Eltwise\) is no part of an RRDBNet'),  # a product
+    (with_setting('BinaryOp', '0=1'), r'\(BinaryOp\) is no part of an RRDBNet'),
+    (with_setting('BinaryOp', '0=2 1=1'), r'\(BinaryOp\) is no part of an RRDBNet'),
+    (with_setting('Interp', '2=3'), r'\(Interp\) is no part of an RRDBNet'),
+    (with_setting('Convolution', '2=2'), 'has dilation 2, expected 1'),
+    (with_setting('Convolution', '4=0'), 'has padding 0, expected 1'),
+    (with_setting('Convolution', '5=0'), 'has bias 0, expected 1'),
+    (with_setting('Convolution', '11=5'), 'has kernel size 5, expected 3'),
+    (with_setting('Convolution', '12=2'), 'has dilation 2, expected 1'),
+    (with_setting('Convolution', '15=0'), 'has padding 0, expected 1'),
+    (with_setting('Convolution', '16=2'), 'has padding 2, expected 1'),
+    (with_setting('Convolution', '9=3'), 'does not do what an RRDBNet of 2 blocks does there$'),
+    (with_setting('Convolution', '-23309=1,3'), 'expected a number as setting 9, got'),
+    (replace(' 5=1', ''), 'has bias 0, expected 1'),
+    (replace(' 1=3', ''), 'has kernel size 0, expected 3'),
+    (replace('Split            split_2 1 2', 'Split            split_2 -1 2'), 'not a line of an'),
+    (replace('Split            split_2 1 2', 'Split            split_2 1 9'), 'not a line of an'),
     (lambda text: '7767517', 'no layer count in its second line'),
     (lambda text: text.replace(text.split('\n')[1], 'many 3'), 'no layer count in its second line'),
     (lambda text: text + ' ' * (16 << 20), 'bytes are too many for an ncnn graph'),
@@ -103,6 +131,30 @@ def test_graphs_of_other_networks_are_refused(change, message, files):
     with pytest.raises(NcnnError, match=message) as error:
         read_rrdb(files)
     assert str(files) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('change', [
+    with_setting('Concat', '0=0 1=7'), with_setting('BinaryOp', '0=0 2=3.0'),
+    with_setting('Convolution', '11=3 12=1 13=1 14=1 15=1 16=1'), lambda text: text + '\n \n',
+    with_setting('Eltwise', '-23301=2,2.0000000001e-01,1')])
+def test_settings_that_change_nothing_are_taken(change, files):
+    before = read_rrdb(files)
+    text = change(files.read_text())
+    assert text != files.read_text()
+    files.write_text(text)
+    assert read_rrdb(files)[1] == before[1]
+
+
+@pytest.mark.parametrize('old, new, message', [
+    ('0=2.000000e-01', '0=3.000000e-01', 'does not do what an RRDBNet of 2'),
+    ('0=2 1=1 2=2.000000e-01', '0=2 1=1 2=1.000000e-01', 'does not do what an RRDBNet of 2'),
+    ('0=2 1=1 2', '0=3 1=1 2', r'\(BinaryOp\) is no part'),
+    ('0=2 1=1 2', '0=2 1=0 2', r'\(BinaryOp\) is no part')])
+def test_layers_of_their_own_for_activation_and_product_are_compared_too(
+        old, new, message, net, tmp_path):
+    (tmp_path / 'net.param').write_text(replace(old, new)(write_param(net, separate=True)))
+    with pytest.raises(NcnnError, match=message):
+        read_rrdb(tmp_path / 'net.param')
 
 
 def test_swapped_inputs_are_noticed(files):

@@ -213,8 +213,17 @@ def test_without_tifffile_opencv_reads_and_writes(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tifffile', None)
     (tmp_path / 'x.tif').write_bytes(encode_raster(Raster(array), '.tif'))
     np.testing.assert_array_equal(read_raster(tmp_path / 'x.tif').pixels, array)
-    with pytest.raises(ValueError, match='a 16-bit with 5 bands TIFF needs tifffile'):
-        encode_raster(Raster(values((8, 8, 5), 'uint16')), '.tif')
+    for raster in (Raster(values((8, 8), 'float64')), Raster(values((8, 8, 3), 'float32'))):
+        (tmp_path / 'x.tif').write_bytes(encode_raster(raster, '.tif'))
+        again = read_raster(tmp_path / 'x.tif')
+        np.testing.assert_array_equal(again.pixels, raster.pixels)
+        assert again.kind == raster.kind
+    place = {33550: (12, (10., 10., 0.))}
+    for raster, kind in ((Raster(values((8, 8, 5), 'uint16')), '16-bit with 5 bands'),
+                         (Raster(array, values((8, 8), 'uint16')), '16-bit RGBA'),
+                         (Raster(array, tags=place), '16-bit RGB')):
+        with pytest.raises(ValueError, match=f'a {kind} TIFF needs tifffile'):
+            encode_raster(raster, '.tif')
 
 
 @pytest.mark.parametrize('raster', [Raster(np.zeros((4, 4), np.float32)),

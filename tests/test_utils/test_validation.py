@@ -19,6 +19,24 @@ from mmpd.utils import validation as check
      'x: expected a positive number, got inf'),
     (lambda: check.check_number(0, 'x', above=0, most=1), 'x: expected a number in (0, 1], got 0'),
     (lambda: check.check_number(1, 'x', least=0, below=1), 'x: expected a number in [0, 1), got 1'),
+    (lambda: check.check_positive_int(0, 'n'), 'n: expected an integer of at least 1, got 0'),
+    (lambda: check.check_positive_int(2., 'n'), 'n: expected an integer of at least 1, got 2.0'),
+    (lambda: check.check_number(True, 'x'), 'x: expected a finite number, got True'),
+    (lambda: check.check_number(2, 'x', most=1), 'x: expected a number in (-inf, 1], got 2'),
+    (lambda: check.check_number(2, 'x', below=2), 'x: expected a number in (-inf, 2), got 2'),
+    (lambda: check.check_number(-1, 'x', above=-1), 'x: expected a number in (-1, inf), got -1'),
+    (lambda: check.check_number(-2, 'x', least=-1, most=1), 'x: expected a number in [-1, 1], '
+     'got -2'),
+    (lambda: check.check_bool(1.0, 'on'), 'on: expected True or False, got 1.0'),
+    (lambda: check.check_bool(-1, 'on'), 'on: expected True or False, got -1'),
+    (lambda: check.check_sequence(dict(a=1), 'v', check.check_number),
+     "v: expected a sequence of at least one value, got {'a': 1}"),
+    (lambda: check.check_sequence(5, 'v', check.check_number),
+     'v: expected a sequence of at least one value, got 5'),
+    (lambda: check.check_keys(dict(x=1), 'cfg', ('seed', )), "cfg.x: expected one of seed, got 'x'"
+     ),
+    (lambda: check.check_config(dict(type=3), 'part'),
+     "part: expected a dict with a 'type', got {'type': 3}"),
     (lambda: check.check_bool('False', 'on'), "on: expected True or False, got 'False'"),
     (lambda: check.check_bool(2, 'on'), 'on: expected True or False, got 2'),
     (lambda: check.check_choice('c', 'k', ('a', 'b')), "k: expected one of a, b, got 'c'"),
@@ -58,6 +76,12 @@ def test_what_fits_comes_back_as_python_has_it():
     assert type(check.check_positive_int(np.int64(3), 'n')) is int
     assert type(check.check_number(np.float32(0.5), 'x')) is float
     assert check.check_bool(np.True_, 'on') is True and check.check_bool(0, 'on') is False
+    assert check.check_bool(1, 'on') is True and check.check_bool(np.int64(0), 'on') is False
+    assert check.check_positive_int(1, 'n') == check.check_positive_int(1, 'n', most=1) == 1
+    assert [check.check_number(x, 'x', least=0, most=1) for x in (0, 1)] == [0, 1]
+    assert check.check_noise_std(8, most=8) == 8 and check.check_bounds((0, 9), 0, 9) == (0, 9)
+    assert check.check_config(dict(type=int), 'part') == dict(type=int)
+    assert check.check_sequence([1, 2, 3], 'v', check.check_number, lengths=(1, 3)) == [1, 2, 3]
     assert check.check_sequence(np.array([1., 2.]), 'v', check.check_number) == [1, 2]
     assert check.optional(check.check_number, None, 'x') is None
     assert check.check_strength(1) == 1. and check.check_strength(0) == 0.

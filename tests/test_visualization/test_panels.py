@@ -65,6 +65,46 @@ def test_titles_are_drawn_and_shrunk_to_fit(images):
     assert (long[strip, 192 + MARGIN:] == 255).all()
 
 
+@pytest.mark.parametrize('size, enlarged', [
+    ((8, 8), True), ((4, 8), True), ((8, 4), True), ((4, 4), True), ((2, 4), False),
+    ((4, 2), False), ((8, 2), False), ((2, 8), False)])
+def test_pixels_are_repeated_or_averaged(size, enlarged):
+    """Columns of 0 and 200 in rows that darken; nothing between them is made up."""
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, 1::2] = np.array([200, 200, 100, 100])[:, None, None]
+    shown = fit(image, size)
+    assert shown.shape == (*size, 3)
+    if enlarged:
+        np.testing.assert_array_equal(
+            shown, image.repeat(size[0] // 4, 0).repeat(size[1] // 4, 1))
+    elif size[1] == 2:
+        assert {50, 100} <= {*np.unique(shown)} and 200 not in shown
+    else:
+        assert shown.max() == 200 and size[0] == 2
+
+
+@pytest.mark.parametrize('text, width, expected', [
+    ('x', 100, 20), ('x' * 200, 100, 6), ('error of GLEAN', 60, None)])
+def test_text_is_centred_black_and_as_large_as_fits(monkeypatch, text, width, expected):
+    sizes, load = [], panels.ImageFont.load_default
+    monkeypatch.setattr(panels.ImageFont, 'load_default',
+                        lambda size: (sizes.append(size), load(size))[1])
+    image = np.full((90, 160, 3), 255, np.uint8)
+    drawn = panels._text(image, text, 80, 40, width, 20)
+    assert image.min() == 255  # a copy
+    ink = drawn[..., 0] < 128
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    assert (drawn == drawn[..., :1]).all() and (text != 'x' or drawn.min() == 0)
+    assert abs(rows.mean() - 50) < 3 and abs(columns.mean() - 79.5) < 2
+    assert 20 == sizes[0] >= sizes[-1] == min(sizes)
+    if expected:
+        assert sizes[-1] == expected
+    else:  # one more would not
+        assert 6 < sizes[-1] < 20 and np.ptp(columns) + 1 <= width
+        draw = panels.ImageDraw.Draw(panels.Image.fromarray(image))
+        assert draw.textlength(text, load(sizes[-1] + 1)) > width
+
+
 @pytest.fixture
 def texts(monkeypatch):
     """What is written, and where: (text, centre, top, width, height)."""

@@ -74,6 +74,25 @@ def test_a_request_that_is_longer_than_it_says_is_cut_off():
     assert [message['type'] for message in seen] == ['http.request', 'http.disconnect']
 
 
+@pytest.mark.parametrize('kind', ['lifespan', 'websocket'])
+def test_what_is_no_request_goes_by(kind):
+    seen = []
+
+    async def behind(*args):
+        seen.append(args)
+    given = ({'type': kind}, object(), object())
+    asyncio.run(Guard(behind, Limits(), SimpleNamespace(full=True))(*given))
+    assert seen == [given]
+
+
+def test_refusals_carry_the_policy_and_their_length():
+    status, headers, text, _ = ask('/docs')
+    headers = dict(headers)
+    assert status == 404 and headers[b'content-length'] == str(len(text)).encode()
+    assert b'content-security-policy' in headers
+    assert headers[b'x-content-type-options'] == b'nosniff'
+
+
 def test_no_uploads_while_the_disk_is_full():
     length = [(b'content-length', b'1')]
     assert ask('/gradio_api/upload', 'POST', length, [b'x'], full=True)[0] == 507

@@ -1,5 +1,8 @@
 """What the page computes: files that degrade to the LR, figures that are true."""
+import base64
+import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 from PIL import Image
 
 from mmpd.errors import InputError
+from mmpd.utils.images import Picture
 from mmpd.web import jobs, replies
 from mmpd.web.jobs import Job, run
 from mmpd.web.limits import Limits
@@ -176,6 +180,57 @@ def test_a_model_makes_what_is_made_consistent(tmp_path, out, model, monkeypatch
         run(Job(lr, model=model, operator=POOLING), out)
 
 
+def test_the_last_predictions_are_remembered(monkeypatch):
+    """Of several samples the first, without PD; found again by all that went into them."""
+    asked = []
+
+    class Inferencer:
+        def __init__(self, model, strength):
+            assert strength == 0
+
+        def predict(self, images):
+            asked.append(int(images[0].pixels[0, 0, 0]))
+            return [[SimpleNamespace(raw=Picture(images[0].pixels + offset), image=images[0])
+                     for offset in (0, 1)]]
+    monkeypatch.setattr('mmpd.apis.PDInferencer', Inferencer)
+    jobs._predictions.clear()
+    jobs._inferencer.cache_clear()
+
+    def lr(value, alpha=None):
+        return Picture(np.full((2, 2, 3), value, np.uint8), alpha, icc_profile=b'profile')
+    try:
+        for value in (1, 2, 3, 4, 1, 5):
+            raw = jobs.predict(lr(value), 'm')
+            assert (raw.pixels == value).all() and raw.icc_profile == b'profile'
+        assert asked == [1, 2, 3, 4, 5] and len(jobs._predictions) == 4
+        for value in (1, 3, 4, 5):
+            jobs.predict(lr(value), 'm')
+        assert asked == [1, 2, 3, 4, 5]
+        jobs.predict(lr(2), 'm')  # the one that was not used for longest had to go
+        alphas = [np.full((2, 2), value, np.uint8) for value in (0, 9)]
+        for alpha in (*alphas, alphas[0]):
+            assert (jobs.predict(lr(2, alpha), 'm').alpha == alpha).all()
+        jobs.predict(lr(2), 'another')
+        assert asked == [1, 2, 3, 4, 5, 2, 2, 2, 2]
+    finally:
+        jobs._predictions.clear()
+        jobs._inferencer.cache_clear()
+
+
+def test_a_picture_as_large_as_its_lr(tmp_path, out):
+    lr, _ = pictures(tmp_path)
+    result = run(Job(lr, lr, operator=POOLING), out)
+    assert result.figures['scale'] == 1 and (read(result.picture) == read(lr)).all()
+
+
+@pytest.mark.parametrize('size', [(48, 7), (11, 32)])
+def test_a_picture_that_is_smaller_one_way(tmp_path, out, size):
+    lr, sr = pictures(tmp_path)
+    Image.open(sr).resize(size).save(sr)
+    with pytest.raises(InputError, match=f'the SR .{size[0]}x{size[1]}. is smaller than the LR'):
+        run(Job(lr, sr, operator=POOLING), out)
+
+
 def test_an_lr_for_a_model_is_bounded(tmp_path, out):
     lr, sr = pictures(tmp_path)
     limits = Limits(lr_megapixels=95e-6)
@@ -258,6 +313,28 @@ def test_a_preview_names_size_and_kind(tmp_path):
     assert replies.preview(None, Limits()) == ''
 
 
+def test_a_preview_is_small(tmp_path):
+    Image.new('RGB', (400, 300)).save(tmp_path / 'a.png')
+    text = replies.preview(tmp_path / 'a.png', Limits())
+    data = base64.b64decode(text.partition('base64,')[2].partition('"')[0])
+    assert Image.open(io.BytesIO(data)).size == (160, 120)
+    assert '<figcaption>400 × 300, RGB</figcaption>' in text
+
+
+def test_long_words_are_cut():
+    for field, source in (('model', replies.MODEL), ('source', 'x' * 99)):
+        with pytest.raises(InputError, match=f"got '{'x' * 80}'$"):
+            requested(**{field: 'x' * 99, 'source': source})
+
+
+@pytest.mark.parametrize('apart, hint', [(2.9, True), (3., False)])
+def test_an_a_that_is_well_ahead_is_sure(apart, hint):
+    found = dict(name='a', psnr=30 + apart, next_name='b', next_psnr=30.)
+    assert ('choose it' in replies.certainty(found)) == hint
+    text = replies.certainty(dict(name='a', psnr=30.))
+    assert text.endswith('closest to the LR for a: 30.00 dB')
+
+
 def test_the_summary_says_what_is_missing():
     figures = dict(operator='A<4>', made_by='pil', found=None, scale=4, size=(48, 32),
                    psnr_lr_before=30., psnr_lr_after=math.inf, lr_values=100,
@@ -265,6 +342,11 @@ def test_the_summary_says_what_is_missing():
     text = replies.summary(figures, True)
     assert 'Exact: A of the file gives all 100 values' in text and '<td>exact</td>' in text
     assert 'A&lt;4&gt;, in the arithmetic of pil' in text and '30.00 dB' in text
+    assert '48 × 32, 4 times the LR' in text and 'how A was found' not in text
+    plain = replies.summary(dict(figures, made_by='float'), True)
+    assert 'arithmetic' not in plain
+    found = replies.summary(dict(figures, found=dict(name='bicubic', psnr=40.)), True)
+    assert 'how A was found' in found and 'for bicubic: 40.00 dB' in found
     text = replies.summary(dict(figures, lr_values_unmatched=3, psnr_lr_after=50.), True)
     assert '97 of the 100 values of the LR back.' in text and '3 of 100' in text
     assert 'not all of them are wanted' in replies.summary(

@@ -1,6 +1,7 @@
 """Visitors' files: private, unguessable, deleted in time."""
 import os
 import stat
+import threading
 import time
 
 from mmpd.web.limits import Limits
@@ -18,6 +19,47 @@ def test_folders_are_private_and_have_long_random_names():
     assert not storage.root.exists()
 
 
+def test_files_are_kept_as_long_as_promised_to_the_second():
+    storage = Storage(Limits(keep_minutes=10))
+    try:
+        paths = [storage.root / name for name in 'ab']
+        for path, seconds in zip(paths, (600, 601), strict=True):
+            path.write_bytes(b'x')
+            os.utime(path, (10_000 - seconds,) * 2)
+        storage.sweep(10_000)
+        assert paths[0].exists() and not paths[1].exists()
+    finally:
+        storage.close()
+        storage.close()  # once more does no harm
+
+
+def test_links_are_removed_and_not_followed(tmp_path):
+    (tmp_path / 'inside').write_bytes(b'x')
+    storage = Storage(Limits(keep_minutes=1))
+    try:
+        (storage.root / 'link').symlink_to(tmp_path)
+        storage.sweep(time.time() + 120)
+        assert not any(storage.root.iterdir()) and (tmp_path / 'inside').exists()
+    finally:
+        storage.close()
+
+
+def test_it_is_swept_again_and_again_until_it_is_closed(monkeypatch):
+    monkeypatch.setattr('mmpd.web.storage.EVERY', 0.01)
+    storage, swept = Storage(Limits()), threading.Event()
+    monkeypatch.setattr(storage, 'sweep', swept.set)
+    before = set(threading.enumerate())
+    storage.start()
+    thread, = set(threading.enumerate()) - before
+    for _ in range(2):
+        assert swept.wait(10)
+        swept.clear()
+    assert thread.daemon  # it ends with the process
+    storage.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_only_results_are_removed(tmp_path):
     storage = Storage(Limits())
     try:
@@ -26,8 +68,9 @@ def test_only_results_are_removed(tmp_path):
         for elsewhere in (tmp_path, storage.root, storage.root / 'results', folder / '..'):
             storage.remove(elsewhere)
         assert tmp_path.exists() and (folder / 'a.png').exists()
-        storage.remove(folder)
-        assert not folder.exists()
+        for _ in range(2):
+            storage.remove(folder)
+            assert not folder.exists()
     finally:
         storage.close()
 
@@ -61,5 +104,11 @@ def test_a_full_disk_is_noticed_and_gets_empty_again():
         assert storage.full
         storage.sweep(time.time() + 120)
         assert not storage.full
+        for size, full in ((2_000_000, False), (2_000_001, True)):
+            with (storage.root / 'z').open('wb') as file:
+                file.truncate(size)
+            storage.limits = Limits(disk_mb=2)
+            storage.sweep()
+            assert storage.full == full
     finally:
         storage.close()

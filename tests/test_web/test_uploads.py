@@ -94,6 +94,27 @@ def test_an_lr_for_a_model_may_have_a_bound_of_its_own(tmp_path):
         load_upload(path, LIMITS, 2000)
 
 
+def test_bounds_may_be_reached(tmp_path):
+    assert check_header(picture((100, 100)), 'a.png', LIMITS) == (100, 100)
+    data = picture()
+    for extra, fits in ((0.5, True), (-0.5, False)):
+        limits = Limits(upload_mb=(len(data) + extra) / 1e6)
+        for function in (lambda limits=limits: check_header(data, 'a.png', limits),
+                         lambda limits=limits: load_upload(stored(tmp_path, data), limits)):
+            if fits:
+                assert function()
+            else:
+                with pytest.raises(InputError, match='a.png: expected at most .* MB, got'):
+                    function()
+    whole = Limits(upload_mb=5, megapixels=3, lr_megapixels=0.5)
+    assert (whole.upload_bytes, whole.pixels, whole.lr_pixels) == (5_000_000, 3_000_000, 500_000)
+
+
+def test_a_name_for_messages(tmp_path):
+    with pytest.raises(InputError, match='^x.txt: expected a picture'):
+        load_upload(stored(tmp_path, picture()), LIMITS, name='x.txt')
+
+
 def test_a_deleted_file_is_asked_for_again(tmp_path):
     with pytest.raises(InputError, match='a.png: the file is no longer here .*60 minutes'):
         load_upload(tmp_path / 'a.png', LIMITS)

@@ -21,13 +21,13 @@ spread, table = measuring.spread, measuring.table
 # Seen while the code was written; without figures, for what was not kept has no benchmark
 TRIED = (
     ("PD of a small image with torch's avg_pool2d and interpolate",
-     'both are parallel operations even at 32², and interpolate takes most of the formula\'s time. '
-     'Sums, a subtraction and an addition of views stay on one thread'),
-    ('PD strip by strip in NumPy on one thread',
-     "slower than torch's operations: kept for two threads, where nobody has to be waited for"),
-    ('a helper thread beside the strips',
-     "no gain beyond the spread up to 1024², and it waits for the interpreter's lock where another "
-     'program has the core'),
+     'both are parallel operations even at 32², and interpolate takes most of the formula\'s time'),
+    ('PD strip by strip in NumPy on the calling thread, a helper thread beside it or not',
+     'waits for nobody, but has half the speed of two threads that nobody disturbs; what lies '
+     'between the two operations that read the image is done there instead'),
+    ('PD of images up to 128² in views, sums and additions, or with avg_pool2d',
+     'the calls take the time, and the checks of the arguments: no way has fewer of them than two '
+     'products'),
     ('smaller blocks for one thread, so that an image block stays in the cache',
      'no gain (tools/benchmark/pd_head.py --blocks): the result has to be written either way'),
     ('matrix-vector products for the sums of columns on two threads',
@@ -35,7 +35,10 @@ TRIED = (
     ('several moves of the same windows before the LR is measured again (rounding)',
      'fewer measurements, hardly less time'),
     ('moves without damping, to the middle of the unit (rounding)',
-     'fewer iterations on ordinary pictures, but values that are never matched on saturated ones'),
+     'fewer iterations on ordinary pictures, but more values that are never matched on saturated '
+     'ones'),
+    ('smaller steps, to less far inside the unit (rounding, Lanczos by PIL at 2×)',
+     'PIL rounds between its two passes; some values are matched by no setting that was tried'),
     ('channels-last for StyleGAN2 without its layers written for it',
      'every modulated filter and every blur was copied back and forth: slower than without. With '
      'them it is how the CPU computes now, see CPU inference, "ours, as built"'),

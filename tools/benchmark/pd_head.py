@@ -6,9 +6,9 @@ All methods run in one process, interleaved in a new random order in every round
 all meet the same state of caches and the same neighbours.  Reported are the median and
 the least time; the ratios are of least times, which a busy machine disturbs less.  On a
 machine that is shared use --threads 1: every parallel operation waits for the slowest
-thread.  Peak memory is what one call allocates
-beyond its input, relative to the image, counted by torch's profiler.  Writes OUT.json
-and OUT.md.
+thread.  Peak memory is what one call allocates beyond its input, relative to the image,
+counted by torch's profiler and, for NumPy's arrays, tracemalloc.  Writes OUT.json and
+OUT.md.
 """
 import argparse
 import datetime
@@ -18,6 +18,7 @@ import random
 import statistics
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import torch
@@ -139,6 +140,10 @@ def peak_memory(function, device):
         if event.name() == '[memory]':
             held += event.nbytes()
             peak = max(peak, held)
+    tracemalloc.start()
+    function()
+    peak += tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     return peak
 
 

@@ -39,7 +39,7 @@ class CleanCheckpointHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint):
         """Clean what was read, before it goes into the model."""
         averaged = self._clean(checkpoint, runner.model)
-        if averaged and getattr(runner, '_resume', False):
+        if averaged and runner._resume:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # mmengine's loader looks into wrappers, EMAHook not
                     load_state_dict(hook.ema_model, averaged, strict=hook.strict_load)

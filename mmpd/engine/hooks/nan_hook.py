@@ -47,7 +47,8 @@ class NaNHook(Hook):
         check_positive_int(max_skips, 'max_skips')
         self.on_nan, self.max_skips = on_nan, max_skips
         self._may_skip = on_nan == 'skip'
-        self._skips, self._dropped, self._buffers, self._handles = 0, [], {}, []
+        # counted from the start of a training
+        self._skips, self._dropped, self._buffers, self._handles = None, [], {}, []
 
     def before_train(self, runner):
         """Take over from the PD heads, and watch the gradients if batches may be skipped."""

@@ -77,12 +77,12 @@ def ms_ssim(image, reference, scales=None):
     total = 1 if scales == len(WEIGHTS) else sum(WEIGHTS[:scales])
     result = 1
     for level, weight in enumerate(WEIGHTS[:scales]):
+        if level:
+            padding = [side % 2 for side in image.shape[2:]]
+            image, reference = (F.avg_pool2d(x, 2, padding=padding) for x in (image, reference))
         ssim, contrast = _ssim_and_contrast(image, reference)
         part = ssim if level == scales - 1 else contrast
         result = result * part.clamp(min=0)**(weight / total)
-        if level < scales - 1:
-            padding = [side % 2 for side in image.shape[2:]]
-            image, reference = (F.avg_pool2d(x, 2, padding=padding) for x in (image, reference))
     return result.mean(1)
 
 

@@ -11,7 +11,6 @@ from ...operators.resolve import infer_scale
 from ...utils.model import unwrap
 from ...utils.validation import (
     ArgumentError,
-    check_bounds,
     check_choice,
     check_dict,
     check_keys,
@@ -79,8 +78,7 @@ class PDMixin(TrainingMixin):
     def __init__(self, *args, pd_head=None, test_cfg=None, **kwargs):
         head = self._check_head(pd_head)
         strength = check_strength(head.get('strength', 1))
-        noise_std = check_noise_std(head.get('noise_std'), strength, most=255)
-        check_bounds(head.get('bounds'), least=0, most=255)
+        noise_std = check_noise_std(head.get('noise_std'), strength)  # PDHead checks the rest
         exact = strength == 1 and not noise_std
         optional(check_dict, test_cfg, 'test_cfg')
         quantize = (test_cfg or {}).get('quantize', 'consistent' if exact else 'clip')

@@ -62,7 +62,7 @@ class StyleHead(nn.Module):
 
     def forward(self, x):
         """(N, C, size, size) -> (N, C)."""
-        return self.linear(self.convs(x).flatten(1))
+        return self.linear(self.convs(x))  # which flattens
 
 
 class GradualStyleEncoder(nn.Module):

@@ -136,7 +136,7 @@ class SpandrelGenerator(nn.Module):
     def check_normalisation(self, mean, std):
         """Raise ValueError unless these are the mean and std that the generator undoes."""
         for name, value in (('mean', mean), ('std', std)):
-            own, values = getattr(self, name), np.asarray(value, float).reshape(-1)
+            own, values = getattr(self, name), np.asarray(value, float).ravel()
             if not (values == own).all():
                 raise ValueError(f'SpandrelGenerator has {name}={own:g}, but the data '
                                  f'preprocessor {values.tolist()}: give the generator the same')

@@ -91,6 +91,21 @@ def test_without_decoder_the_image_is_the_prior_s():
         torch.testing.assert_close(net(lr), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_without_decoder_the_encoder_corrects_the_image_too():
+    """At each size up to the LR's, by features behind the image's channels."""
+    net, lr = build(decoder=False), lr_images()
+    encoded, latents = net.encode(lr)
+
+    def fuse(res, out, rgb):
+        if res > 8:
+            return out, rgb
+        level = (4, 8).index(res)
+        return (net.fusion_out[level](torch.cat([out, encoded[res]], 1)),
+                net.fusion_skip[level](torch.cat([rgb, encoded[res]], 1)))
+    expected = net.generator.synthesis(latents.view(2, -1, 12), fuse=fuse).rgb
+    torch.testing.assert_close(net(lr), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_options_change_the_network():
     lr, plain = lr_images(), build()
     sizes = {name: sum(p.numel() for p in build(**kwargs).parameters()) for name, kwargs in {

@@ -163,8 +163,22 @@ def test_gradients_reach_the_network_and_training_spares_its_weights(tmp_path):
     assert model.generator.network.body[0].weight.grad.abs().sum() > 0
 
 
+def test_networks_that_change_the_number_of_channels_are_refused(monkeypatch, tmp_path):
+    path = save(make(compact), tmp_path / 'net.pth')
+    found = spandrel.ModelLoader().load_from_file(path)
+    found._input_channels = found.input_channels
+    monkeypatch.setattr(type(found), 'input_channels', property(lambda self: 4), raising=False)
+    monkeypatch.setattr(spandrel.ModelLoader, 'load_from_state_dict', lambda *_: found)
+    with pytest.raises(WeightsMismatch, match='Compact makes 3 channels of 4; expected as many'):
+        generator(path)
+
+
 def test_normalisations_must_agree(tmp_path):
     path = save(make(compact), tmp_path / 'net.pth')
+    assert 'Compact, scale=4, channels=3' in repr(generator(path))
+    assert generator(path, std=0.5).std == 0.5
+    with pytest.raises(ValueError, match='std: expected a positive number, got 0'):
+        generator(path, std=0)
     cfg = dict(type='PDModel', base='BaseEditModel', pixel_loss=dict(type='L1Loss'),
                generator=dict(type='SpandrelGenerator', checkpoint=path),
                data_preprocessor=dict(type='DataPreprocessor', mean=[0.] * 3, std=[255.] * 3))
