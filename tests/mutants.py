@@ -34,16 +34,17 @@ MUTANTS = [
             error = error * strength
         error = error.view(''', '        error = error.view(', TESTS + 'test_operator_suite.py',
      'Fused and test_strength'),
-    ('strength_strips', OPS + 'pooling_pass.py', 'error *= strength', 'pass',
-     TESTS + 'test_operator_suite.py', 'Strips and test_strength'),
+    ('strength_large', OPS + 'pooling_pass.py', '''            error *= strength
+    spread''', '''            pass
+    spread''', TESTS + 'test_operator_suite.py', 'Large and test_strength'),
     ('nan_check', OPS + 'pooling_pass.py', '''        look(error)
 ''', '', TESTS + 'test_operator_suite.py', 'Fused and nan'),
-    ('nan_check_strips', OPS + 'pooling_pass.py', 'look(torch.from_numpy(error))', 'pass',
-     TESTS + 'test_operator_suite.py', 'Strips and nan'),
-    ('strips_observed', OPS + 'pooling_pass.py', 'and not is_observed()', '',
+    ('nan_check_large', OPS + 'pooling_pass.py', 'run_check(check, torch.from_numpy(error), x, y)',
+     'pass', TESTS + 'test_operator_suite.py', 'Large and nan'),
+    ('arrays_observed', OPS + 'pooling_pass.py', 'and not is_observed()', '',
      TESTS + 'test_average_pooling.py', 'counted'),
-    ('jvp', OPS + 'pooling_function.py', 'apply(x, y, ctx.scale, ctx.strength, False)',
-     'apply(x, None, ctx.scale, ctx.strength, False)', TESTS + 'test_transforms.py', 'jvp'),
+    ('jvp', OPS + 'pooling_function.py', 'projection(x, y, ctx.scale, ctx.strength, False)',
+     'projection(x, None, ctx.scale, ctx.strength, False)', TESTS + 'test_transforms.py', 'jvp'),
     ('vmap', OPS + 'pooling_function.py', 'tensor.movedim(dim, 0)', 'tensor',
      TESTS + 'test_transforms.py', 'vmap'),
     ('triton_compared', OPS + 'triton_pooling.py', 'if not apart <= tolerance:', 'if False:',
@@ -78,8 +79,8 @@ MUTANTS = [
     ('dykstra', OPS + 'alternating.py', 'image = (x + ahead).clamp(low, high)',
      'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_bounded.py', 'equal_the_exact'),
     # of 8-bit images
-    ('library', OPS + 'row_refinement.py', 'library(rounded).to(wide)',
-     'operator.A(pixels).round()', TESTS + 'test_library_resize.py', 'rounds_between'),
+    ('library', OPS + 'row_refinement.py', 'library(rounded).contiguous()',
+     'operator.A(pixels).round().to(integers)', TESTS + 'test_library_resize.py', 'rounds_between'),
     ('best', OPS + 'row_refinement.py', 'return best, fewest',
      'return pixels.to(torch.uint8), fewest', TESTS + 'test_library_resize.py', 'counted'),
     ('boost', OPS + 'quantize.py', 'boost * GROWTH', 'boost', TESTS + 'test_quantize.py',

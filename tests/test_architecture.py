@@ -19,6 +19,8 @@ OPENMMLAB = ('mmagic', 'mmengine', 'mmcv')
 FOREIGN = {('mmpd/registry.py', '_imported'), ('mmpd/registry.py', '_locations'),
            # nor does it list its loaders of checkpoints, all of which have to be safe
            ('mmpd/compat/checkpoints.py', '_schemes'),
+           # whether a run goes on, or begins with the weights it loads, a Runner says nowhere else
+           ('mmpd/engine/hooks/checkpoint_hooks.py', '_resume'),
            # whether operations are transformed or counted, which torch says nowhere else
            ('mmpd/operators/base.py', '_C'),
            # whether a CPU computes in bfloat16, which PyTorch says nowhere else

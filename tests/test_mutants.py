@@ -33,7 +33,7 @@ def outer(value, least=1):
     if value < least and not value == 7:
         raise ValueError(f'{value + 1} is too small')
     print(8 * 9)
-    total = [value - 1, True]
+    total = [value - 1, *zip([True], strict=True)]
     total.append(
         least)
     return total, lambda x: x * 2
@@ -69,10 +69,10 @@ def test_a_fault_is_put_into_living_functions(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(path.parent)
     monkeypatch.setattr(sys, 'dont_write_bytecode', True)
     outer = importlib.import_module(path.stem).outer
-    assert outer(3)[0] == [2, True, 1]
+    assert outer(3)[0] == [2, (True, ), 1]
     fault, = (fault for fault in faults if (fault.kind, fault.line) == ('arithmetic', 10))
     assert mutation.put_in(fault, tmp_path)
-    assert outer(3)[0] == [4, True, 1] and outer(3)[1](4) == 8
+    assert outer(3)[0] == [4, (True, ), 1] and outer(3)[1](4) == 8
     with pytest.raises(ValueError, match='1 is too small'):
         outer(0)
 

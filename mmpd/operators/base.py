@@ -176,13 +176,13 @@ def check_finite(small, image=None, measurement=None):
     a value that it depends on is not, so the check costs next to nothing; but
     on CUDA it waits for the result, see :class:`DeferredCheck`.
     """
-    if small.is_meta or is_compiling():  # shapes only
+    if is_compiling():
         return
     small = small.detach()
     try:  # the sum is the faster test, but may overflow where every term is finite
         if math.isfinite(small.sum().item()) or torch.isfinite(small).all():
             return
-    except RuntimeError:  # there are no values to look at: under vmap, with fake tensors
+    except RuntimeError:  # there are no values to look at: meta and fake tensors, under vmap
         return
     for tensor, name in ((image, 'image'), (measurement, 'measurement')):
         bad = 0 if tensor is None else tensor.numel() - int(torch.isfinite(tensor).sum())

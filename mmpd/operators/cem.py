@@ -38,10 +38,10 @@ def _filters(scale, bound, a):
     magnitude = spectrum.abs() * scale**2
     spectrum = spectrum * (bound / magnitude.clamp(min=1e-300)).clamp(min=1)
     # the lags are centred: move the origin there before and after inverting
-    centre = auto.shape[0] // 2 + FFT_MARGIN
-    phase = torch.fft.fft2(_delta(spectrum.shape[0], centre))
+    centre = len(auto) // 2 + FFT_MARGIN
+    phase = torch.fft.fft2(_delta(len(spectrum), centre))
     inverse = torch.fft.ifft2(phase**2 / spectrum).real
-    half = min(centre, inverse.shape[0] - 1 - centre)
+    half = min(centre, len(inverse) - 1 - centre)
     inverse = inverse[centre - half:centre + half + 1, centre - half:centre + half + 1]
     total = inverse.abs().sum()
     while inverse.abs().sum() - inverse[1:-1, 1:-1].abs().sum() < NEGLIGIBLE * total:

@@ -1,6 +1,7 @@
 """LRConsistency takes the A of the model; a pipeline with another A is told about, once."""
 import logging
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,12 @@ def test_an_lr_of_8_bits_is_rounded_and_clipped_as_a_file_is(dtype):
 
     head = tiny_model(pd_head=dict(operator=BICUBIC)).pd_head
     assert degradation._compare(head, Edges(BICUBIC))[1] > 130
+
+
+def test_an_operator_need_be_no_module():
+    foreign = SimpleNamespace(A=build_operator(POOLING).A)
+    head = SimpleNamespace(operator_for=lambda *_: foreign)
+    assert degradation._compare(head, Pairs(POOLING)) == (foreign, 200)
 
 
 def test_sizes_that_do_not_fit_are_an_input_error(lines):

@@ -209,8 +209,9 @@ def test_bad_input_is_named(tmp_path):
         evaluate(build(), samples(gt=False))
     with pytest.raises(ValueError, match='at least 2 images, got 1'):
         evaluate(build(), samples(1))
-    with pytest.raises(ValueError, match='batch_size'):
-        build(batch_size=0)
+    for wrong in (dict(batch_size=0), dict(network=3), dict(inception=3), dict(reference='')):
+        with pytest.raises(ValueError, match=f'^{next(iter(wrong))}: expected'):
+            build(**wrong)
     broken = tmp_path / 'broken.npz'
     broken.write_bytes(b'no zip')
     with pytest.raises(ValueError, match='broken.npz holds no reference statistics'):

@@ -165,6 +165,7 @@ def test_lpips_equals_torchmetrics(backbone):
         want = other.eval()(*(x.flip(0)[None] / 127.5 - 1 for x in (gt, pred))).item()
     cfg = dict(type='LPIPS', backbone=backbone, device='cpu')
     got = evaluate(cfg, [sample(gt, pred)])['LPIPS_alex']
+    assert METRICS.build(cfg).protocol.endswith('lpips 0.1, network alex')
     assert got == pytest.approx(want, rel=1e-5) and got > 0
     assert evaluate(cfg, [sample(gt, pred - 0.4)])['LPIPS_alex'] == got
     assert evaluate(cfg, [sample(gt, gt)])['LPIPS_alex'] == pytest.approx(0, abs=1e-9)

@@ -265,6 +265,30 @@ def test_forward_derivatives_of_large_images():
                                atol=1e-6)
 
 
+ONE = torch.ones(1, 1, 1, 1)
+
+
+@pytest.mark.parametrize('image, measurement, scale, message', [
+    ((2, 2), (2, 2), 4, 'multiples of 4 .*got 2x2'), ((8, 8), (2, 4), 4, r'got \(1, 1, 2, 4\)'),
+    ((8, 8), (2, 2), 2, r'got \(1, 1, 2, 2\)'), ((0, 0), (0, 0), 4, 'image: expected a non-empty'),
+    ((2, 2), (0, 0), 2, 'measurement: expected a non-empty')])
+def test_what_fits_quickly_is_what_fits(image, measurement, scale, message):
+    operator, x = AveragePooling(scale), torch.ones(1, 1, *image)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            operator.project(x, torch.ones(1, 1, *measurement))
+
+
+@pytest.mark.parametrize('x, y, message', [
+    (ONE[0], ONE[0], r'image: expected shape \(N, C, H, W\)'), (ONE[None], ONE[None], 'N, C, H, W'),
+    (ONE.int(), ONE, 'image: .*int32'), (ONE, ONE.int(), 'measurement: .*int32'),
+    (ONE, ONE.expand(2, -1, -1, -1), r'got \(2, 1, 1, 1\)'), (ONE.numpy(), ONE, 'ndarray'),
+    (ONE, ONE.numpy(), 'ndarray'), (ONE, ONE.expand(-1, 2, -1, -1), r'got \(1, 2, 1, 1\)')])
+def test_other_pairs_do_not_fit(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        AveragePooling(1).project(x, y)
+
+
 @pytest.mark.parametrize('scale', (0, -1, 2.0, True, '8', None))
 def test_refuses_bad_scales(scale):
     with pytest.raises(ValueError, match='scale: expected an integer of at least 1, got'):

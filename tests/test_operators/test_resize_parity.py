@@ -144,6 +144,18 @@ def test_mirrored_border_equals_matlab_like_resize(scale, height, width):
         np.testing.assert_allclose(ours, value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize('kernel, antialias', [('bicubic', True), ('lanczos', False)])
+def test_the_gain_is_that_of_a_measurement_of_64_pixels(kernel, antialias):
+    operator, rows = SeparableResize(2, kernel, antialias), resize_matrix(128, 2, kernel, antialias)
+    axis = np.linalg.norm(np.linalg.pinv(rows.numpy()), 2)
+    assert operator.noise_gain == pytest.approx(axis**2, rel=1e-12)
+    other = np.linalg.norm(np.linalg.pinv(resize_matrix(12, 2, kernel, antialias).numpy()), 2)
+    largest = [np.linalg.norm(resize_matrix(size, 2, kernel, antialias).numpy(), 2)
+               for size in (128, 12)]
+    assert operator.gains(128, 12) == pytest.approx(
+        (largest[0] * largest[1], axis * other, largest[0] * largest[1] * axis * other))
+
+
 def test_unknown_border_is_refused():
     with pytest.raises(ValueError, match="border.*'wrap'"):
         SeparableResize(2, border='wrap')

@@ -279,6 +279,15 @@ def test_kill_in_the_middle_leaves_no_half_written_file(tmp_path, processes):
     assert snapshot(out) == snapshot(fresh)
 
 
+def test_the_bar_counts_what_is_done_and_what_was_there(tmp_path, capsys):
+    root, out, recipe = folder_of(tmp_path, 5), tmp_path / 'out', Recipe(32)
+    prepare(open_source(root), out, recipe, 1, limit=2, progress=False)
+    assert capsys.readouterr().err == ''
+    prepare(open_source(root), out, recipe, 1)
+    shown = capsys.readouterr().err
+    assert '2/5' in shown and '5/5' in shown and '4/5' not in shown  # a chunk of three
+
+
 def test_a_limited_run_forgets_nothing(tmp_path):
     root, out = folder_of(tmp_path, 4), tmp_path / 'out'
     assert run('ffhq', root, '--out', out, '--size', 32) == 0

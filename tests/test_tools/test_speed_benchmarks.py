@@ -297,6 +297,16 @@ def test_the_page_is_what_the_results_give(overview):
     assert overview.main(['--check']) == 0
 
 
+def test_what_is_said_of_inference_was_measured():
+    rows = json.loads((ROOT / 'docs/benchmark_inference.json').read_text())['rows']
+    text = ' '.join((ROOT / 'docs/inference.md').read_text().split())
+    fast, usual, onnx = (f'{rows[name]["against_mmagic"]["median"]:.1f} times' for name in (
+        'ours, bfloat16', 'ours', 'ours, ONNX Runtime'))
+    assert f"is {fast} as fast as MMagic's (in float32 {usual})" in text
+    assert f'raw output {rows["ours, bfloat16"]["decibels"]:.0f} dB from' in text
+    assert f"{onnx} MMagic's speed" in text
+
+
 def test_the_page_states_ratios_and_what_is_missing(overview, measuring, tmp_path, monkeypatch):
     found = measuring.environment([], 'tools/benchmark/pd_load.py')
     row = measuring.summary([1., 2., 3.])

@@ -43,7 +43,7 @@ TRIED = (
      'every modulated filter and every blur was copied back and forth: slower than without. With '
      'them it is how the CPU computes now, see CPU inference, "ours, as built"'),
     ('the blur folded into the transposed convolution', 'four times its multiplications, for a '
-     'blur that costs a fifth of it once it is channels-last'),
+     'blur that costs a fraction of it once it is channels-last'),
     ('a transposed convolution as four small ones (polyphase)',
      'faster than the transposed one in the usual layout, slower than it channels-last'),
     ('PyTorch\'s large pages (THP_MEM_ALLOC_ENABLE)',
