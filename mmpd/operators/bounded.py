@@ -142,7 +142,7 @@ def _shifts(patches, y, low, high):
         Tensor: (K, 1), infinite where y is a bound.
     """
     shifts = torch.zeros_like(y).masked_fill_(y <= low, -torch.inf)
-    shifts.masked_fill_((y >= high) & (y > low), torch.inf)
+    shifts.masked_fill_(y >= high, torch.inf)
     todo = shifts.isfinite().squeeze(1).nonzero().squeeze(1)
     patches, y = patches[todo], y[todo]
     left, right = low - patches.amax(1, keepdim=True), high - patches.amin(1, keepdim=True)

@@ -284,6 +284,9 @@ def test_what_an_lr_outside_may_be_off(bounds):
         else:
             bounded.check_reachable(y, low, high)
     bounded.check_reachable(y.to('meta'), low, high)
+    margin = bounded.OUTSIDE * (high - low)  # as far as that itself
+    y = torch.tensor([[[[low - margin, high + margin]]]], dtype=torch.float64)
+    bounded.check_reachable(y, low, high)
 
 
 def formula(x, y):

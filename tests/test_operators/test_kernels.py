@@ -47,6 +47,8 @@ def test_taps_are_centred_and_complete(kernel, antialias, scale):
     assert found == pytest.approx(expected)
     if antialias:
         assert len(offsets) % scale == 0 and len(offsets) // scale % 2 == 1
+    elif kernel != 'box':
+        assert len(offsets) == 2 * RADIUS[kernel, antialias]
 
 
 def test_downsampling_knows_the_same_names():
