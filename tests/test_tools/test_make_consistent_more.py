@@ -265,6 +265,7 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     assert all(auto[name] == by_name[name] for name in auto if name.endswith('.png'))
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tool, tmp_path):
     for index in range(5):
         pair(tmp_path, f'{index}.png', seed=index)

@@ -33,6 +33,7 @@ def test_meta_device_counts_what_a_cpu_run_takes(tool, monkeypatch):
     assert shapes == pytest.approx(real, rel=5e-3) and real['train_flop'] > 1e9
 
 
+@pytest.mark.slow
 def test_pd_costs_next_to_nothing(tool):
     plain, pd = (tool.measure(demo(method)) for method in ('glean', 'pd_glean'))
     assert pd['parameters'] == plain['parameters']
@@ -61,6 +62,11 @@ def test_documented_figures_are_the_measured_ones(tool):
         memory = f'{cost["train_bytes"] / 1e9:.0f} GB ({cost["cp_bytes"] / 1e9:.0f})'
         cell = f'| {memory}, {hours:.0f} h |'
         assert sum(f'[{name}](' in line and cell in line for line in lines) == 1, name
+
+
+@pytest.mark.slow
+def test_a_documented_figure_is_measured_again(tool):
+    costs = json.loads((ROOT / 'docs' / 'training_cost.json').read_text())
     name = 'pd_glean_x8_1xb4-100k_cat'
     again = tool.measure(ROOT / 'configs' / 'pd_glean' / f'{name}.py')
     assert again == pytest.approx(costs[name], rel=1e-3)
