@@ -178,7 +178,7 @@ def compare_inference(theirs, ours, lr, args, setting):
     for name, (dtype, last) in kinds.items():
         network = copy.deepcopy(ours).to(dtype)
         if last:
-            network = inference.channels_last(network)
+            inference.style_conv.channels_last(network)
         functions[name] = with_pd(network, operator, dtype)
         if cuda:
             try:
