@@ -66,7 +66,7 @@ PoolingProjection.forward.__signature__ = inspect.signature(PoolingProjection.fo
 
 
 class PlainPoolingProjection(torch.autograd.Function):
-    """The same where no torch.func is at work, which would cost twice what a small image takes."""
+    """The same where no torch.func is at work, whose preparations take as long as a small image."""
 
     @staticmethod
     def forward(ctx, x, y, scale, strength, check):

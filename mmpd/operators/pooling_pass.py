@@ -10,14 +10,7 @@ import numpy as np
 import torch
 
 from . import triton_pooling
-from .base import (
-    HALF,
-    compute_dtype,
-    full_dtype,
-    is_observed,
-    no_autocast,
-    run_check,
-)
+from .base import HALF, compute_dtype, full_dtype, is_observed, no_autocast, run_check
 
 __all__ = ['average_pool', 'fused_projection', 'replicate']
 
@@ -25,7 +18,7 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
-FEW = 800_000  # multiplications that BLAS does on one thread, in some 10 us
+FEW = 800_000  # multiplications that NumPy's BLAS does on one thread
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 

@@ -98,7 +98,7 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
 
 
 def _places(mask):
-    """Flat indices of what is True; on the CPU by NumPy, which is ten times faster at few."""
+    """Flat indices of what is True; on the CPU by NumPy, which is faster where few are."""
     if mask.is_cuda:
         return mask.flatten().nonzero().squeeze(1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
