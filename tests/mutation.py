@@ -198,11 +198,15 @@ class _Finder(ast.NodeVisitor):
             self.add(*self.span(node), repr(value + 1), 'constant')
 
 
+def candidates(path, root):
+    """All faults of a file, also those that cannot be compiled."""
+    return _Finder(path.relative_to(root).as_posix(), path.read_text()).found
+
+
 def faults_of(path, root):
     """All faults of a file that can be compiled."""
-    source = path.read_text()
     found = []
-    for fault in _Finder(path.relative_to(root).as_posix(), source).found:
+    for fault in candidates(path, root):
         try:
             compile(fault.new_source, path, 'exec')
         except SyntaxError:

@@ -245,15 +245,15 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
                           [9], [1])]
 
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
-    for index in range(20):
+    for index in range(9):
         pair(tmp_path, f'{index}.png', seed=index)
     gt = tmp_path / ('gt' if with_gt else 'sr')
     if with_gt:
-        for index in range(20):
+        for index in range(9):
             write(gt, f'{index}.png', values((24, 32, 3), seed=500 + index))
     extra = ['--gt', str(gt)] if with_gt else []
     assert run(tool, tmp_path, '--operator', 'auto', *extra) == 0
-    assert len(seen) == 7
+    assert len(seen) == 5  # every second one: at most eight
     np.testing.assert_array_equal(seen[0][1], read_raster(gt / '0.png').pixels)
     np.testing.assert_array_equal(seen[0][0], read_raster(tmp_path / 'lr' / '0.png').pixels)
     printed = capsys.readouterr()
