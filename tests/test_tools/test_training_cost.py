@@ -2,11 +2,16 @@
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from conftest import load_script
 from mmagic.models.editors.stylegan2.stylegan2_modules import ModulatedStyleConv
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmpd.models.generators.style_conv import StyleConv
 
@@ -31,6 +36,78 @@ def test_meta_device_counts_what_a_cpu_run_takes(tool, monkeypatch):
     assert shapes.pop('mmagic_bytes') is real.pop('mmagic_bytes') is None
     # a CPU's temporaries, and the other route that PD takes for small images, come on top
     assert shapes == pytest.approx(real, rel=5e-3) and real['train_flop'] > 1e9
+
+
+def small(name):
+    """One of the paper's configs with a small network."""
+    cfg = Config.fromfile(next((ROOT / 'configs').glob(f'*/{name}.py')))
+    widths = {4: 16, 8: 16, 16: 16, 32: 16}
+    cfg.model.generator.update(in_size=16, out_size=32, style_channels=16, num_mlps=1,
+                               rrdb_channels=32, num_rrdbs=1, growth_channels=16, channels=widths)
+    cfg.model.discriminator.update(in_size=32, channels=widths)
+    cfg.train_dataloader.batch_size = 16
+    return cfg
+
+
+class Seen(TorchDispatchMode):
+    """What is computed, of which types."""
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        taken, given = ([(leaf.dtype, tuple(leaf.shape)) for leaf in tree_leaves(tree)
+                         if isinstance(leaf, torch.Tensor)] for tree in ((args, kwargs), result))
+        moved = str(func) == 'aten._to_copy.default' and taken == given  # to the device
+        if given and not moved:
+            # the rest of what is given: statistics of batch normalisation, one number per channel
+            self.ops.append((str(func), taken, given[:1]))
+        return result
+
+
+def forward_passes(tool, cfg, device):
+    """What the forward passes of a training step compute under autocast of a device."""
+    init_default_scope('mmagic')
+    model, mode = tool.build(cfg, 'meta').train(), tool.fake_mode()
+    tool.make_fake(model, mode, device)
+    with mode, Seen() as seen:
+        lr, gt = (torch.empty(1, 3, size, size, device=device) for size in (16, 32))
+        with torch.autocast(device, torch.bfloat16):
+            image = model.forward_train(lr)
+        with torch.autocast(device, torch.bfloat16):
+            model.g_step(image, gt)
+            model.d_step_real(image.detach(), gt)
+    return seen.ops
+
+
+@pytest.mark.parametrize('name', [
+    'pdn_x8-alias_1xb4-100k_ffhq',
+    *(pytest.param(f'{method}_x8_1xb4-100k_ffhq', marks=pytest.mark.slow)
+      for method in ('pd_glean', 'pd_panini'))])
+def test_casts_are_those_of_a_gpu(tool, name):
+    with tool.cuda_autocast():
+        counted = forward_passes(tool, small(name), 'cpu')
+    with (mock.patch('mmengine.runner.amp.get_device', lambda: 'cuda'),
+          mock.patch('torch.cuda.amp.common.amp_definitely_not_available', lambda: False),
+          mock.patch('torch.cuda.is_bf16_supported', lambda: True)):
+        real = forward_passes(tool, small(name), 'cuda')
+    assert counted == real
+    assert any(torch.bfloat16 in dict(given) for _, _, given in real)
+
+
+@pytest.mark.parametrize('with_cp', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_amp_is_counted_as_a_cpu_run_takes_it(tool, monkeypatch, with_cp):
+    monkeypatch.setattr(StyleConv, 'forward', ModulatedStyleConv.forward)
+    init_default_scope('mmagic')
+    cfg = small('pd_glean_x8_1xb4-100k_ffhq')
+    cfg.model.perceptual_loss = None
+    cfg = tool.with_checkpointing(cfg) if with_cp else cfg
+    full, counted, real = (tool.peak(*tool.trainer(cfg, 'meta')), tool.amp_peak(cfg),
+                           tool.amp_peak(cfg, fake=False))
+    assert counted == pytest.approx(real, rel=1e-3)
+    assert counted < (0.95 if with_cp else 0.8) * full
 
 
 @pytest.mark.slow
