@@ -12,14 +12,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-# of what is on CUDA's list alone; the others are computed in float32 (ATen/autocast_mode.h)
+# of what is on CUDA's list alone (ATen/autocast_mode.h); the rest of it is computed in float32
 LESS_PRECISION = {'_convolution', 'addmv', 'addr', 'chain_matmul', 'convolution', 'einsum',
                   'linalg_multi_dot', 'mv'}
 WIDEST = {'addcdiv', 'addcmul', 'atan2', 'bilinear', 'cross', 'dot', 'index_put', 'scatter_add',
           'tensordot', 'vdot'}
 WITH_DTYPE = {'norm.Scalar': 'ScalarOpt_dtype', 'norm.ScalarOpt_dim': 'ScalarOpt_dim_dtype'}
-NOT_COUNTED = {'_scaled_dot_product_flash_attention', '_thnn_fused_gru_cell',
-               '_thnn_fused_lstm_cell', 'gru_cell', 'lstm_cell', 'rnn_relu_cell', 'rnn_tanh_cell'}
+LEFT_OUT = {'_scaled_dot_product_flash_attention', '_thnn_fused_gru_cell',
+            '_thnn_fused_lstm_cell', 'gru_cell', 'lstm_cell', 'rnn_relu_cell', 'rnn_tanh_cell'}
 
 
 def _listed(key):
@@ -50,8 +50,8 @@ def _kernel(name):
                 found = {value.dtype for value in tree_leaves(given) if _is_cast(value)}
                 dtype = torch.float32 if len(found) > 1 else None
             elif 'dtype' in parameters:  # the operation can do it itself
-                if given.get('dtype') is None and _is_cast(args[0]):
-                    kwargs['dtype'] = torch.float32
+                if given.get('dtype') is None and (_is_cast(args[0]) or name in WITH_DTYPE):
+                    kwargs['dtype'] = dtype if _is_cast(args[0]) else args[0].dtype
                     args = args[:parameters.index('dtype')]
                 dtype = None
             if dtype is not None:
@@ -64,7 +64,10 @@ def _kernel(name):
 
 @contextmanager
 def cuda_autocast():
-    """Let ``torch.autocast('cpu', torch.bfloat16)`` cast what CUDA's autocast casts, and as it."""
+    """Let ``torch.autocast('cpu', torch.bfloat16)`` cast what CUDA's autocast casts, and as it.
+
+    Recurrent cells and flash attention are left as they are on CPUs. Needs PyTorch 2.2.
+    """
     on_cpu, on_cuda = _listed('AutocastCPU'), _listed('AutocastCUDA')
     library = torch.library.Library('aten', 'IMPL')
     # MMagic's layers, which switch autocast off, would do it for the GPU where there is one
@@ -75,7 +78,7 @@ def cuda_autocast():
             for name in on_cpu - on_cuda:
                 library.impl(name, torch.library.fallthrough_kernel, 'AutocastCPU')
             for name in on_cuda - on_cpu:
-                if name.partition('.')[0] not in NOT_COUNTED and 'cudnn' not in name:
+                if name.partition('.')[0] not in LEFT_OUT and 'cudnn' not in name:
                     library.impl(name, _kernel(name), 'AutocastCPU')
             yield
         finally:

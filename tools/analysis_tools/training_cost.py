@@ -8,10 +8,11 @@ of its results and computes none. Memory is the largest sum of tensors alive at 
 workspaces of cuDNN and the allocator's fragments come on top. Compiled mmcv ops need what their
 stand-ins need. "with_cp" is the same with activation checkpointing (with_cp=True) of generator,
 discriminator and perceptual loss, and the arithmetic that it adds; "MMagic" the same with MMagic's
-own GLEAN and discriminator. "bf16" is the same in mixed precision (--amp, bfloat16), counted on fake
-tensors with the casts of a GPU's autocast: encoder, decoder and perceptual loss gain, while prior and
-discriminator stay in float32, for MMagic's StyleGAN2 layers switch autocast off. Arithmetic counts matrix products and convolutions, a multiplication
-with addition as two. Hours are that divided by a rate which the reader may set (--tflops).
+own GLEAN and discriminator. "bf16" is the same in mixed precision (--amp, bfloat16), counted on
+fake tensors with the casts of a GPU's autocast: encoder, decoder and perceptual loss gain; prior
+and discriminator stay in float32, for MMagic's StyleGAN2 layers switch autocast off. Arithmetic
+counts matrix products and convolutions, a multiplication with addition as two. Hours are that
+divided by a rate which the reader may set (--tflops).
 """
 import argparse
 import copy
