@@ -184,8 +184,8 @@ def test_documented_figures_are_the_measured_ones(tool):
     assert tool.table(costs, 10) in (ROOT / 'docs' / 'training_cost.md').read_text()
     text = (ROOT / 'docs' / 'reproduction.md').read_text()
     glean = {key: f'{size / 1e9:.1f}' for key, size in costs['pd_glean_x8_1xb4-100k_ffhq'].items()}
-    assert ('{amp_bytes} GB in bf16, and less than 10 GB only with `with_cp`: {amp_cp_bytes} GB, '
-            'where float32 with `with_cp` takes {cp_bytes}.'.format(**glean)
+    assert ('{amp_bytes} GB for 8x faces in bf16, and less than 10 GB only with `with_cp`: '
+            '{amp_cp_bytes} GB, where float32 with `with_cp` takes {cp_bytes}.'.format(**glean)
             ) in text.replace('\n', ' ')
     lines = text.splitlines()
     for name, cost in costs.items():
