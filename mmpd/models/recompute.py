@@ -34,7 +34,7 @@ def remade(function, make, *parts, enabled=True):
     convolution: the backward pass makes it again, and only it. Costs a twentieth of the time of
     :func:`recomputed`, inside which it would keep ``parts`` that would not be kept otherwise.
     Nothing may change ``parts`` in place. What autocast casts before ``function`` keeps it, is
-    kept as usual.
+    made and cast again too.
 
     Args:
         function (callable): Of one tensor.
@@ -50,12 +50,19 @@ def remade(function, make, *parts, enabled=True):
     made = [make(*parts)]
 
     def pack(tensor):
-        return None if tensor is made[0] else tensor
+        return tensor.dtype if tensor is made[0] or _is_cast(tensor, made[0]) else tensor
 
     def unpack(kept):
-        return make(*parts) if kept is None else kept
+        return make(*parts).to(kept) if isinstance(kept, torch.dtype) else kept
 
     with saved_tensors_hooks(pack, unpack):
         result = function(made[0])
     made.clear()  # the graph holds on to pack
     return result
+
+
+def _is_cast(tensor, whole):
+    """Whether a tensor is another type's copy of a whole one, by the graph."""
+    step = tensor.grad_fn
+    return (step is not None and whole.grad_fn is not None and tensor.shape == whole.shape
+            and step.name() == 'ToCopyBackward0' and step.next_functions[0][0] is whole.grad_fn)

@@ -218,8 +218,8 @@ class DeferredCheck(threading.local):
             small, image, measurement (Tensor): As for :func:`check_finite`.
         """
         self.tell()
-        if small.is_meta or is_compiling():
-            return
+        if small.is_meta or is_compiling() or type(small) is not torch.Tensor:
+            return  # there are no values to look at
         # the largest |x| is not finite if a value is not, and cannot overflow
         host = torch.empty((), dtype=small.dtype, pin_memory=small.is_cuda)
         host.copy_(small.detach().abs().max(), non_blocking=True)

@@ -74,7 +74,7 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
     result = torch.empty_like(x) if out is None else out
-    if triton_pooling.usable(x, y, scale):
+    if type(x) in PLAIN and triton_pooling.usable(x, y, scale):
         done, error = triton_pooling.project(x, y, scale, strength, result,
                                              want_error=bool(check))
         if done:

@@ -70,6 +70,37 @@ def test_remade_keeps_the_parts_and_not_the_whole():
     assert alive[-1].expired() and result.requires_grad
 
 
+def test_remade_casts_again_what_autocast_casts():
+    conv, calls, results = nn.Conv2d(5, 2, 3), [], []
+    parts = [part.detach().float().requires_grad_() for part in leaves(2, 3)]
+
+    def counted(*parts):
+        calls.append(1)
+        return join(*parts)
+
+    for enabled in (False, True):
+        calls.clear()
+        with torch.autocast('cpu', torch.bfloat16):
+            result = remade(conv, counted, *parts, enabled=enabled)
+        results.append([result, *torch.autograd.grad(result.float().square().sum(),
+                                                     [*parts, *conv.parameters()])])
+        assert result.dtype == torch.bfloat16 and len(calls) == 1 + enabled
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize('function', [lambda whole: whole.mul(2).bfloat16().square(),
+                                      lambda whole: whole.bfloat16().square(),
+                                      lambda whole: whole[..., :2].bfloat16().square()],
+                         ids=['another cast', 'cast', 'cast of a part'])
+def test_only_casts_of_the_whole_are_made_again(function):
+    parts = leaves(2, 3)
+    ways = [torch.autograd.grad(remade(function, join, *parts, enabled=enabled).sum(), parts)
+            for enabled in (False, True)]
+    for one, other in zip(*ways, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_recomputed_repeats_random_numbers_if_told():
     x = torch.ones(50, dtype=torch.float64, requires_grad=True)
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmpd.operators import (
     AveragePooling,
@@ -14,6 +15,7 @@ from mmpd.operators import (
     replicate,
     triton_pooling,
 )
+from mmpd.operators.base import DeferredCheck
 
 INTERPRETED = """
 import torch
@@ -54,6 +56,18 @@ def test_arithmetic_in_the_interpreter():
 def test_cpu_images_take_the_plain_path():
     x, y = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 2, 2)
     assert not triton_pooling.usable(x, y, 8)
+
+
+def test_fake_images_take_the_plain_path(monkeypatch):
+    monkeypatch.setattr(triton_pooling, 'usable', lambda *args: True)
+    launched = []
+    monkeypatch.setattr(triton_pooling, 'project', lambda *args, **kwargs: launched.append(args))
+    check = DeferredCheck()
+    with FakeTensorMode():
+        x, y = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 2, 2)
+        result = pooling_pass.fused_projection(x, y, 8, 1.0, check=check)
+        check(y - y)  # tells of nothing
+    assert result.shape == x.shape and not launched
 
 
 @pytest.fixture

@@ -8,16 +8,21 @@ of its results and computes none. Memory is the largest sum of tensors alive at 
 workspaces of cuDNN and the allocator's fragments come on top. Compiled mmcv ops need what their
 stand-ins need. "with_cp" is the same with activation checkpointing (with_cp=True) of generator,
 discriminator and perceptual loss, and the arithmetic that it adds; "MMagic" the same with MMagic's
-own GLEAN and discriminator. Arithmetic counts matrix products and convolutions, a multiplication
-with addition as two. Hours are that divided by a rate which the reader may set (--tflops).
+own GLEAN and discriminator. "bf16" is the same in mixed precision (--amp, bfloat16), counted on
+fake tensors with the casts of a GPU's autocast: encoder, decoder and perceptual loss gain; prior
+and discriminator stay in float32, for MMagic's StyleGAN2 layers switch autocast off. Arithmetic
+counts matrix products and convolutions, a multiplication with addition as two. Hours are that
+divided by a rate which the reader may set (--tflops).
 """
 import argparse
 import copy
 import inspect
 import json
 import re
+import sys
 import tempfile
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -33,6 +38,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import vgg
 
 import mmpd  # noqa: F401  registers the model types
+from mmpd.engine.amp import CPUAmpOptimWrapper
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cuda_autocast import cuda_autocast, fake_mode, make_fake  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = Path(__file__).with_name('paper_tables.json')
@@ -121,22 +130,59 @@ def as_mmagic(cfg):
     return cfg
 
 
-def measure_training(cfg, device):
-    """(bytes, operations) of a training step, once the optimisers' state is there."""
-    model = build(cfg, device)
+def trainer(cfg, device, fake=False):
+    """(model, function that does a training step) of a config.
+
+    With ``fake`` tensors only say what they are, like those of the meta device, but that they are
+    on the CPU.
+    """
+    model, mode = build(cfg, 'meta' if fake else device), nullcontext()
+    if fake:
+        mode = fake_mode()
+        make_fake(model, mode, device)
+        model.data_preprocessor.to(device)  # where it brings the images
     wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
 
     def step():
-        model.train_step(images(cfg, model, cfg.train_dataloader.batch_size, device), wrappers)
+        with mode:
+            batch = images(cfg, model, cfg.train_dataloader.batch_size, device)
+        model.train_step(batch, wrappers)
 
+    return model, step
+
+
+def peak(model, step):
+    """Bytes of a training step, once the optimisers' state is there."""
     with PeakMemory(model) as trained:
         step()
         step()
+    return trained.peak
+
+
+def measure_training(cfg, device):
+    """(bytes, operations) of a training step."""
+    model, step = trainer(cfg, device)
+    taken = peak(model, step)
     # on its own: it keeps tensors until Python's garbage collector comes by
     with FlopCounterMode(display=False) as flops:
         step()
-    return trained.peak, flops.get_total_flops()
+    return taken, flops.get_total_flops()
+
+
+def amp_peak(cfg, fake=True):
+    """Bytes of a training step in bfloat16, with the casts of a GPU.
+
+    Args:
+        cfg (Config): Config of a GANPriorSR model.
+        fake (bool): Without computing; the test suite compares with a real step.
+    """
+    cfg = copy.deepcopy(cfg)
+    for part in ('generator', 'discriminator'):
+        if part in cfg.optim_wrapper:
+            cfg.optim_wrapper[part].type = CPUAmpOptimWrapper
+    with cuda_autocast():
+        return peak(*trainer(cfg, 'cpu', fake))
 
 
 def measure(path, device='meta'):
@@ -171,6 +217,20 @@ def measure(path, device='meta'):
     return found
 
 
+def measure_amp(path):
+    """Memory of one config in bfloat16.
+
+    Args:
+        path (str | Path | Config): As of :func:`measure`.
+
+    Returns:
+        dict: ``amp_bytes`` of one iteration, ``amp_cp_bytes`` with activation checkpointing.
+    """
+    cfg = path if isinstance(path, Config) else Config.fromfile(path)
+    init_default_scope('mmagic')
+    return dict(amp_bytes=amp_peak(cfg), amp_cp_bytes=amp_peak(with_checkpointing(cfg)))
+
+
 def same_cost(cfg):
     """A text that configs share which cost the same: they differ in data and weights alone."""
     model = cfg.model.to_dict()
@@ -181,10 +241,9 @@ def same_cost(cfg):
 
 def table(costs, tflops):
     """Markdown table of what :func:`measure` found, by name of the config."""
-    lines = ['| config | generator (trainable) | batch | training memory | with_cp | MMagic | '
-             'test memory | per iteration | with_cp | iterations | '
-             f'hours at {tflops:g} TFLOP/s |',
-             '| :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |']
+    lines = ['| config | generator (trainable) | batch | training memory | with_cp | bf16 | '
+             'bf16, with_cp | MMagic | test memory | per iteration | with_cp | iterations | '
+             f'hours at {tflops:g} TFLOP/s |', '| :--' + ' | --:' * 12 + ' |']
 
     def gigabytes(count):
         return f'{count / 1e9:.1f} GB' if count else '-'
@@ -194,6 +253,7 @@ def table(costs, tflops):
         lines.append(
             f'| {name} | {cost["parameters"] / 1e6:.1f} M ({cost["trainable"] / 1e6:.1f} M) | '
             f'{cost["batch"]} | {gigabytes(cost["train_bytes"])} | {gigabytes(cost["cp_bytes"])} | '
+            f'{gigabytes(cost["amp_bytes"])} | {gigabytes(cost["amp_cp_bytes"])} | '
             f'{gigabytes(cost["mmagic_bytes"])} | {gigabytes(cost["test_bytes"])} | '
             f'{cost["train_flop"] / 1e12:.1f} TFLOP | × '
             f'{cost["cp_flop"] / cost["train_flop"]:.2f} | {cost["iterations"]:,} | {hours:.0f} |')
@@ -229,7 +289,7 @@ def main(argv=None):
         print(path, flush=True)
         cfg = Config.fromfile(path)
         key = same_cost(cfg)
-        known[key] = known.get(key) or measure(cfg)
+        known[key] = known.get(key) or {**measure(cfg), **measure_amp(cfg)}
         costs[Path(path).stem] = dict(known[key], iterations=cfg.train_cfg.max_iters)
     text = table(costs, args.tflops)
     print(f'\n{text}')

@@ -104,16 +104,17 @@ def first_iteration(found):
 
 
 def training_memory(found):
+    kinds = dict(training='train_bytes', with_cp='cp_bytes', bf16='amp_bytes')
+    kinds.update({'bf16, with_cp': 'amp_cp_bytes', 'MMagic': 'mmagic_bytes'})
     rows = []
     for name, cost in found.items():
-        theirs = cost.get('mmagic_bytes')
-        if not theirs:
+        if not cost.get('mmagic_bytes'):
             continue
-        cells = [cost['train_bytes'], cost.get('cp_bytes'), theirs]
-        rows.append([name, *(f'{size / 1e9:.1f} GB' if size else '-' for size in cells),
-                     f'{theirs / cost["train_bytes"]:.2f}'])
+        sizes = [cost.get(key) for key in kinds.values()]
+        rows.append([name, *(f'{size / 1e9:.1f} GB' if size else '-' for size in sizes),
+                     f'{cost["mmagic_bytes"] / cost["train_bytes"]:.2f}'])
     return 'Counted, so without spread: [training_cost](training_cost.md).\n\n' + table(
-        ['config', 'training', 'with_cp', 'MMagic', 'MMagic / ours'], rows) if rows else None
+        ['config', *kinds, 'MMagic / training'], rows) if rows else None
 
 
 def data_path(found):
