@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from mmpd.errors import WeightsMismatch
 from mmpd.evaluation.functional import as_tensor, require, resolve_device
 from mmpd.evaluation.metrics import ms_ssim as ms_ssim_module
 from mmpd.evaluation.metrics.lpips import build_lpips
@@ -236,7 +237,7 @@ def test_lpips_refuses_heads_of_another_version(backbone, monkeypatch, tmp_path,
             heads[key] = torch.ones(shape)
     torch.save(heads, folder / 'alex.pth')
     monkeypatch.setattr(lpips, '__file__', str(tmp_path / '__init__.py'))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(WeightsMismatch, match=said):
         build_lpips('alex', backbone)
 
 

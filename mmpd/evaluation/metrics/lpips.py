@@ -29,6 +29,7 @@ def build_lpips(net='alex', backbone=None):
 
     Raises:
         ValueError: For an unknown ``net`` or a backbone file of another network.
+        WeightsMismatch: If the package's own file is that of another version.
         WeightsNotFound: If the backbone is neither there nor can be downloaded, naming the file
             and where to put it.
     """
