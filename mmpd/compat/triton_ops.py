@@ -210,7 +210,7 @@ def resample(plain, x, kernel, upx, upy, downx, downy, padx0, padx1, pady0, pady
 
     def verify():
         # more than a tile each way, begun outside and inside of the image
-        shape = 1, 2, (ROWS + 2) * downy, (ROW + 12) * downx
+        shape = (1, 2, (ROWS + 2) * downy + kernel.shape[0], (ROW + 12) * downx + kernel.shape[1])
         image = _example(shape, x, last, 1)
         taps = _example(kernel.shape, kernel, False, 2)
         for pads in ((2, 1, 3, -1), (-1, 2, -2, 1)):

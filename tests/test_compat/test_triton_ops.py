@@ -325,8 +325,9 @@ def test_a_kernel_that_computes_something_else_is_not_used(launched, caplog, spo
         assert 'its result is not that of plain PyTorch for a small image of torch.float32' in line
 
 
+@pytest.mark.parametrize('taps', ((4, 4), (8, 1), (1, 8)), ids=str)
 @pytest.mark.parametrize('factors', ((1, 1, 1, 1), (2, 1, 1, 1), (1, 1, 4, 3)), ids=str)
-def test_what_is_compared_takes_several_tiles(launched, factors):
+def test_what_is_compared_takes_several_tiles(launched, factors, taps):
     results = []
     launched['spoil'] = lambda out: results.append(out) or out
     ext_ops.fused_bias_leakyrelu(X, BIAS, X)
@@ -334,12 +335,12 @@ def test_what_is_compared_takes_several_tiles(launched, factors):
     assert one[0, 0].numel() > triton_ops.TILE
     wide = 1 << (two[0, 0].numel() - 1).bit_length()
     assert two[0, 0].numel() < wide and two[:, :, 0, 0].numel() > triton_ops.TILE // wide
-    ext_ops.upfirdn2d(X, KERNEL, *factors, 3, 3, 3, 3, False, 1.)
+    ext_ops.upfirdn2d(X, torch.ones(taps), *factors, 3, 3, 3, 3, False, 1.)
     for out in results[3:5]:
         assert out.shape[2] > triton_ops.ROWS and out.shape[3] > triton_ops.ROW
     assert len(results) == 6
     for out in (one, two, *results[3:5]):  # of values that differ
-        assert out.unique().numel() > 0.9 * out.numel()
+        assert out.unique().numel() > 0.75 * out.numel()
 
 
 def test_one_spoiled_value_is_noticed_wherever_it_is(launched):
