@@ -340,7 +340,7 @@ def test_what_is_compared_takes_several_tiles(launched, factors, taps):
         assert out.shape[2] > triton_ops.ROWS and out.shape[3] > triton_ops.ROW
     assert len(results) == 6
     for out in (one, two, *results[3:5]):  # of values that differ
-        assert out.unique().numel() > 0.75 * out.numel()
+        assert out.unique().numel() > 0.9 * out.count_nonzero()
 
 
 def test_one_spoiled_value_is_noticed_wherever_it_is(launched):
