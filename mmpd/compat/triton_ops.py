@@ -23,6 +23,8 @@ TILE = 1024  # values that one program activates: 8 for each of its 128 threads
 # rows take more registers than let the GPU run enough threads
 ROWS, ROW = 4, 128
 MOST_TAPS, MOST_FACTOR = 8, 4
+# of the small images compared: windows that begin and end outside and inside of the image
+PADS, SLOPE, GAIN = ((2, 1, 3, -1), (-1, 2, -2, 1)), 0.1, 1.5
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 ACTIVATION = Trust('the Triton kernel of fused_bias_leakyrelu')
 RESAMPLING = Trust('the Triton kernel of upfirdn2d')
@@ -56,18 +58,19 @@ def _kernels():
         tiles = tl.cdiv(columns, COLUMNS)
         row = tl.program_id(0) // tiles * ROWS + tl.arange(0, ROWS)
         column = tl.program_id(0) % tiles * COLUMNS + tl.arange(0, COLUMNS)
-        inside = (row < rows)[:, None] & (column < columns)[None, :]
+        known = column < columns
+        inside = (row < rows)[:, None] & known[None, :]
         place = row.to(tl.int64)[:, None] * columns + column[None, :]
-        value = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(x_ptr + place, mask=inside).to(tl.float32)
         if BIAS:
             if LAST:
-                bias = tl.load(bias_ptr + column, mask=column < columns, other=0.0)[None, :]
+                bias = tl.load(bias_ptr + column, mask=known)[None, :]
             else:
                 bias = tl.load(bias_ptr + row % channels)[:, None]
             value += bias.to(tl.float32)
         sign = value
         if GRAD:
-            sign = tl.load(refer_ptr + place, mask=inside, other=0.0).to(tl.float32)
+            sign = tl.load(refer_ptr + place, mask=inside).to(tl.float32)
         value = tl.where(sign > 0, value, value * slope) * gain
         tl.store(out_ptr + place, value.to(out_ptr.dtype.element_ty), mask=inside)
 
@@ -154,9 +157,9 @@ def activate(plain, x, bias, refer, act, grad, alpha, scale):
         for shape in ((1, 3, 5, TILE // 4), (2, TILE // 32, 5, 5)):
             values, signs = (_example(shape, x, last, seed) for seed in (1, 2))
             biases = _example((shape[1], ), x, False, 3) if bias.numel() else bias
-            rest = act, grad, 0.1, 1.5
-            _compare(_activated(values, biases, signs, grad, 0.1, 1.5, last), plain(
-                *(tensor.double().cpu() for tensor in (values, biases, signs)), *rest), x.dtype)
+            rest = grad, SLOPE, GAIN
+            _compare(_activated(values, biases, signs, *rest, last), plain(*(
+                tensor.double().cpu() for tensor in (values, biases, signs)), act, *rest), x.dtype)
 
     return ACTIVATION.run(x.device, _activation(x, bias, grad, last), verify, lambda: _activated(
         x, bias, refer, grad, alpha, scale, last))[1]
@@ -172,19 +175,19 @@ def _activated(x, bias, refer, grad, alpha, scale, last):
     with _on(x):
         _kernels()[0][-(-rows // high) * -(-columns // wide), ](
             x, bias, refer if grad else x, out, rows, columns, channels, float(alpha),
-            float(scale), BIAS=bias.numel() > 0, GRAD=bool(grad), LAST=last, ROWS=high,
+            float(scale), BIAS=bool(bias.numel()), GRAD=bool(grad), LAST=last, ROWS=high,
             COLUMNS=wide)
     return out
 
 
 def _activation(x, bias, grad, last):
-    return x.dtype, bool(grad), bias.numel() > 0, last
+    return x.dtype, bool(grad), bool(bias.numel()), last
 
 
 def can_resample(x, kernel, upx, upy, downx, downy, padx0, padx1, pady0, pady1, flip, gain):
     """Whether :func:`resample` can take these arguments of ``upfirdn2d`` now."""
     if not (_takes(x) and x.ndim == 4 and _beside(kernel, x, DTYPES) and kernel.ndim == 2
-            and 0 < max(kernel.shape) <= MOST_TAPS
+            and all(1 <= taps <= MOST_TAPS for taps in kernel.shape)
             and all(1 <= factor <= MOST_FACTOR for factor in (upx, upy, downx, downy))):
         return False
     last = _is_last(x)
@@ -209,12 +212,12 @@ def resample(plain, x, kernel, upx, upy, downx, downy, padx0, padx1, pady0, pady
     last = _is_last(x)
 
     def verify():
-        # more than a tile each way, begun outside and inside of the image
+        # more than a tile each way
         shape = (1, 2, (ROWS + 2) * downy + kernel.shape[0], (ROW + 12) * downx + kernel.shape[1])
         image = _example(shape, x, last, 1)
         taps = _example(kernel.shape, kernel, False, 2)
-        for pads in ((2, 1, 3, -1), (-1, 2, -2, 1)):
-            rest = upx, upy, downx, downy, *pads, flip, 1.5
+        for pads in PADS:
+            rest = upx, upy, downx, downy, *pads, flip, GAIN
             _compare(_resampled(image, taps, *rest, last),
                      plain(image.double().cpu(), taps.double().cpu(), *rest), x.dtype)
 
@@ -255,7 +258,7 @@ def _resampling(x, kernel, upx, upy, downx, downy, flip, last):
 
 def _takes(x):
     """Whether a kernel may read this tensor, and nobody wants to see torch's own operations."""
-    return (x.is_cuda and type(x) in PLAIN and x.dtype in DTYPES and x.numel() > 0
+    return (x.is_cuda and type(x) in PLAIN and x.dtype in DTYPES and 0 not in x.shape
             and not _is_differentiated(x) and not torch.jit.is_tracing() and not _is_compiling()
             and switched_on())
 
@@ -271,7 +274,7 @@ def _beside(other, x, dtypes):
 
 
 def _is_differentiated(x):
-    """Not inside of mmcv's autograd functions, which call the ops without."""
+    """Whether autograd has to see what is done to x (mmcv's functions call the ops without)."""
     return torch.is_grad_enabled() and x.requires_grad
 
 

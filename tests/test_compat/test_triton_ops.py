@@ -53,7 +53,7 @@ resampled((2, 3, 4, 3), (2, 3), (1, 1), (1, 1), (0, 2, 1, -1), False, 1.5, f32, 
 resampled((2, 3, 3, 2), (3, 2), (2, 2), (1, 1), (1, 2, 0, 1), True, 1.5, bf16, True)
 resampled((2, 3, 4, 5), (2, 3), (1, 2), (2, 1), (-1, 2, 3, 0), False, 1)
 resampled((1, 2, 6, 7), (3, 4), (2, 2), (3, 3), (-1, 2, 0, -1), True, -2)
-resampled((1, 1, 4, 4), (1, 4), (3, 1), (2, 1), (-3, 4, 0, 0), False, 1, f32, False, bf16)
+resampled((1, 1, 4, 4), (1, 4), (2, 1), (2, 1), (-3, 4, 0, 0), False, 1, f32, False, bf16)
 resampled((1, 1, 4, 4), (4, 1), (1, 3), (1, 2), (0, 0, 4, -2), False, 1, bf16, False, f32)
 resampled((1, 1, 2, 2), (2, 2), (4, 4), (1, 1), (3, 3, 1, 5), False, 1)
 resampled((1, 1, 3, 2), (7, 8), (4, 4), (1, 1), (5, 4, 3, 6), True, 1)
@@ -147,7 +147,8 @@ def fake_gpu(trusts, monkeypatch):
     (dict(dtype=torch.float64), False), (dict(weights=torch.float64), False),
     (dict(device='cpu'), False), (dict(other='cuda:1'), False), (dict(other='cpu'), False),
     (dict(taps=(1, 8)), True), (dict(taps=(8, 1)), True), (dict(taps=(1, 9)), False),
-    (dict(taps=(9, 1)), False), (dict(taps=(4, )), False), (dict(up=(1, 4)), True),
+    (dict(taps=(9, 1)), False), (dict(taps=(4, )), False), (dict(taps=(0, 4)), False),
+    (dict(up=(1, 4)), True),
     (dict(up=(4, 5)), False), (dict(up=(5, 1)), False), (dict(down=(4, 1)), True),
     (dict(down=(5, 1)), False), (dict(down=(1, 5)), False), (dict(down=(1, 0)), False),
     (dict(up=(0, 1)), False), (dict(view=lambda x: x[..., ::2]), False),
@@ -372,7 +373,8 @@ def is_power_of_two(*sizes):
 
 @pytest.mark.parametrize('shape, last, rows, columns', [
     ((2, 3), False, 2, 3), ((5, 2000), False, 5, 2000), ((2, 3, 1), False, 6, 1),
-    ((2, 3, 4, 5), False, 6, 20), ((2, 3, 64, 64), False, 6, 4096), ((2, 3, 4, 5), True, 40, 3),
+    ((2, 3, 4, 5), False, 6, 20), ((1, 1, 7, 9), False, 1, 63),
+    ((2, 3, 64, 64), False, 6, 4096), ((2, 3, 4, 5), True, 40, 3),
     ((1, 1025, 3, 5), True, 15, 1025), ((600, 4, 2, 2), False, 2400, 4)])
 def test_tiles_cover_what_is_activated(monkeypatch, shape, last, rows, columns):
     kernel = Kernel()
