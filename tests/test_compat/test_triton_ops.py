@@ -107,8 +107,16 @@ print('same')
 """
 
 
+def needs_triton(*version):
+    """Skip where Triton is missing or too old: its interpreter and compiler were called otherwise.
+    """
+    found = pytest.importorskip('triton').__version__
+    if tuple(map(int, re.findall(r'\d+', found)[:2])) < version:
+        pytest.skip(f'Triton {found} is too old')
+
+
 def test_arithmetic_in_the_interpreter():
-    pytest.importorskip('triton')
+    needs_triton(3, 0)
     run = subprocess.run([sys.executable, '-c', INTERPRETED], capture_output=True, text=True,
                          env={**os.environ, 'TRITON_INTERPRET': '1'})
     assert run.returncode == 0, run.stderr[-3000:]
@@ -461,9 +469,7 @@ for capability in (80, 90):
 @pytest.mark.slow
 def test_kernels_compile_without_a_gpu(tmp_path):
     """To machine code for A100 and H100, with wide stores where memory is aligned."""
-    triton = pytest.importorskip('triton')
-    if tuple(map(int, re.findall(r'\d+', triton.__version__)[:2])) < (3, 3):
-        pytest.skip('its compiler is called otherwise')
+    needs_triton(3, 3)
     run = subprocess.run([sys.executable, '-c', COMPILED], capture_output=True, text=True,
                          env={**os.environ, 'TRITON_CACHE_DIR': str(tmp_path)})
     assert run.returncode == 0, run.stderr[-3000:]
