@@ -35,8 +35,8 @@ MUTANTS = [
         error = error.view(''', '        error = error.view(', TESTS + 'test_operator_suite.py',
      'Fused and test_strength'),
     ('strength_large', OPS + 'pooling_pass.py', '''            error *= strength
-    spread''', '''            pass
-    spread''', TESTS + 'test_operator_suite.py', 'Large and test_strength'),
+        spread''', '''            pass
+        spread''', TESTS + 'test_operator_suite.py', 'Large and test_strength'),
     ('nan_check', OPS + 'pooling_pass.py', '''        look(error)
 ''', '', TESTS + 'test_operator_suite.py', 'Fused and nan'),
     ('nan_check_large', OPS + 'pooling_pass.py', 'run_check(check, torch.from_numpy(error), x, y)',

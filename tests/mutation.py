@@ -198,11 +198,15 @@ class _Finder(ast.NodeVisitor):
             self.add(*self.span(node), repr(value + 1), 'constant')
 
 
+def candidates(path, root):
+    """All faults of a file, also those that cannot be compiled."""
+    return _Finder(path.relative_to(root).as_posix(), path.read_text()).found
+
+
 def faults_of(path, root):
     """All faults of a file that can be compiled."""
-    source = path.read_text()
     found = []
-    for fault in _Finder(path.relative_to(root).as_posix(), source).found:
+    for fault in candidates(path, root):
         try:
             compile(fault.new_source, path, 'exec')
         except SyntaxError:
@@ -463,10 +467,10 @@ TOOLS = 'tests/test_tools/'
 # package -> tests that mirror it
 PACKAGES = dict(
     apis=['tests/test_apis', TOOLS + 'test_infer.py'],
-    cli=[TOOLS + f'test_{name}.py' for name in (
+    cli=['tests/test_cli'] + [TOOLS + f'test_{name}.py' for name in (
         'train_test_tools', 'wrong_configs', 'checkpoint_matching', 'make_consistent',
         'make_consistent_more', 'identify_tool', 'dataset_converters', 'infer', 'processes',
-        'console_scripts', 'web_command', 'model_converters', 'survival', 'cli_parts')] + [
+        'console_scripts', 'web_command', 'model_converters', 'survival')] + [
             'tests/test_apis/test_export.py'],
     compat=['tests/test_compat'],
     datasets=['tests/test_datasets', TOOLS + 'test_dataset_converters.py'],

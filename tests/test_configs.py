@@ -102,11 +102,11 @@ def test_prior_addresses_stand_once():
     used = {Config.fromfile(path).model.generator.init_cfg.checkpoint
             for path in PLAIN if path not in REDUCED}
     assert len(used) == 3
-    files = [path for folder in ('configs', 'docs', 'mmpd', 'tools', 'tests')
+    files = {path: addresses(path) for folder in ('configs', 'docs', 'mmpd', 'tools', 'tests')
              for path in (ROOT / folder).rglob('*')
-             if path.suffix in ('.py', '.md', '.yml', '.json') and '.mim' not in path.parts]
+             if path.suffix in ('.py', '.md', '.yml', '.json') and '.mim' not in path.parts}
     for address in used:
-        holders = [path for path in files if address in addresses(path)]
+        holders = [path for path, found in files.items() if address in found]
         assert [path.parent for path in holders] == [BASES / 'priors'], holders
 
 
@@ -238,20 +238,19 @@ PRIORS = (ROOT / 'docs' / 'priors.md').read_text()
 
 def test_documented_sizes_and_priors_are_those_of_the_configs():
     rows = re.findall(r'^\| (`.+`) \| (\d+) × \d+ \| (\d+) × \d+ \|', PRIORS, re.M)
-    matched = set()
+    matched = {}
     for names, lr, output in rows:
         for pattern in names.strip('`').split('`, `'):
             for path in CONFIGS:
                 if fnmatch(path.stem, pattern):
-                    generator = Config.fromfile(path).model.generator
+                    generator = matched[path] = Config.fromfile(path).model.generator
                     sizes = generator.in_size, generator.out_size
                     assert sizes == (int(lr), int(output)), path.stem
-                    matched.add(path)
     left = {path.stem for path in CONFIGS} - {path.stem for path in matched} - {
         path.stem for path in [*REDUCED, *PRIOR_TRAININGS]}
     assert left == {'panini_degradation-moco_1xb32-438k_ffhq'}
     files = set(re.findall(r'`(stylegan2-[\w-]+\.pth)`', PRIORS))
-    priors = [Config.fromfile(path).model.generator.get('init_cfg') for path in matched]
+    priors = [generator.get('init_cfg') for generator in matched.values()]
     used = {prior.checkpoint.rsplit('/', 1)[1] for prior in priors
             if prior and prior.checkpoint.startswith('http')}
     assert used < files

@@ -14,6 +14,7 @@ from .base import (
     is_compiling,
     is_differentiated,
     is_observed,
+    needs_derivative,
     no_autocast,
     run_check,
 )
@@ -127,15 +128,12 @@ class AveragePooling(LinearOperator):
     def _A_adjoint(self, y):
         return replicate(y / self.scale**2, self.scale)
 
-    def check_pair(self, x, y):
-        # a small image takes less time than all the questions: what has fitted, fits
-        if (type(x) is not torch.Tensor or type(y) is not torch.Tensor or is_compiling()
-                or is_observed()
-                or not _fits(self.scale, x.shape, y.shape, x.dtype, y.dtype)):
-            super().check_pair(x, y)
-
     def project(self, x, y, strength=1.0, check=True, inplace=False, noise_std=None, bounds=None):
-        self.check_pair(x, y)
+        # a small image takes less time than all the questions: what has fitted, fits
+        plain = (not is_compiling() and type(x) is torch.Tensor and type(y) is torch.Tensor
+                 and not is_observed())
+        if not (plain and _fits(self.scale, x.shape, y.shape, x.dtype, y.dtype)):
+            self.check_pair(x, y)
         check_strength(strength)
         noise_std, bounds = check_noise_std(noise_std, strength), check_bounds(bounds)
         if inplace:
@@ -150,9 +148,9 @@ class AveragePooling(LinearOperator):
         if inplace:
             return fused_projection(x, y, self.scale, strength, out=x)
         # a compiler fuses simple operations itself, and sees their derivatives
-        if is_compiling() or torch.jit.is_tracing():
+        if not plain and (is_compiling() or torch.jit.is_tracing()):
             return self._project_plainly(x, y, strength, check)
-        if not is_differentiated(x, y):
+        if not (needs_derivative(x, y) if plain else is_differentiated(x, y)):
             return fused_projection(x, y, self.scale, strength, check=check)
         return differentiable_projection(x, y, self.scale, strength, check)
 

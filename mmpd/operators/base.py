@@ -82,17 +82,21 @@ is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 _functions_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: True)
 _modes_active = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 1)
+_is_tracing = torch._C._is_tracing
 
 
 def is_observed():
     """Whether torch's operations are traced, counted or transformed, not merely run."""
-    return bool(torch.jit.is_tracing() or _functions_active() or _modes_active())
+    return bool(_is_tracing() or _functions_active() or _modes_active())
 
 
 def is_differentiated(*tensors):
     """Whether someone may ask for a derivative of what is computed from the tensors."""
-    if is_observed():
-        return True
+    return is_observed() or needs_derivative(*tensors)
+
+
+def needs_derivative(*tensors):
+    """:func:`is_differentiated` where torch's operations are not observed."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor.requires_grad:

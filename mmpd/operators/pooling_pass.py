@@ -18,7 +18,7 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
-FEW = 800_000  # multiplications that NumPy's BLAS does on one thread
+FEW = 200_000  # pixels for which each further thread is not worth the wait for it
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -105,70 +105,44 @@ def _is_array(tensor):
     return type(tensor) in PLAIN and tensor.is_cpu and not tensor.is_neg()
 
 
-@lru_cache(8)  # of at most 3 MB each
-def _band_matrices(scale, width, dtype):
-    """A and A† of an LR row, whose s image rows lie one after the other: (s·W, W/s), (W/s, s·W)."""
-    patches = np.arange(width) // scale
-    up = np.tile(patches == np.arange(width // scale)[:, None], scale).astype(dtype)
-    return np.ascontiguousarray(up.T / scale**2), up
+@lru_cache(64)
+def _weights(scale, dtype):
+    """Of the sums of an image's columns in the means of its patches."""
+    return np.full(scale, 1 / scale**2, dtype)
 
 
 def _at_once(x, y, wide, scale, strength, out, check):
-    """:func:`fused_projection` of a contiguous image on the CPU."""
-    image, known = (tensor if tensor is None or tensor.dtype == wide else tensor.to(wide)
-                    for tensor in (x, y))
-    result = out if out is not None and out.dtype == wide else torch.empty_like(image)
-    if (not isinstance(check, bool) or x.numel() * (x.shape[3] // scale) > FEW
-            or not _few_numbers(image, known, scale, strength, result)):
-        _in_one(image, known, scale, strength, result, check)
-    if out is not None and result is not out:
-        return out.copy_(result)
-    return result if x.dtype == wide else result.to(x.dtype)
-
-
-def _few_numbers(x, y, scale, strength, out):
-    """:func:`fused_projection` of so small an image that its time is that of the calls.
-
-    Returns:
-        bool: False if there is NaN or inf, which would get from one patch into others.
-    """
-    image = x.detach().numpy()
-    down, up = _band_matrices(scale, x.shape[3], image.dtype)
-    with np.errstate(all='ignore'):
-        error = image.reshape(-1, len(down)) @ down
-        if y is None:
-            np.negative(error, out=error)
-        else:
-            np.subtract(y.detach().numpy().reshape(error.shape), error, out=error)
-        if not math.isfinite(np.add.reduce(error, None)):
-            return False
-        if strength != 1:
-            error *= strength
-        np.add(image, (error @ up).reshape(image.shape), out=out.detach().numpy())
-    return True
-
-
-def _in_one(x, y, scale, strength, out, check):
     """:func:`fused_projection` of a contiguous image on the CPU: two operations that read it.
 
-    What is between them takes little time, but would wait for other threads as long as they do.
+    For a small image NumPy's, which start faster and wait for no other thread; what is between
+    takes little time, but would wait for other threads as long as they do.
     """
-    width = x.shape[3]
-    rows = x.detach().view(-1, scale, width)
-    sums = rows.sum(1).numpy().reshape(-1, scale)
+    image = x if x.dtype == wide else x.to(wide)
+    known = y if y is None or y.dtype == wide else y.to(wide)
+    result = out if out is not None and out.dtype == wide else torch.empty_like(image)
+    alone = x.numel() * (torch.get_num_threads() - 1) <= FEW
+    rows = image.detach().numpy().reshape(-1, scale, x.shape[3])
     with np.errstate(all='ignore'):  # NaN and inf are for the check to find
-        error = sums @ np.full(scale, 1 / scale**2, sums.dtype)
+        sums = np.einsum('ksw->kw', rows) if alone else torch.from_numpy(rows).sum(1).numpy()
+        error = np.dot(sums.reshape(-1, scale), _weights(scale, rows.dtype))
         del sums  # not to be held beside the repeated error
-        if y is None:
+        if known is None:
             np.negative(error, out=error)
         else:
-            np.subtract(y.detach().numpy().reshape(-1), error, out=error)
-        if check is not True or not math.isfinite(np.add.reduce(error)):  # the quick way to ask
+            np.subtract(known.detach().numpy().reshape(-1), error, out=error)
+        if check is not True or not math.isfinite(np.dot(error, error)):  # the quick way to ask
             run_check(check, torch.from_numpy(error), x, y)
         if strength != 1:
             error *= strength
-    spread = torch.from_numpy(error.repeat(scale)).view(-1, 1, width)
-    torch.add(rows, spread, out=out.detach().view(rows.shape))
+        spread = error.repeat(scale).reshape(-1, 1, x.shape[3])
+        target = result.detach().numpy().reshape(rows.shape)
+        if alone:
+            np.add(rows, spread, out=target)
+        else:
+            torch.add(*map(torch.from_numpy, (rows, spread)), out=torch.from_numpy(target))
+    if out is not None and result is not out:
+        return out.copy_(result)
+    return result if x.dtype == wide else result.to(x.dtype)
 
 
 def _by_blocks(source, target, small, inner, strength, look):

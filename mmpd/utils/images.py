@@ -231,8 +231,10 @@ def upright(image):
     """
     before, mode = orientation(image), image.mode
     image.load()  # which turns a TIFF
-    notes = (TURNED, ) if max(before, orientation(image)) > 1 else ()
-    image, wanted = ImageOps.exif_transpose(image), MODES.get(mode, mode)
+    after, wanted = orientation(image), MODES.get(mode, mode)
+    notes = (TURNED, ) if max(before, after) > 1 else ()
+    if after > 1:  # it would copy what is upright
+        image = ImageOps.exif_transpose(image)
     if mode in ('P', 'PA'):
         notes += ('its palette was looked up', )
     if wanted in ('L', 'RGB') and image.has_transparency_data:  # a colour or index stands for it

@@ -220,6 +220,26 @@ def test_lpips_says_which_file_goes_where(backbone, monkeypatch, tmp_path):
         build_lpips('alex', str(tmp_path / 'wrong.pth'))
 
 
+@pytest.mark.parametrize('change, said', [
+    ({'lin0.model.1.weight': None}, r'lin0.model.1.weight is missing, expected \(1, 64, 1, 1\)'),
+    ({'lin1.model.1.weight': (1, 2, 1, 1)}, r'is \(1, 2, 1, 1\), expected \(1, 192, 1, 1\)'),
+    ({'lin5.model.1.weight': (3, )}, r'lin5.model.1.weight is \(3,\), expected none')])
+def test_lpips_refuses_heads_of_another_version(backbone, monkeypatch, tmp_path, change, said):
+    """One that is missing would be random."""
+    import lpips
+    folder = tmp_path / 'weights/v0.1'
+    folder.mkdir(parents=True)
+    heads = torch.load(f'{Path(lpips.__file__).parent}/weights/v0.1/alex.pth', map_location='cpu')
+    for key, shape in change.items():
+        heads.pop(key, None)
+        if shape:
+            heads[key] = torch.ones(shape)
+    torch.save(heads, folder / 'alex.pth')
+    monkeypatch.setattr(lpips, '__file__', str(tmp_path / '__init__.py'))
+    with pytest.raises(ValueError, match=said):
+        build_lpips('alex', backbone)
+
+
 @pytest.mark.parametrize('kind', ['LPIPS', 'SRFID', 'PairedMSSSIM', 'LRConsistency'])
 def test_wrong_arguments_are_refused_before_a_network_is_looked_for(kind):
     for wrong, message in ((dict(collect_device='disk'), "collect_device: .*got 'disk'"),

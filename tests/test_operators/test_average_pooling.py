@@ -1,4 +1,5 @@
 """The fused pass of PD: parity with the paper's formula, memory, in-place, gradients."""
+import contextlib
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)), few=st.sampled_from((0, 1 << 20)),
+       block=st.sampled_from((1, 999, 2**21)), few=st.sampled_from((-1, 1 << 20)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
 def test_equals_the_paper(n, c, h, w, scale, seed, block, few, memory, dtype):
@@ -136,12 +137,13 @@ def test_extra_memory_is_one_image():
 
 
 @pytest.mark.parametrize('size, operations', [(64, 0), (512, 2)])
-def test_few_operations_wait_for_other_threads(size, operations):
+def test_few_operations_wait_for_other_threads(monkeypatch, size, operations):
     """None for a small image; two that read a large one, and none in between.
 
     torch divides operations on more than 32,768 numbers among its threads.
     """
     x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     with torch.profiler.profile(record_shapes=True) as profile:
         result = pooling_decomposition(x, y, 8)
     torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
@@ -156,7 +158,7 @@ def test_few_operations_wait_for_other_threads(size, operations):
 def taken(monkeypatch):
     """Which way the pass goes."""
     ways = []
-    for name in ('_few_numbers', '_in_one', '_by_blocks'):
+    for name in ('_at_once', '_by_blocks'):
         run = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, name=name, run=run: (
             ways.append(name), run(*args))[1])
@@ -173,7 +175,7 @@ def test_large_images_are_taken_in_blocks(taken, monkeypatch, x_dtype, y_dtype, 
     wanted = x.double() + 0.5 * replicate(
         (0 if y is None else y.double()) - average_pool(x.double(), 4), 4)
     temporaries = 2 * x.numel() * size // 4
-    for limit, way in ((temporaries, '_few_numbers'), (temporaries - 1, '_by_blocks')):
+    for limit, way in ((temporaries, '_at_once'), (temporaries - 1, '_by_blocks')):
         monkeypatch.setattr(module, 'TEMPORARY_BYTES', limit)
         result = module.fused_projection(x, y, 4, 0.5)
         assert taken == [way] and result.dtype == x_dtype
@@ -182,20 +184,36 @@ def test_large_images_are_taken_in_blocks(taken, monkeypatch, x_dtype, y_dtype, 
         torch.testing.assert_close(result.double(), wanted, rtol=0, atol=tolerance)
 
 
-def test_few_numbers_are_multiplied(taken, monkeypatch):
-    """So many multiplications, 24 / 4 for each pixel, or two operations; one of the two."""
+def test_small_images_wait_for_no_other_thread(monkeypatch):
+    """So many pixels for each further thread; one thread has none to wait for."""
     x, y = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 4, 6)
-    for limit, ways in ((x.numel() * 6, ['_few_numbers']), (x.numel() * 6 - 1, ['_in_one'])):
+    added, add = [], torch.add
+    monkeypatch.setattr(torch, 'add', lambda *args, **kwargs: (
+        added.append(1), add(*args, **kwargs))[1])
+    for threads, limit, expected in ((3, 2 * x.numel(), 0), (3, 2 * x.numel() - 1, 1),
+                                     (1, 0, 0), (2, 0, 1)):
+        monkeypatch.setattr(torch, 'get_num_threads', lambda threads=threads: threads)
         monkeypatch.setattr(module, 'FEW', limit)
         for out in (None, torch.empty_like(x), torch.empty(2, 3, 16, 24, dtype=torch.float64)):
             result = module.fused_projection(x, y, 4, 1, out)
-            assert taken == ways and (out is None or result is out)
-            taken.clear()
+            assert len(added) == expected and (out is None or result is out)
+            added.clear()
             torch.testing.assert_close(result.float(), paper_formula(x, y, 4), rtol=0, atol=1e-6)
-    monkeypatch.setattr(module, 'FEW', 1 << 20)
-    module.fused_projection(x * math.nan, y, 4, 1)
-    module.fused_projection(x, y, 4, 1, check=DeferredCheck())
-    assert taken == ['_few_numbers', '_in_one', '_in_one']
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('check', (False, DeferredCheck()))
+def test_numpy_is_not_to_warn(check):
+    """NaN, inf and their differences are computed without a word."""
+    x, y = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 2, 2)
+    signs = torch.tensor([1., -1.]).repeat(4)
+    for image, known in ((x * math.inf, y), (x * signs * math.inf, y), (x * math.nan, y),
+                         (x, y * math.inf), (x * math.inf, y * math.inf), (1e30 * x, 1e30 * y),
+                         (3e38 * x, -3e38 * y)):
+        with contextlib.suppress(ValueError):  # of the one before
+            result = module.fused_projection(image, known, 4, 1, check=check)
+            torch.testing.assert_close(result, paper_formula(image, known, 4), rtol=1e-5,
+                                       atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize('dtype, size', [(torch.float32, 2), (torch.bfloat16, 8),
@@ -244,8 +262,7 @@ def test_a_bad_batch_is_told_of_by_the_next_small_one():
 @pytest.mark.filterwarnings('ignore:.*:torch.jit.TracerWarning', 'ignore:.*deprecated.*')
 def test_what_is_counted_or_traced_sees_torchs_operations(monkeypatch):
     """NumPy's would be missed by counters of memory and be constants of a traced graph."""
-    monkeypatch.setattr(module, '_few_numbers', None)
-    monkeypatch.setattr(module, '_in_one', None)
+    monkeypatch.setattr(module, '_at_once', None)
     x, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 16, 16)
     with FlopCounterMode(display=False):
         counted = pooling_decomposition(x, y, 8)

@@ -65,13 +65,13 @@ class TestFusedAveragePooling2(TestAveragePooling2):
 
     @pytest.fixture(autouse=True)
     def one_pass_over_several_blocks(self, monkeypatch):
-        monkeypatch.setattr(pooling_pass, 'FEW', 0)
+        monkeypatch.setattr(pooling_pass, 'FEW', -1)
         if self.takes == '_by_blocks':
             monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
 
     def test_takes_the_fused_pass(self, monkeypatch):
-        for name in {'_few_numbers', '_in_one', '_by_blocks'} - {self.takes}:
-            monkeypatch.setattr(pooling_pass, name, None)
+        if self.takes == '_by_blocks':
+            monkeypatch.setattr(pooling_pass, '_at_once', None)
         called, run = [], getattr(pooling_pass, self.takes)
         monkeypatch.setattr(pooling_pass, self.takes, lambda *a: called.append(1) or run(*a))
         self.make().project(self.image(self.shapes[0]), self.measurement(self.shapes[0]))
@@ -80,7 +80,7 @@ class TestFusedAveragePooling2(TestAveragePooling2):
 
 class TestLargeAveragePooling2(TestFusedAveragePooling2):
     """The image at once, in the operations of torch and NumPy."""
-    takes = '_in_one'
+    takes = '_at_once'
 
 
 class TestFusedAveragePooling3(TestFusedAveragePooling2):

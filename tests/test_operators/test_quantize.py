@@ -1,6 +1,7 @@
 """8-bit output: exact, optimal, and honest where it cannot be exact."""
 import itertools
 import time
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -62,9 +63,14 @@ def test_scales_and_extremes(scale):
     assert torch.equal(pooled_exactly(result, scale), lr.long())
 
 
+@lru_cache(4)
+def vectors(low, high, count):
+    return np.array(list(itertools.product(range(low, high + 1), repeat=count)))
+
+
 def cheapest_by_brute_force(values, total, low, high):
     """Least squared distance over all integer vectors in [low, high]^n with the given sum."""
-    grid = np.array(list(itertools.product(range(low, high + 1), repeat=len(values))))
+    grid = vectors(low, high, len(values))
     grid = grid[grid.sum(1) == total]
     return ((grid - values)**2).sum(1).min() if len(grid) else None
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mmengine.config import Config
 from PIL import Image
 
@@ -34,6 +35,7 @@ def test_the_page_works_as_printed(tmp_path):
     assert 'skipped' not in run.stdout
 
 
+@pytest.mark.slow
 def test_the_page_trains_against_the_operator(tmp_path, monkeypatch):
     from mmpd.cli.test import test
     from mmpd.cli.train import train

@@ -245,15 +245,15 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
                           [9], [1])]
 
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
-    for index in range(20):
+    for index in range(9):
         pair(tmp_path, f'{index}.png', seed=index)
     gt = tmp_path / ('gt' if with_gt else 'sr')
     if with_gt:
-        for index in range(20):
+        for index in range(9):
             write(gt, f'{index}.png', values((24, 32, 3), seed=500 + index))
     extra = ['--gt', str(gt)] if with_gt else []
     assert run(tool, tmp_path, '--operator', 'auto', *extra) == 0
-    assert len(seen) == 7
+    assert len(seen) == 5  # every second one: at most eight
     np.testing.assert_array_equal(seen[0][1], read_raster(gt / '0.png').pixels)
     np.testing.assert_array_equal(seen[0][0], read_raster(tmp_path / 'lr' / '0.png').pixels)
     printed = capsys.readouterr()
@@ -382,10 +382,11 @@ def test_help_says_colour(tool, capsys):
 
 
 HUGE = """
-import resource, sys
+import sys
 from mmpd.cli.make_consistent import main
 code = main(sys.argv[1:])
-print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# ru_maxrss would count the test's own process as well, from which this one was forked
+print('PEAK', open('/proc/self/status').read().split('VmHWM:')[1].split()[0])
 sys.exit(code)
 """
 
@@ -393,8 +394,8 @@ sys.exit(code)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 # 16 bits: 600 MB of pixels and 600 MB of file, on imports of 0.56 GB without MMagic, 0.68 with it
-@pytest.mark.parametrize('suffix, dtype, most_kb', [('.png', np.uint8, 2.4e6),
-                                                    ('.npy', np.uint16, 3e6)])
+@pytest.mark.parametrize('suffix, dtype, most_kb', [('.png', np.uint8, 1.8e6),
+                                                    ('.npy', np.uint16, 2.05e6)])
 def test_memory_for_ten_thousand_squared(tmp_path, suffix, dtype, most_kb):
     rng = np.random.default_rng(0)
     most = np.iinfo(dtype).max

@@ -2,7 +2,6 @@
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -140,21 +139,25 @@ def test_busy_processes_end_with_the_block_and_with_the_benchmark(measuring):
         with open(f'/proc/{pid}/stat') as file:
             return file.read().split()[2] != 'Z'
 
-    code = ('import sys, time; sys.path.insert(0, "tools/benchmark"); import measuring\n'
-            'with measuring.busy(1) as processes:\n'
-            '    print(processes[0].pid, flush=True)\n    time.sleep({})')
-    for wait, end in ((0, None), (60, signal.SIGKILL)):
-        process = subprocess.Popen([sys.executable, '-c', code.format(wait)], cwd=ROOT, text=True,
-                                   stdout=subprocess.PIPE)
-        child = int(process.stdout.readline())
-        if end:
-            assert running(child)
-            process.send_signal(end)
-        process.wait()
+    def gone(child):
         deadline = time.monotonic() + 20
         while running(child) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not running(child)
+        return not running(child)
+
+    with measuring.busy(1) as (process, ):
+        assert running(process.pid)
+    assert gone(process.pid)
+    code = ('import sys, time; sys.path.insert(0, "tools/benchmark"); import measuring\n'
+            'with measuring.busy(1) as processes:\n'
+            '    print(processes[0].pid, flush=True)\n    time.sleep(60)')
+    benchmark = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, text=True,
+                                 stdout=subprocess.PIPE)
+    child = int(benchmark.stdout.readline())
+    assert running(child)
+    benchmark.kill()
+    benchmark.wait()
+    assert gone(child)
 
 
 def test_pd_under_load(tmp_path, capsys):

@@ -235,6 +235,7 @@ randomness = dict(seed=7)
 """
 
 
+@pytest.mark.slow
 def test_two_runs_and_a_resumed_one_are_the_same_to_the_last_bit(data, tmp_path):
     """Random flips in three workers, an averaged generator, random latents, bfloat16."""
     config = config_of(data, tmp_path, 'pdn', EVERYTHING.format(data=str(data)))

@@ -99,7 +99,8 @@ def test_one_lr_without_gt(name, world):
 
 @pytest.mark.parametrize('name, other', [
     ('gpen_bfr-512_x16_celeba-hq', 'gfpgan_clean_x16_celeba-hq'),
-    ('pulse_100steps_x16_celeba-hq', 'psp_ir-se50_x16_celeba-hq')])
+    pytest.param('pulse_100steps_x16_celeba-hq', 'psp_ir-se50_x16_celeba-hq',
+                 marks=pytest.mark.slow)])
 def test_weights_of_another_system_are_one_error(name, other, world, capsys):
     with pytest.raises(InputError, match='is not one of this config'):
         run_test([str(world / 'configs' / f'{name}.py'),

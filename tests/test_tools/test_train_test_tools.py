@@ -72,7 +72,7 @@ def train(config, data, work_dir, *more, resume=None):
     return list(KeepLosses.seen)
 
 
-@pytest.mark.parametrize('method', ['pd_glean', 'pdn'])
+@pytest.mark.parametrize('method', [pytest.param('pd_glean', marks=pytest.mark.slow), 'pdn'])
 def test_resuming_repeats_the_uninterrupted_run_to_the_last_digit(method, data, tmp_path):
     config, = (CONFIGS / method).glob('*_demo.py')  # with random flips; PDN draws latents as well
     every = ('train_cfg.max_iters=5', 'default_hooks.checkpoint.interval=3')

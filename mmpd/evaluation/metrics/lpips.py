@@ -46,9 +46,16 @@ def build_lpips(net='alex', backbone=None):
         # without weights: the package would unpickle its own file and torchvision's download
         model = lpips.LPIPS(net=net, verbose=False, pretrained=False, pnet_rand=True)
     heads = Path(lpips.__file__).parent / 'weights' / 'v0.1' / f'{net}.pth'
-    unknown = model.load_state_dict(read_state_dict(heads), strict=False).unexpected_keys
-    if unknown:
-        raise WeightsMismatch(f'LPIPS: {heads} is not that of lpips 0.1: it has "{unknown[0]}"')
+    state = read_state_dict(heads)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()
+                if key.startswith('lin') and not key.startswith('lins.')}  # the same once more
+    for key in (*shapes, *expected):
+        if shapes.get(key) != expected.get(key):
+            raise WeightsMismatch(f'LPIPS: {heads} is not that of lpips 0.1: {key} is '
+                                  f'{shapes.get(key, "missing")}, expected '
+                                  f'{expected.get(key, "none")}')
+    model.load_state_dict(state, strict=False)
     wanted = model.net.state_dict()
     # slice2.3.weight of the lpips package is features.3.weight of torchvision
     found = {key: states.get('features.' + key.split('.', 1)[1]) for key in wanted}

@@ -1,0 +1,20 @@
+"""What a registry cannot build of a config is one line that shows the part."""
+import pytest
+
+from mmpd.cli import building
+from mmpd.errors import InputError
+
+
+def test_a_type_that_is_missing_is_shown_with_its_config():
+    from mmagic.registry import MODELS
+    with pytest.raises(InputError, match=r"config a.py: a type is missing in \{'scale': 3\}"), \
+            building.config_errors('a.py'):
+        MODELS.build(dict(scale=3))
+    with pytest.raises(InputError, match='config a.py: PDHead: .*operator'), \
+            building.config_errors('a.py'):
+        MODELS.build(dict(type='PDHead', operator=3))
+    with pytest.raises(InputError, match='a.py: GANLoss: expected the arguments .*gan_type'), \
+            building.config_errors('a.py'):
+        MODELS.build(dict(type='GANLoss'))
+    with pytest.raises(KeyError), building.config_errors('a.py'):  # of the code, not of a config
+        raise KeyError('"type"')

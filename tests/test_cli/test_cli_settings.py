@@ -1,0 +1,236 @@
+"""Settings of a run, looked through before it begins: data, hooks, devices, metrics."""
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from refusals import refused
+
+from mmpd.cli import settings
+from mmpd.cli import train as train_tool
+from mmpd.errors import InputError
+
+
+def parse(*argv):
+    return train_tool.parse_args([str(part) for part in argv])
+
+
+def test_configs_that_cannot_be_read(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text("model = dict(type='A', parts=[1])\nlist = [dict(a=1)]\n")
+    refused(settings.load_config, parse(path, '--cfg-options', 'list.5.a=2'),
+            match='--cfg-options do not fit .*a.py: ')
+    path.write_text('model = 1 / 0\n')
+    refused(settings.load_config, parse(path), match='config .*a.py: ZeroDivisionError: ')
+    path.write_text('model = 3\n')
+    refused(settings.load_config, parse(path), match=r'expected model=dict\(type=...\), got 3')
+
+
+def test_an_empty_data_folder(tmp_path):
+    (tmp_path / 'GT').mkdir()
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(dataset=dict(
+        data_root=str(tmp_path), data_prefix=dict(gt='GT'))))))
+    refused(settings.check_data, cfg, 'train', match=(
+        r'data folder .*GT is empty \(train_dataloader.dataset.data_prefix.gt\)'))
+    (tmp_path / 'GT' / 'a.png').touch()
+    settings.check_data(cfg, 'train')
+
+
+def test_data_that_cannot_or_need_not_be_looked_for(tmp_path):
+    def check(*datasets):
+        settings.check_data(Config(dict(test_dataloader=[
+            None if dataset is None else dict(dataset=dataset) for dataset in datasets])), 'test')
+
+    (tmp_path / 'GT').mkdir()
+    (tmp_path / 'GT/a.png').touch()
+    there = dict(data_root=str(tmp_path), data_prefix='GT')
+    check(None, there, dict(data_root='s3://bucket', data_prefix=dict(gt='GT')),
+          dict(data_root='/nowhere', backend_args=dict(backend='petrel')), dict(data_prefix=None))
+    refused(check, there, dict(there, data_prefix='LR'), match=(
+        r'no data folder .*LR \(test_dataloader.dataset.data_prefix.\)'))
+    refused(check, dict(there, data_root='/nowhere'), match='/nowhere .test_.*.data_root.$')
+    refused(check, dict(there, ann_file='list.txt'), match='no annotation file .*list.txt')
+    (tmp_path / 'list.txt').touch()
+    check(dict(there, ann_file='list.txt'))
+
+
+def test_the_first_file_that_is_not_there_is_named(tmp_path):
+    (tmp_path / 'face_1.png').touch()
+
+    class Images(list):
+        def get_data_info(self, index):
+            return dict(gt_path=str(tmp_path / self[index]), key=index, img_path='s3://x',
+                        shape_path=3)
+
+    def check(dataset, **more):
+        settings.check_pairs(SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), **more),
+                             'val')
+
+    check(Images(['face_1.png']))
+    repeated = SimpleNamespace(dataset=Images(['face_1.png', 'face_2.png']))
+    refused(check, repeated, match=(r"val_dataloader: no file .*face_2.png \(gt_path of the image 1"
+                                    r"\); did you mean 'face_1.png'"))
+    remote = Images(['face_2.png'])
+    remote.backend_args = dict(backend='petrel')
+    check(remote), check([1, 2])  # a data set of another kind
+    with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
+        check(Images(), dataloaders=[SimpleNamespace(dataset=Images()),
+                                     SimpleNamespace(dataset=repeated)])
+
+
+def test_the_work_folder_is_where_checkpoints_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').write_text(
+        "model = dict(type='A')\n"
+        "default_hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir='elsewhere'))\n")
+    cfg = settings.load_config(parse(tmp_path / 'a.py', '--work-dir', tmp_path / 'run'))
+    assert cfg.default_hooks.checkpoint.out_dir is None and (tmp_path / 'run').is_dir()
+    cfg = settings.load_config(parse(tmp_path / 'a.py'))
+    assert cfg.default_hooks.checkpoint.out_dir == 'elsewhere'
+    assert cfg.work_dir == './work_dirs/a' and (tmp_path / 'work_dirs/a').is_dir()
+
+
+@pytest.mark.parametrize('given, expected', [
+    ({}, dict(nan=dict(type='NaNHook'))), (dict(default_hooks=dict(nan=None)), {}),
+    (dict(default_hooks=dict(timer=None)), dict(timer=None, nan=dict(type='NaNHook'))),
+    (dict(default_hooks=dict(nan=dict(type='NaNHook', on_nan='skip'))),
+     dict(nan=dict(type='NaNHook', on_nan='skip'))),
+    (dict(custom_hooks=[dict(type='NaNHook', max_skips=3)]), {})])
+def test_every_training_is_watched_for_nan_once(given, expected):
+    cfg = Config(given)
+    settings.add_nan_hook(cfg)
+    assert cfg.default_hooks == expected
+
+
+def test_arguments_that_the_checkpoint_hook_would_stumble_over():
+    from mmengine.hooks import CheckpointHook
+    from mmengine.runner import Runner
+
+    def check(**options):
+        hooks = [object(), CheckpointHook(**{'interval': 5, **options})]
+        settings.check_hooks(SimpleNamespace(hooks=hooks, save_checkpoint=Runner.save_checkpoint))
+
+    check(), check(save_begin=3), check(save_optimizer=False, file_client_args=None)
+    refused(lambda: check(intervall=5), match=(
+        "CheckpointHook.intervall: CheckpointHook has no such argument; did you mean 'interval'"))
+
+
+def test_an_optimiser_that_there_is_not():
+    def check(**parts):
+        settings.check_optimizers(Config(dict(optim_wrapper=parts)))
+
+    check(optimizer=dict(type='Adam', lr=1)), check(generator=dict(optimizer=dict(type='SGD')))
+    check(optimizer=dict(type=torch.optim.Adam))
+    for wrong in (dict(optimizer=dict(type='Adamm')),
+                  dict(constructor='X', generator=dict(optimizer=dict(type='Adamm')))):
+        refused(lambda wrong=wrong: check(**wrong), match=(
+            "unknown optimizer type 'Adamm'; did you mean 'Adam"))
+
+
+def test_gloo_on_cpus_and_no_device_for_the_wrappers(monkeypatch):
+    started = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: bool(started))
+    monkeypatch.setattr(torch.distributed, 'init_process_group', started.append)
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR'):
+        monkeypatch.setenv(name, '1')
+    cfg = Config(dict(launcher='pytorch', find_unused_parameters=True))
+    settings.prepare_distributed(cfg)
+    settings.prepare_distributed(cfg)
+    assert started == ['gloo'] and cfg.env_cfg.dist_cfg.backend == 'gloo'
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True,
+        device_ids=None)
+    cfg = Config(dict(launcher='pytorch', model_wrapper_cfg=dict(type='Own', static_graph=True)))
+    settings.prepare_distributed(cfg)
+    assert cfg.model_wrapper_cfg == dict(type='Own', static_graph=True, device_ids=None)
+    refused(settings.prepare_distributed, Config(dict(launcher='slurm')),
+            match='--launcher slurm needs CUDA GPUs')
+    monkeypatch.delenv('MASTER_ADDR')
+    refused(settings.prepare_distributed, Config(dict(launcher='pytorch')),
+            match='expected to be started by torchrun')
+    cfg = Config(dict(launcher='none'))
+    settings.prepare_distributed(cfg)
+    assert 'env_cfg' not in cfg
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = Config(dict(launcher='slurm'))
+    settings.prepare_distributed(cfg)
+    assert 'model_wrapper_cfg' not in cfg  # mmengine's own way
+
+
+def test_figures_as_json_has_them():
+    given = dict(a=torch.tensor(2.5), b=[torch.tensor(1), (3, 'x')], c=dict(d=None))
+    assert settings.to_plain(given) == dict(a=2.5, b=[1, [3, 'x']], c=dict(d=None))
+
+
+def test_local_rank_is_there_for_mmengine(tmp_path, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    (tmp_path / 'a.py').write_text("model = dict(type='A')\n")
+    settings.load_config(parse(tmp_path / 'a.py', '--local_rank', '3'))
+    assert os.environ['LOCAL_RANK'] == '3'
+    monkeypatch.delenv('LOCAL_RANK')
+
+
+@pytest.mark.parametrize('wrapper, amp, message', [
+    (dict(type='AmpOptimWrapper', dtype='float16'), False, 'precision in float16 needs'),
+    (dict(generator=dict(type='AmpOptimWrapper', dtype='float16')), False, 'in float16 needs'),
+    (dict(type='OptimWrapper', dtype='float16'), True, 'in float16 needs'),
+    (dict(type='OptimWrapper', dtype='float16'), False, None),
+    (dict(type='AmpOptimWrapper', dtype='bfloat16'), False, None),
+    (dict(type='AmpOptimWrapper'), True, None), (None, True, None)])
+def test_what_needs_a_gpu(monkeypatch, wrapper, amp, message):
+    cfg = Config(dict(optim_wrapper=wrapper, model=dict(generator=dict(), discriminator=None)))
+    for present in (False, True):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda present=present: present)
+        if message and not present:
+            refused(settings.check_gpu, cfg, amp, match=message)
+        else:
+            settings.check_gpu(cfg, amp)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for part in ('generator', 'discriminator'):
+        refused(settings.check_gpu, Config(dict(model={part: dict(fp16_enabled=True)})),
+                match=f'model.{part}.fp16_enabled=True needs a CUDA GPU')
+
+
+PSNR, OURS = dict(type='PSNR', prefix='face'), dict(type='LRConsistency')
+
+
+@pytest.mark.parametrize('given, expected', [
+    (dict(type='Evaluator', metrics=[PSNR]), ['PSNR', 'LRConsistency']),
+    (PSNR, ['PSNR', 'LRConsistency']), ([PSNR], ['PSNR', 'LRConsistency']),
+    (dict(metrics=PSNR), ['PSNR', 'LRConsistency']),
+    (dict(metrics=[PSNR, OURS]), None), ([OURS], None), (dict(metrics=[]), ['LRConsistency']),
+    ([dict(metrics=[PSNR]), dict(metrics=[OURS])], [['PSNR', 'LRConsistency'], ['LRConsistency']]),
+    (None, None)])
+@pytest.mark.parametrize('kind', ['PDGLEAN', 'PDModel', 'SRGAN', 'NoSuchModel'])
+def test_consistency_is_measured_for_models_with_pd(kind, given, expected):
+    cfg = Config(dict(model=dict(type=kind), val_evaluator=given))
+    before = cfg.to_dict()
+    added = settings.add_consistency(cfg, 'val')
+    if expected is None or not kind.startswith('PD'):
+        assert added is None and cfg.to_dict() == before
+        return
+    assert added.startswith('val_evaluator: LRConsistency is measured too')
+
+    def types(value):
+        metrics = value['metrics'] if isinstance(value, dict) else value
+        return [metric['type'] for metric in metrics]
+    several = isinstance(expected[0], list)
+    found = cfg.val_evaluator
+    assert ([types(one) for one in found] if several else types(found)) == expected
+    if not several and given:
+        metrics = found['metrics'] if isinstance(found, dict) else found
+        wanted = 'face' if len(expected) > 1 else None  # named as the others are
+        assert metrics[-1]['prefix'] == wanted
+        assert 'type' not in (given if isinstance(given, dict) and 'metrics' in given else {}) or \
+            found['type'] == 'Evaluator'
+
+
+def test_names_of_sections_that_are_nearly_right():
+    cfg = Config(dict(model=dict(), train_cfg=dict(max_iters=3)))
+    settings._check_names(cfg, {'model.x': 1, 'quite_another': 1})
+    refused(settings._check_names, cfg, {'train_cgf.max_iters': 1},
+            match="has no 'train_cgf'; did you mean 'train_cfg'")
+    refused(settings.check_parts, Config(dict(train_cgf=1, model=1)), 'a.py', 'model', 'train_cfg',
+            match="config a.py: expected train_cfg, got none; did you mean 'train_cgf'")
