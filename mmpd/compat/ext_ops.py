@@ -2,7 +2,7 @@
 
 The plain wheel ``mmcv-lite`` has no ``mmcv._ext``, and MMagic then fails at
 import.  A module of that name is put in its place; where compiled mmcv is
-installed it is used, untouched.
+installed it is used, untouched.  triton_ops.py has the two ops as Triton kernels.
 """
 import contextlib
 import importlib
@@ -16,6 +16,8 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
+
+from . import triton_ops
 
 NAME = 'mmcv._ext'
 REMEDY = ('compiled mmcv 2.1.0 is needed: "pip install mmcv==2.1.0 --no-build-isolation" '
@@ -38,6 +40,15 @@ def fused_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**
     if act != 3 or grad not in (0, 1):
         raise ValueError(f'fused_bias_leakyrelu: expected act=3 and grad 0 or 1, got act={act}, '
                          f'grad={grad}')
+    arguments = input, bias, refer, act, grad, alpha, scale
+    out = None
+    if triton_ops.can_activate(*arguments):
+        out = triton_ops.activate(plain_bias_leakyrelu, *arguments)
+    return plain_bias_leakyrelu(*arguments) if out is None else out
+
+
+def plain_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**0.5):
+    """:func:`fused_bias_leakyrelu` in PyTorch's own operations."""
     if bias.numel():
         input = input + bias.view(1, -1, *[1] * (input.ndim - 2))
     if grad == 1:
@@ -59,6 +70,15 @@ def upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1,
         gain (float): factor on the result.
     """
     _tell(input)
+    arguments = (input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1, flip, gain)
+    out = None
+    if triton_ops.can_resample(*arguments):
+        out = triton_ops.resample(plain_upfirdn2d, *arguments)
+    return plain_upfirdn2d(*arguments) if out is None else out
+
+
+def plain_upfirdn2d(input, filter, upx, upy, downx, downy, padx0, padx1, pady0, pady1, flip, gain):
+    """:func:`upfirdn2d` in PyTorch's own operations."""
     n, c, h, w = input.shape
     if upx > 1 or upy > 1:
         stuffed = input.new_zeros(n, c, h * upy, w * upx)
@@ -84,8 +104,9 @@ def _tell(input):
 
 @cache
 def _tell_once():
-    print_log('mmcv has no compiled ops: upfirdn2d and fused_bias_leakyrelu run in plain PyTorch.',
-              logger='current')
+    how = ('as Triton kernels where they can, else ' if triton_ops.switched_on() else '')
+    print_log('mmcv has no compiled ops: upfirdn2d and fused_bias_leakyrelu run '
+              f'{how}in plain PyTorch.', logger='current')
 
 
 class _StandIn(ModuleType):

@@ -7,17 +7,17 @@ interpreter; it has been run on no GPU so far.  Therefore its result is compared
 with the plain path's when a device first uses it with a scale and dtype.
 """
 import functools
-import importlib.util
-import logging
 from contextlib import nullcontext
 
 import torch
 
-__all__ = ['DTYPES', 'installed', 'project', 'usable']
+from ..utils.triton_trust import DTYPES, Trust, require_same
+
+__all__ = ['DTYPES', 'project', 'usable']
 
 # Pixels of a tile, which one program keeps in registers
 TILE = 4096
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TRUST = Trust('the Triton kernel of the pooling-based decomposition')
 
 
 @functools.lru_cache(maxsize=1)
@@ -53,32 +53,15 @@ def _kernel():
     return project
 
 
-_failures = {}  # device -> why the kernel is not used there
-_verified = set()  # (device, scale, dtype) for which it gives what it should
-
-
-@functools.lru_cache(maxsize=1)
-def installed():
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec('triton') is not None
-
-
 def usable(x, y, scale):
     """Whether the kernel can take this image and measurement."""
     return (x.is_cuda and 2 <= scale <= 64 and scale & (scale - 1) == 0 and x.dtype in DTYPES
             and (y is None or (y.dtype in DTYPES and y.device == x.device))
-            and x.is_contiguous() and installed() and x.device not in _failures
-            # a graph that is being captured could not wait for the comparison
-            and ((x.device, scale, x.dtype) in _verified
-                 or not torch.cuda.is_current_stream_capturing()))
+            and x.is_contiguous() and TRUST.usable(x.device, (scale, x.dtype)))
 
 
 def project(x, y, scale, strength, out, want_error=False):
     """out = x + strength · A†(y - A x); y = None stands for 0.
-
-    Triton compiles the kernel when it is first launched, for which it needs a C
-    compiler. Where that fails, or the result is not the plain path's, the log
-    says so once, and ``usable`` is False for that device from then on.
 
     Args:
         x (Tensor): (N, C, H, W), contiguous, one of ``DTYPES``.
@@ -91,19 +74,8 @@ def project(x, y, scale, strength, out, want_error=False):
     Returns:
         tuple[bool, Tensor | None]: Whether it was done, and the error if wanted.
     """
-    try:
-        if (x.device, scale, x.dtype) not in _verified:
-            _verify(x.device, scale, x.dtype)
-            _verified.add((x.device, scale, x.dtype))
-        return True, _launch(x, y, scale, strength, out, want_error)
-    except Exception as reason:  # no compiler, another version of Triton, another GPU
-        if 'out of memory' in str(reason).lower():  # the plain path would need as much
-            raise
-        _failures[x.device] = reason
-        logging.getLogger(__name__).warning(
-            'the Triton kernel of the pooling-based decomposition cannot be used on %s, plain '
-            'PyTorch runs instead: %s', x.device, reason)
-        return False, None
+    return TRUST.run(x.device, (scale, x.dtype), lambda: _verify(x.device, scale, x.dtype),
+                     lambda: _launch(x, y, scale, strength, out, want_error))
 
 
 def _launch(x, y, scale, strength, out, want_error):
@@ -128,7 +100,6 @@ def _verify(device, scale, dtype):
     patches = x.float().view(1, 2, 2, scale, columns // scale, scale)
     pooled = patches.mean((3, 5))
     y = (pooled * 3).cos()
-    tolerance = 1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
     for known in (y, None):
         out = torch.empty_like(x)
         error = _launch(x, known, scale, 0.75, out, True)
@@ -136,6 +107,4 @@ def _verify(device, scale, dtype):
         expected = (patches + 0.75 * wanted[:, :, :, None, :, None]).view(x.shape)
         apart = max((out.float() - expected).abs().max().item() / expected.abs().max().item(),
                     (error - wanted).abs().max().item())
-        if not apart <= tolerance:
-            raise RuntimeError(f'its result is not that of plain PyTorch for scale {scale} and '
-                               f'{dtype} (they are {apart:.2g} apart)')
+        require_same(apart, dtype, f'scale {scale} and {dtype}')

@@ -16,6 +16,7 @@ from mmpd.operators import (
     triton_pooling,
 )
 from mmpd.operators.base import DeferredCheck
+from mmpd.utils import triton_trust
 
 INTERPRETED = """
 import torch
@@ -74,10 +75,9 @@ def test_fake_images_take_the_plain_path(monkeypatch):
 def as_on_a_gpu(monkeypatch):
     """Images on the CPU take the kernel's way."""
     monkeypatch.setattr(pooling_pass, '_is_array', lambda x: False)
-    monkeypatch.setattr(triton_pooling, '_failures', {})
-    monkeypatch.setattr(triton_pooling, '_verified', set())
-    monkeypatch.setattr(triton_pooling, 'usable',
-                        lambda x, *_: x.device not in triton_pooling._failures)
+    trust = triton_pooling.Trust('the Triton kernel of PD')
+    monkeypatch.setattr(triton_pooling, 'TRUST', trust)
+    monkeypatch.setattr(triton_pooling, 'usable', lambda x, *_: x.device not in trust.failures)
 
 
 def launched(change=None):
@@ -137,7 +137,7 @@ def test_too_little_memory_is_no_fault_of_the_kernel(monkeypatch, caplog, as_on_
     monkeypatch.setattr(triton_pooling, '_launch', launch)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         AveragePooling(8).project(IMAGE, LR)
-    assert not triton_pooling._failures and not caplog.records
+    assert not triton_pooling.TRUST.failures and not caplog.records
 
 
 class OnDevice:
@@ -163,20 +163,14 @@ class OnDevice:
     ({}, {}, 8, dict(capturing=True, verified=(torch.device('cuda:0'), 8, torch.float32)), True),
     ({}, {}, 8, dict(capturing=True, verified=(torch.device('cuda:0'), 4, torch.float32)), False)])
 def test_what_the_kernel_can_take(monkeypatch, x, y, scale, changes, expected):
-    monkeypatch.setattr(triton_pooling, 'installed', lambda: changes.get('installed', True))
-    monkeypatch.setattr(triton_pooling, '_failures', {torch.device(changes['failed']): 'why'}
+    monkeypatch.setattr(triton_trust, 'installed', lambda: changes.get('installed', True))
+    monkeypatch.setattr(triton_pooling.TRUST, 'failures', {torch.device(changes['failed']): 'why'}
                         if 'failed' in changes else {})
-    monkeypatch.setattr(triton_pooling, '_verified', {changes.get('verified')})
+    monkeypatch.setattr(triton_pooling.TRUST, 'verified', {changes.get('verified')})
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing',
                         lambda: changes.get('capturing', False))
     image, measurement = OnDevice(**x), y if y is None else OnDevice(**y)
     assert triton_pooling.usable(image, measurement, scale) == expected
-
-
-@pytest.mark.parametrize('found', (None, object()))
-def test_whether_triton_is_there(monkeypatch, found):
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: {'triton': found}[name])
-    assert triton_pooling.installed.__wrapped__() == (found is not None)
 
 
 @pytest.mark.parametrize('scale', (2, 8, 64))
@@ -236,7 +230,7 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA de
 
 @cuda
 @pytest.mark.parametrize('scale', (2, 8, 16, 64))
-@pytest.mark.parametrize('dtype', triton_pooling.DTYPES, ids=str)
+@pytest.mark.parametrize('dtype', triton_trust.DTYPES, ids=str)
 def test_equals_the_plain_path_on_cuda(scale, dtype):
     x = torch.randn(2, 3, 3 * scale, 5 * scale, device='cuda', dtype=dtype)
     y = torch.randn(2, 3, 3, 5, device='cuda')

@@ -256,6 +256,52 @@ def test_the_gpu_script_on_a_cpu(sections, tmp_path):
     assert '**Tiny sizes, to try the script out: no result.**' in text
 
 
+def test_where_the_triton_kernels_win_is_told(tmp_path, monkeypatch):
+    """With stand-ins for the kernels: one of them slower than plain, the other failing."""
+    from mmpd.compat import triton_ops
+    from mmpd.utils.triton_trust import Trust
+    tool, on = script('gpu'), []
+
+    def activate(plain, *arguments):
+        on.append(triton_ops.switched_on())
+        plain(*arguments)
+        return plain(*arguments) * (1 + 2**-10)
+
+    def resample(*_):
+        triton_ops.RESAMPLING.failures[torch.device('cpu')] = RuntimeError('no compiler')
+
+    monkeypatch.setenv('MMPD_TRITON_OPS', '0')
+    for name, value in dict(RESAMPLING=Trust('its kernel'), activate=activate, resample=resample,
+                            can_activate=lambda *_: True, can_resample=lambda *_: True).items():
+        monkeypatch.setattr(triton_ops, name, value)
+    out = tmp_path / 'gpu'
+    assert tool.main(['--device', 'cpu', '--quick', '--sections', 'ops', '--out', str(out)]) == 0
+    assert on and all(on) and os.environ['MMPD_TRITON_OPS'] == '0' and not triton_ops.switched_on()
+    report, text = results(out)
+    rows = report['sections']['ops']['result']
+    uses = ('blur', '2 x up', '2 x down', 'bias, leaky ReLU', 'its gradient')
+    assert [(row['dtype'], row['use']) for row in rows] == [
+        (dtype, use) for dtype in ('float32', 'bfloat16') for use in uses]
+    for row in rows:
+        activated = row['use'] in uses[3:]
+        assert set(row['share']) == ({'plain', 'Triton'} if activated else {'plain'})
+        assert (row['gain'] is not None) == activated
+        assert row['failed'] == (None if activated else 'RuntimeError: no compiler')
+        if activated and row['dtype'] == 'float32':
+            assert row['apart'] == pytest.approx(2**-10, rel=1e-3) and row['gain']['median'] < 1
+    assert 'blur: no Triton kernel ran' in text and 'Not measured: RuntimeError: no comp' in text
+    assert 'its gradient: Triton is the faster in 0 of 2 cases' in text
+
+
+def test_bytes_of_the_copy_are_those_of_the_op():
+    from mmpd.compat import ext_ops
+    for op, arguments, moved in script('gpu').uses_of_ops(
+            (2, 3, 8, 8), torch.float32, 'cpu').values():
+        out = getattr(ext_ops, op)(*arguments)
+        images = [one for one in arguments if getattr(one, 'ndim', 0) == 4]
+        assert moved == out.numel() + sum(image.numel() for image in images)
+
+
 def test_the_gpu_script_goes_on_after_a_failure_and_stops_in_time(tmp_path, monkeypatch):
     tool = script('gpu')
 

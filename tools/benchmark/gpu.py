@@ -11,9 +11,11 @@ comes after --minutes, is listed as not measured, with the reason. On a machine 
 then is marked as no result. Writes OUT.json and OUT.md.
 """
 import argparse
+import contextlib
 import copy
 import functools
 import gc
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -240,31 +242,90 @@ def exact_rounding(args, setting):
                                    ('separable', SeparableResize(scale)))]
 
 
-def stand_ins(args, setting):
-    """What stands in for compiled mmcv ops: its share of the bandwidth of a copy.
+@contextlib.contextmanager
+def triton_ops_on():
+    """The Triton kernels of mmcv's ops, whatever the environment says of them."""
+    from mmpd.compat import triton_ops
+    before = os.environ.get(triton_ops.SWITCH)
+    try:
+        os.environ[triton_ops.SWITCH] = '1'
+        triton_ops.switched_on.cache_clear()
+        yield triton_ops
+    finally:
+        os.environ.pop(triton_ops.SWITCH)
+        if before is not None:
+            os.environ[triton_ops.SWITCH] = before
+        triton_ops.switched_on.cache_clear()
 
-    No Triton kernel of them is written yet: this tells where one would win.
+
+def uses_of_ops(shape, dtype, device):
+    """What StyleGAN2 does with features of a shape: use -> (op, arguments, values moved)."""
+    n, c, size, _ = shape
+    x = torch.rand(shape, device=device).to(dtype) - 0.5
+    small = x[..., :size // 2, :size // 2].contiguous()
+    taps = torch.tensor([1., 3., 3., 1.], device=device)
+    kernel, bias = (torch.outer(taps, taps) / 64).to(dtype), x[0, :, 0, 0].contiguous()
+    none, whole = x.new_empty(0), x.numel()
+    return {
+        'blur': ('upfirdn2d', (x, kernel, 1, 1, 1, 1, 2, 1, 2, 1, False, 1.), 2 * whole),
+        '2 x up': ('upfirdn2d', (small, kernel, 2, 2, 1, 1, 2, 1, 2, 1, False, 4.),
+                   whole + small.numel()),
+        '2 x down': ('upfirdn2d', (x, kernel, 1, 1, 2, 2, 1, 1, 1, 1, False, 1.),
+                     whole + small.numel()),
+        'bias, leaky ReLU': ('fused_bias_leakyrelu', (x, bias, none, 3, 0, 0.2, 2**0.5),
+                             2 * whole),
+        'its gradient': ('fused_bias_leakyrelu', (x, none, x.flip(0), 3, 1, 0.2, 2**0.5),
+                         3 * whole)}
+
+
+def stand_ins(args, setting):
+    """mmcv's two ops, plain and as Triton kernels, against copies of the same bytes.
+
+    It tells where the kernels win, which decides whether they are on by default.
     """
     from mmpd.compat import ext_ops
+    compiled = args.device == 'cuda' and ext_ops.has_compiled_ops()
     rows = []
-    for batch, channels, size in setting['layers']:
-        clear(args.device)
-        x = torch.rand(batch, channels, size, size, device=args.device)
-        taps = torch.tensor([1., 3., 3., 1.], device=args.device)
-        kernel, bias = torch.outer(taps, taps) / 64, torch.rand(channels, device=args.device)
-        none, out = x.new_empty(0), torch.empty_like(x)
-        functions = {
-            'copy': lambda out=out, x=x: out.copy_(x),
-            'blur (upfirdn2d)': lambda x=x, k=kernel: ext_ops.upfirdn2d(
-                x, k, 1, 1, 1, 1, 2, 1, 2, 1, False, 1.),
-            'bias and leaky ReLU': lambda x=x, b=bias, n=none: ext_ops.fused_bias_leakyrelu(
-                x, b, n)}
-        times = measuring.interleaved(functions, setting['rounds'], setting['seconds'],
-                                      args.device)
-        rows.append(dict(shape=list(x.shape),
-                         share={name: measuring.ratio(times['copy'], values)
-                                for name, values in times.items() if name != 'copy'}))
-    return dict(compiled=ext_ops.has_compiled_ops(), rows=rows)
+    with torch.no_grad(), triton_ops_on() as triton_ops:
+        plain = dict(upfirdn2d=ext_ops.plain_upfirdn2d,
+                     fused_bias_leakyrelu=ext_ops.plain_bias_leakyrelu)
+        taken = dict(upfirdn2d=triton_ops.can_resample,
+                     fused_bias_leakyrelu=triton_ops.can_activate)
+        trusts = dict(upfirdn2d=triton_ops.RESAMPLING, fused_bias_leakyrelu=triton_ops.ACTIVATION)
+        for shape in ((n, c, size, size) for n, c, size in setting['layers']):
+            clear(args.device)
+            for dtype in (torch.float32, torch.bfloat16):
+                for use, (op, arguments, moved) in uses_of_ops(shape, dtype, args.device).items():
+                    source = arguments[0].new_zeros(moved // 2)
+                    out = torch.empty_like(source)
+                    functions = {'copy': lambda out=out, source=source: out.copy_(source),
+                                 'plain': functools.partial(plain[op], *arguments)}
+                    apart = None
+                    if taken[op](*arguments):
+                        functions['Triton'] = functools.partial(getattr(ext_ops, op), *arguments)
+                        expected = functions['plain']().float()
+                        apart = (functions['Triton']().float() - expected).abs().max().item()
+                        apart /= expected.abs().max().item()
+                        del expected
+                    if compiled:
+                        functions['compiled'] = functools.partial(
+                            getattr(importlib.import_module(ext_ops.NAME), op), *arguments)
+                    reason = trusts[op].failures.get(arguments[0].device)
+                    if reason is not None:
+                        functions.pop('Triton', None)
+                    times = measuring.interleaved(
+                        {name: repeated(function, setting['repeats'])
+                         for name, function in functions.items()},
+                        setting['rounds'], setting['seconds'] / 3, args.device)
+                    rows.append(dict(
+                        shape=list(shape), dtype=str(dtype).partition('.')[2], use=use,
+                        copy_ms=measuring.summary(times['copy'])['median'] / setting['repeats'],
+                        share={name: measuring.ratio(times['copy'], values)
+                               for name, values in times.items() if name != 'copy'},
+                        gain=(measuring.ratio(times['plain'], times['Triton'])
+                              if 'Triton' in times else None),
+                        apart=apart, failed=reason and first_line(reason)))
+    return rows
 
 
 def several_gpus(args, setting):
@@ -357,13 +418,23 @@ def show_rounding(rows):
           f'{row["unmatched"]} of {row["lr_values"]:,}'] for row in rows])
 
 
-def show_ops(found):
-    names = list(found['rows'][0]['share'])
-    return (f'Compiled mmcv is installed: {"yes" if found["compiled"] else "no"}.\n\n'
-            + measuring.table(['features', *names],
-                              [[' × '.join(map(str, row['shape'])),
-                                *(measuring.spread(row['share'][name]) for name in names)]
-                               for row in found['rows']]))
+def show_ops(rows):
+    kinds = [kind for kind in ('plain', 'Triton', 'compiled')
+             if any(kind in row['share'] for row in rows)]
+    lines = [measuring.table(
+        ['features', 'dtype', 'use', 'copy ms', *(f'{kind} / copy bandwidth' for kind in kinds),
+         'plain / Triton', 'apart'],
+        [[' × '.join(map(str, row['shape'])), row['dtype'], row['use'], f'{row["copy_ms"]:.4f}',
+          *(measuring.spread(row['share'][kind]) if kind in row['share'] else '-'
+            for kind in kinds),
+          measuring.spread(row['gain']) if row['gain'] else '-',
+          '-' if row['apart'] is None else f'{row["apart"]:.1e}'] for row in rows]), '']
+    for use in dict.fromkeys(row['use'] for row in rows):
+        gains = [row['gain']['median'] for row in rows if row['use'] == use and row['gain']]
+        lines.append(f'- {use}: Triton is the faster in {sum(gain > 1 for gain in gains)} of '
+                     f'{len(gains)} cases.' if gains else f'- {use}: no Triton kernel ran.')
+    failed = dict.fromkeys(row['failed'] for row in rows if row['failed'])
+    return '\n'.join([*lines, *(f'- Not measured: {reason}.' for reason in failed)])
 
 
 def show_several(found):

@@ -144,7 +144,8 @@ SECTIONS = (
 GPU = ('PD forward and backward (Triton) against the bandwidth of a copy', 'GLEAN with PD against '
        "MMagic's GLEAN, 8× and 16×, batch 1 and 4, bfloat16, float16, channels-last, CUDA graphs",
        'the training step with bfloat16', 'the exact rounding on CUDA',
-       'upfirdn2d and bias-activation (no Triton kernel of them is written)',
+       'upfirdn2d and bias-activation: plain PyTorch, Triton kernels (off by default until this '
+       'is measured), compiled mmcv',
        'peak memory with and without with_cp', 'several GPUs by --launcher')
 
 
