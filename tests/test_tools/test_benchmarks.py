@@ -45,8 +45,8 @@ def test_pd_head_benchmark(pd_head, tmp_path, capsys):
                    for row in rows.values())
         assert rows['clone']['times_clone'] == 1
         assert rows['clone']['memory_images'] == pytest.approx(1, abs=0.01)
-        # small images take two products, the second of which makes the whole correction
-        extra = 0.6 if case['size'] == 160 else 1.3
+        # NumPy's buffers are as large as so small an image
+        extra = 0.6 if case['size'] == 160 else 1.6
         assert rows['ours in place']['memory_images'] < extra
         assert 1 < rows['ours']['memory_images'] < 1 + extra
         assert rows['paper formula']['memory_images'] > 2
