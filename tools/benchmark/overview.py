@@ -22,14 +22,12 @@ spread, table = measuring.spread, measuring.table
 TRIED = (
     ("PD of a small image with torch's avg_pool2d and interpolate",
      'both are parallel operations even at 32², and interpolate takes most of the formula\'s time'),
-    ('PD of 32² faster than the plain formula: a third of its time are the checks of the arguments '
-    "and NumPy's errstate, without which infinities of both signs would warn before the error.",
-    'PD strip by strip in NumPy on the calling thread, a helper thread beside it or not',
+    ('PD strip by strip in NumPy on the calling thread, a helper thread beside it or not',
      'waits for nobody, but has half the speed of two threads that nobody disturbs; what lies '
      'between the two operations that read the image is done there instead'),
-    ('PD of images up to 128² in views, sums and additions, or with avg_pool2d',
-     'the calls take the time, and the checks of the arguments: no way has fewer of them than two '
-     'products'),
+    ('PD of 32² with products instead of sums, or with avg_pool2d',
+     "a few microseconds; the checks of the arguments and NumPy's errstate take a third of its "
+     'time, and without errstate infinities of both signs would warn before the error comes'),
     ('smaller blocks for one thread, so that an image block stays in the cache',
      'no gain (tools/benchmark/pd_head.py --blocks): the result has to be written either way'),
     ('matrix-vector products for the sums of columns on two threads',
