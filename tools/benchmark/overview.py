@@ -26,7 +26,7 @@ TRIED = (
      'waits for nobody, but has half the speed of two threads that nobody disturbs; what lies '
      'between the two operations that read the image is done there instead'),
     ('PD of 32² with products instead of sums, or with avg_pool2d',
-     "a few microseconds; the checks of the arguments and NumPy's errstate take a third of its "
+     "a few microseconds; the checks of the arguments and NumPy's errstate take much of its "
      'time, and without errstate infinities of both signs would warn before the error comes'),
     ('smaller blocks for one thread, so that an image block stays in the cache',
      'no gain (tools/benchmark/pd_head.py --blocks): the result has to be written either way'),
