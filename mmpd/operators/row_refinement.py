@@ -10,7 +10,7 @@ DAMPING = 0.9  # neighbours move the pixels that they share in the same iteratio
 PATIENCE = 20  # iterations without a better image
 WINDOWS = 1 << 16, 1 << 22  # pixels that are looked at at once: on the CPU they stay in the cache
 MANY = 1 / 2  # as many pixels in windows: it is faster to move the whole image
-PARTS = 1 / 8  # as many pixels in parts: it is faster to resize the whole image
+PARTS = 1 / 4  # as many pixels in parts: it is faster to resize the whole image
 # Their multiples, without the integers, are spread evenly: 1/p and 1/p², p³ = p + 1, together over
 # rows and columns, the golden section over iterations.
 ROW, COLUMN, ITERATION = 0.7548776662466927, 0.5698402909980532, 0.6180339887498949
@@ -73,35 +73,39 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
     buffer = torch.zeros_like(pixels).view(-1)
     known = lr if library is None else lr.to(integers)
     measured = operator.A(pixels) if library is None else None
-    best, fewest, since, found = None, None, 0, None
+    rounded, found = pixels.to(integers), None
+    best, fewest, since = rounded.clone(), lr.numel() + 1, 0
     for count in range(max_iterations + 1):
-        rounded = pixels.to(integers)
         if library is None:
             wrong = differs(measured, lr, ROUGH, most)
         else:
-            again = None if found is None else _resize_parts(
-                library, rounded, measured, found, max(taps))
-            measured = library(rounded).contiguous() if again is None else again
+            if found is not None:
+                measured = _resize_parts(library, rounded, measured, found, max(taps))
+            if measured is None or torch.equal(measured, known):  # the whole is the proof
+                measured = library(rounded).contiguous()
             wrong = measured != known
         found = _places(wrong)
         since += 1
-        if fewest is None or len(found) < fewest:
-            best, fewest, since = rounded, len(found), 0
+        if len(found) < fewest:
+            best.copy_(rounded)
+            fewest, since = len(found), 0
         if not fewest or since == PATIENCE:
             break
         if len(found) * taps[0] * taps[1] > pixels.numel() * MANY:
             # an integer of the library says less
-            _move_all(pixels, (lr - measured) * wrong, matrices, operator.bands(pixels), count,
-                      (low, high), INSIDE if library is None else 0)
-            measured, found = operator.A(pixels) if library is None else None, None
+            _move_all(pixels, (lr - measured) * wrong, matrices, operator.bands(pixels), buffer,
+                      count, (low, high), INSIDE if library is None else 0)
+            measured = operator.A(pixels) if library is None else None
+            rounded, found = pixels.to(integers), None
             continue
         up = known.view(-1)[found] > measured.view(-1)[found]
         for flat, direction in zip(found.split(step), up.split(step), strict=True):
             touched, change = _move(pixels, lr, _indices(flat, lr), direction, axes, buffer, count,
                                     (low, high), library is not None and library.rounds_between)
+            rounded.view(-1)[touched] = pixels.view(-1)[touched].to(integers)
             if library is None:
                 _measure_change(measured, touched, change, seen_by, pixels.shape)
-    if library is not None:  # parts equal the whole; this is the proof
+    if fewest and library is not None:
         fewest = int((library(best) != known).sum())
     return best, fewest
 
@@ -127,19 +131,26 @@ def _resize_parts(library, image, measured, changed, taps):
         return None
     plane, i, j = _indices(changed, measured)
 
-    def parts(side):
+    def around(side):
         return [(place - side // 2).clamp(0, length - side)
                 for place, length in ((i, h), (j, w))]
 
-    starts, firsts = parts(side), parts(shown)
+    starts, firsts = around(side), around(shown)
     index = _windows([start * scale for start in starts], (side * scale, side * scale), plane,
                      image.shape[-2:])
-    small = library(image.view(-1).take(index)[:, None])
-    rows, columns = (first - start for first, start in zip(firsts, starts, strict=True))
-    inner = _windows((rows, columns), (shown, shown), torch.arange(len(i), device=i.device),
-                     (side, side))
+    parts = image.view(-1).take(index)
+    small = measured.new_empty(len(i), side, side)
+    # at a border the library has its rule, elsewhere parts may lie side by side in one image
+    edge = (starts[0] != i - side // 2) | (starts[1] != j - side // 2)
+    if edge.any():
+        small[edge] = library(parts[edge][:, None])[:, 0]
+    if not edge.all():
+        row = library(parts[~edge].transpose(0, 1).reshape(1, 1, side * scale, -1))
+        small[~edge] = row.view(side, -1, side).transpose(0, 1)
+    inner = _windows([first - start for first, start in zip(firsts, starts, strict=True)],
+                     (shown, shown), torch.arange(len(i), device=i.device), (side, side))
     outer = _windows(firsts, (shown, shown), plane, (h, w))
-    measured.view(-1)[outer] = small.contiguous().view(-1)[inner]
+    measured.view(-1)[outer] = small.view(-1)[inner]
     return measured
 
 
@@ -182,11 +193,11 @@ def _thresholds(rows, columns, count):
     return (rows[..., None] + (columns * COLUMN).frac()[..., None, :]).frac_()
 
 
-def _move_all(pixels, gap, matrices, bands, count, bounds, inside):
+def _move_all(pixels, gap, matrices, bands, buffer, count, bounds, inside):
     """Move all windows, in place, as if no pixel were held by a bound.
 
     ``gap`` (N, C, h, w) is what is missing in LR values, 0 where they fit; the value is moved by
-    half a unit less and by ``inside`` more.
+    half a unit less and by ``inside`` more.  ``buffer`` (N C H W) is zeros, and is left so.
     """
     along = [matrix * matrix.abs() for matrix in matrices]
     rows, columns = (reach.clamp(min=1e-6) for reach in (
@@ -195,12 +206,13 @@ def _move_all(pixels, gap, matrices, bands, count, bounds, inside):
     wide = gap.new_zeros(*gap.shape[:3], pixels.shape[3])
     for (i, j), (a, b) in bands[1]:
         wide[..., a:b] += gap[..., i:j] @ along[1][i:j, a:b]
-    change = torch.zeros_like(pixels)
+    change = buffer.view_as(pixels)
     for (i, j), (a, b) in bands[0]:
         change[..., a:b, :] += along[0][i:j, a:b].T @ wide[..., i:j, :]
     lines = [torch.arange(length, device=pixels.device) for length in pixels.shape[-2:]]
     change += _thresholds(*lines, count).to(pixels.dtype)
     pixels.add_(change).floor_().clamp_(*bounds)
+    buffer.zero_()
 
 
 def _move(pixels, lr, places, up, axes, buffer, count, bounds, rounds_between):
