@@ -8,9 +8,10 @@ ROUGH = 2e-3  # rounding errors of A in float32 are smaller
 INSIDE = 0.4  # how far a value is moved beyond the edge of its unit; at most 0.5
 DAMPING = 0.9  # neighbours move the pixels that they share in the same iteration
 PATIENCE = 20  # iterations without a better image
-WINDOWS = 1 << 16, 1 << 22  # pixels that are looked at at once: on the CPU they stay in the cache
+WINDOWS = 1 << 17, 1 << 22  # pixels that are looked at at once: on the CPU they stay in the cache
 MANY = 1 / 2  # as many pixels in windows: it is faster to move the whole image
-PARTS = 1 / 4  # as many pixels in parts: it is faster to resize the whole image
+AT_ONCE = 2  # iterations in which that may be done; it does not know which pixels are held
+PARTS = 1 / 2  # as many pixels in parts: it is faster to resize the whole image
 # Their multiples, without the integers, are spread evenly: 1/p and 1/p², p³ = p + 1, together over
 # rows and columns, the golden section over iterations.
 ROW, COLUMN, ITERATION = 0.7548776662466927, 0.5698402909980532, 0.6180339887498949
@@ -39,9 +40,10 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
 
     The image is projected unless that was done, clipped and rounded.  Then for each LR value that
     is not given back those pixels of its window that are not held by a bound are moved as far as
-    brings the value into its unit.  They are moved along w |w|, w being the row of A, so that few
-    change, and rounded by thresholds that are spread evenly over neighbours, so that together they
-    move as they should.  What fits is left alone: the cost is that of the windows.
+    brings the value into its unit.  They are moved along w |w|^(2 / scale), w being the row of A,
+    so that few change, and rounded by thresholds that are spread evenly over neighbours, so that
+    together they move as they should, always in the same way.  What fits is left alone: the cost
+    is that of the windows.
 
     Args:
         image (Tensor): Floating point (N, C, H, W) in units of 0..most.
@@ -69,9 +71,11 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
     axes = [_taps(matrix) for matrix in matrices]
     seen_by = [_taps(matrix.T) for matrix in matrices]
     taps = [weights.shape[1] for _, weights in axes]
+    power = 2 / operator.scale
     step = max(1, WINDOWS[pixels.is_cuda] // (taps[0] * taps[1]))
     buffer = torch.zeros_like(pixels).view(-1)
     known = lr if library is None else lr.to(integers)
+    rounds_between = library is not None and library.rounds_between
     measured = operator.A(pixels) if library is None else None
     rounded, found = pixels.to(integers), None
     best, fewest, since = rounded.clone(), lr.numel() + 1, 0
@@ -91,17 +95,17 @@ def refine_rows(image, lr, operator, max_iterations, library=None, most=255, bou
             fewest, since = len(found), 0
         if not fewest or since == PATIENCE:
             break
-        if len(found) * taps[0] * taps[1] > pixels.numel() * MANY:
+        if count < AT_ONCE and len(found) * taps[0] * taps[1] > pixels.numel() * MANY:
             # an integer of the library says less
-            _move_all(pixels, (lr - measured) * wrong, matrices, operator.bands(pixels), buffer,
-                      count, (low, high), INSIDE if library is None else 0)
+            _move_all(pixels, (lr - measured) * wrong, matrices, operator._bands(pixels), buffer,
+                      count, power, (low, high), INSIDE if library is None else 0)
             measured = operator.A(pixels) if library is None else None
             rounded, found = pixels.to(integers), None
             continue
         up = known.view(-1)[found] > measured.view(-1)[found]
         for flat, direction in zip(found.split(step), up.split(step), strict=True):
             touched, change = _move(pixels, lr, _indices(flat, lr), direction, axes, buffer, count,
-                                    (low, high), library is not None and library.rounds_between)
+                                    power, (low, high), rounds_between)
             rounded.view(-1)[touched] = pixels.view(-1)[touched].to(integers)
             if library is None:
                 _measure_change(measured, touched, change, seen_by, pixels.shape)
@@ -187,19 +191,20 @@ def _measure_change(measured, touched, change, seen_by, shape):
     measured.view(-1).index_add_(0, index.view(-1), seen.view(-1))
 
 
-def _thresholds(rows, columns, count):
+def _thresholds(rows, columns, count, dtype):
     """In [0, 1), for rows (..., H) and columns (..., W) of an image, (..., H, W)."""
-    rows = (rows * ROW + count * ITERATION).frac()
-    return (rows[..., None] + (columns * COLUMN).frac()[..., None, :]).frac_()
+    rows = (rows.double() * ROW + count * ITERATION).frac().to(dtype)
+    columns = (columns.double() * COLUMN).frac().to(dtype)
+    return (rows[..., None] + columns[..., None, :]).frac_()
 
 
-def _move_all(pixels, gap, matrices, bands, buffer, count, bounds, inside):
+def _move_all(pixels, gap, matrices, bands, buffer, count, power, bounds, inside):
     """Move all windows, in place, as if no pixel were held by a bound.
 
     ``gap`` (N, C, h, w) is what is missing in LR values, 0 where they fit; the value is moved by
     half a unit less and by ``inside`` more.  ``buffer`` (N C H W) is zeros, and is left so.
     """
-    along = [matrix * matrix.abs() for matrix in matrices]
+    along = [matrix * matrix.abs()**power for matrix in matrices]
     rows, columns = (reach.clamp(min=1e-6) for reach in (
         (part * matrix).sum(1) for part, matrix in zip(along, matrices, strict=True)))
     gap = (gap + gap.sign() * (inside - 0.5)) * DAMPING / (rows[:, None] * columns)
@@ -210,12 +215,13 @@ def _move_all(pixels, gap, matrices, bands, buffer, count, bounds, inside):
     for (i, j), (a, b) in bands[0]:
         change[..., a:b, :] += along[0][i:j, a:b].T @ wide[..., i:j, :]
     lines = [torch.arange(length, device=pixels.device) for length in pixels.shape[-2:]]
-    change += _thresholds(*lines, count).to(pixels.dtype)
+    change += _thresholds(*lines, count, pixels.dtype)
     pixels.add_(change).floor_().clamp_(*bounds)
     buffer.zero_()
 
 
-def _move(pixels, lr, places, up, axes, buffer, count, bounds, rounds_between):
+def _move(pixels, lr, places, up, axes, buffer, count, power, bounds,
+          rounds_between):
     """Move the windows of some LR values, in place.
 
     Args:
@@ -226,6 +232,7 @@ def _move(pixels, lr, places, up, axes, buffer, count, bounds, rounds_between):
         axes (list[tuple[Tensor, Tensor]]): A, as :func:`_taps` gives it.
         buffer (Tensor): (N C H W), zeros, and is left so.
         count (int): Of the iteration.
+        power (float): The move is along w |w|^power.
         bounds (tuple[int, int]): Least and largest pixel.
         rounds_between (bool): See :class:`LibraryResize`.
 
@@ -248,18 +255,18 @@ def _move(pixels, lr, places, up, axes, buffer, count, bounds, rounds_between):
         middle = (middle + 0.5).floor().clamp(0, 255)
     # what is missing to the edge of the unit, and a bit; the library may round it otherwise
     missing = sign * (lr.flatten(0, 1)[plane, i, j] - (middle * rows).sum(1)) - 0.5 + INSIDE
-    weight = push[:, :, None] * columns[:, None]
-    weight *= torch.where(weight > 0, window < high, window > low)
-    move = weight * weight.abs()
-    reach = (move * weight).sum((1, 2)).clamp(min=1e-9)
+    move = (push * rows.abs()**power)[:, :, None] * (columns * columns.abs()**power)[:, None]
+    move *= torch.where(move > 0, window < high, window > low)
+    reach = ((move @ columns[:, :, None]).squeeze(2) * push).sum(1).clamp(min=1e-9)
     move *= (DAMPING * missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
     line = index.view(-1)
     change = buffer.index_add_(0, line, move.view(-1)).take(index)
     buffer.index_fill_(0, line, 0)
     thresholds = _thresholds(row_start[i, None] + torch.arange(rows.shape[1], device=flat.device),
                              column_start[j, None]
-                             + torch.arange(columns.shape[1], device=flat.device), count)
-    after = change.add_(thresholds.to(flat.dtype)).add_(window).floor_().clamp_(low, high)
+                             + torch.arange(columns.shape[1], device=flat.device), count,
+                             flat.dtype)
+    after = change.add_(thresholds).add_(window).floor_().clamp_(low, high)
     changed = _places(after != window)
     moved = line[changed]
     touched = moved.unique()
