@@ -139,10 +139,11 @@ def _resize_parts(library, image, measured, changed, taps):
         return [(place - side // 2).clamp(0, length - side)
                 for place, length in ((i, h), (j, w))]
 
+    def cut(images, side, plane, starts):
+        return images.unfold(1, side, 1).unfold(2, side, 1)[(plane, *starts)]
+
     starts, firsts = around(side), around(shown)
-    index = _windows([start * scale for start in starts], (side * scale, side * scale), plane,
-                     image.shape[-2:])
-    parts = image.view(-1).take(index)
+    parts = cut(image.flatten(0, 1), side * scale, plane, [start * scale for start in starts])
     small = measured.new_empty(len(i), side, side)
     # at a border the library has its rule, elsewhere parts may lie side by side in one image
     edge = (starts[0] != i - side // 2) | (starts[1] != j - side // 2)
@@ -151,10 +152,9 @@ def _resize_parts(library, image, measured, changed, taps):
     if not edge.all():
         row = library(parts[~edge].transpose(0, 1).reshape(1, 1, side * scale, -1))
         small[~edge] = row.view(side, -1, side).transpose(0, 1)
-    inner = _windows([first - start for first, start in zip(firsts, starts, strict=True)],
-                     (shown, shown), torch.arange(len(i), device=i.device), (side, side))
-    outer = _windows(firsts, (shown, shown), plane, (h, w))
-    measured.view(-1)[outer] = small.view(-1)[inner]
+    inner = cut(small, shown, torch.arange(len(i), device=i.device),
+                [first - start for first, start in zip(firsts, starts, strict=True)])
+    measured.view(-1)[_windows(firsts, (shown, shown), plane, (h, w))] = inner
     return measured
 
 
