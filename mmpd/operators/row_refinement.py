@@ -139,11 +139,9 @@ def _resize_parts(library, image, measured, changed, taps):
         return [(place - side // 2).clamp(0, length - side)
                 for place, length in ((i, h), (j, w))]
 
-    def cut(images, side, plane, starts):
-        return images.unfold(1, side, 1).unfold(2, side, 1)[(plane, *starts)]
-
     starts, firsts = around(side), around(shown)
-    parts = cut(image.flatten(0, 1), side * scale, plane, [start * scale for start in starts])
+    parts = _cut(image.flatten(0, 1), (side * scale, side * scale), plane,
+                 *(start * scale for start in starts))
     small = measured.new_empty(len(i), side, side)
     # at a border the library has its rule, elsewhere parts may lie side by side in one image
     edge = (starts[0] != i - side // 2) | (starts[1] != j - side // 2)
@@ -152,8 +150,8 @@ def _resize_parts(library, image, measured, changed, taps):
     if not edge.all():
         row = library(parts[~edge].transpose(0, 1).reshape(1, 1, side * scale, -1))
         small[~edge] = row.view(side, -1, side).transpose(0, 1)
-    inner = cut(small, shown, torch.arange(len(i), device=i.device),
-                [first - start for first, start in zip(firsts, starts, strict=True)])
+    inner = _cut(small, (shown, shown), torch.arange(len(i), device=i.device),
+                 *(first - start for first, start in zip(firsts, starts, strict=True)))
     measured.view(-1)[_windows(firsts, (shown, shown), plane, (h, w))] = inner
     return measured
 
@@ -169,6 +167,11 @@ def _indices(flat, images):
     """Of flat indices of images (N, C, h, w): the plane, row and column of each, (K)."""
     height, width = images.shape[-2:]
     return flat // (height * width), flat // width % height, flat % width
+
+
+def _cut(planes, lengths, plane, rows, columns):
+    """Windows (K, *lengths) of planes (P, H, W), that begin at ``rows``, ``columns`` (K)."""
+    return planes.unfold(1, lengths[0], 1).unfold(2, lengths[1], 1)[plane, rows, columns]
 
 
 def _windows(starts, lengths, planes, size):
@@ -220,8 +223,7 @@ def _move_all(pixels, gap, matrices, bands, buffer, count, power, bounds, inside
     buffer.zero_()
 
 
-def _move(pixels, lr, places, up, axes, buffer, count, power, bounds,
-          rounds_between):
+def _move(pixels, lr, places, up, axes, buffer, count, power, bounds, rounds_between):
     """Move the windows of some LR values, in place.
 
     Args:
@@ -243,12 +245,10 @@ def _move(pixels, lr, places, up, axes, buffer, count, power, bounds,
     plane, i, j = places
     (row_start, row_weights), (column_start, column_weights) = axes
     rows, columns = row_weights[i], column_weights[j]
-    index = _windows((row_start[i], column_start[j]), (rows.shape[1], columns.shape[1]), plane,
-                     pixels.shape[-2:])
-    flat = pixels.view(-1)
-    window = flat.take(index)
+    starts, lengths = (row_start[i], column_start[j]), (rows.shape[1], columns.shape[1])
+    window = _cut(pixels.flatten(0, 1), lengths, plane, *starts)
     middle = (window @ columns[:, :, None]).squeeze(2)
-    sign = up.to(flat.dtype) * 2 - 1
+    sign = up.to(pixels.dtype) * 2 - 1
     push = sign[:, None] * rows
     if rounds_between:  # and clips: beyond that nothing changes
         push = push * torch.where(push > 0, middle < 255.5, middle > -0.5)
@@ -259,17 +259,16 @@ def _move(pixels, lr, places, up, axes, buffer, count, power, bounds,
     move *= torch.where(move > 0, window < high, window > low)
     reach = ((move @ columns[:, :, None]).squeeze(2) * push).sum(1).clamp(min=1e-9)
     move *= (DAMPING * missing.clamp(min=INSIDE / 2) / reach)[:, None, None]
-    line = index.view(-1)
-    change = buffer.index_add_(0, line, move.view(-1)).take(index)
+    line = _windows(starts, lengths, plane, pixels.shape[-2:]).view(-1)
+    change = buffer.index_add_(0, line, move.view(-1)).take(line).view_as(move)
     buffer.index_fill_(0, line, 0)
-    thresholds = _thresholds(row_start[i, None] + torch.arange(rows.shape[1], device=flat.device),
-                             column_start[j, None]
-                             + torch.arange(columns.shape[1], device=flat.device), count,
-                             flat.dtype)
-    after = change.add_(thresholds).add_(window).floor_().clamp_(low, high)
+    at = (start[:, None] + torch.arange(length, device=start.device)
+          for start, length in zip(starts, lengths, strict=True))
+    after = change.add_(_thresholds(*at, count, change.dtype)).add_(window).floor_()
+    after.clamp_(low, high)
     changed = _places(after != window)
     moved = line[changed]
-    touched = moved.unique()
+    touched, flat = moved.unique(), pixels.view(-1)
     before = flat.take(touched)
     flat[moved] = after.view(-1)[changed]  # of one pixel all windows say the same
     return touched, flat.take(touched) - before
