@@ -5,13 +5,13 @@ import torch
 __all__ = ['ROUGH', 'differs', 'refine_rows']
 
 ROUGH = 2e-3  # rounding errors of A in float32 are smaller
-INSIDE = 0.4  # how far a value is moved beyond the edge of its unit; at most 0.5
+INSIDE = 0.35  # how far a value is moved beyond the edge of its unit; at most 0.5
 DAMPING = 0.9  # neighbours move the pixels that they share in the same iteration
 PATIENCE = 30  # iterations without a better image
 WINDOWS = 1 << 17, 1 << 22  # pixels that are looked at at once: on the CPU they stay in the cache
 MANY = 1 / 2  # as many pixels in windows: it is faster to move the whole image
 AT_ONCE = 2  # iterations in which that may be done; it does not know which pixels are held
-PARTS = 1 / 2  # as many pixels in parts: it is faster to resize the whole image
+PARTS = 1 / 4  # as many pixels in parts: it is faster to resize the whole image
 # Their multiples, without the integers, are spread evenly: 1/p and 1/p², p³ = p + 1, together over
 # rows and columns, the golden section over iterations.
 ROW, COLUMN, ITERATION = 0.7548776662466927, 0.5698402909980532, 0.6180339887498949

@@ -304,7 +304,7 @@ def test_a_move_by_loops(rounds_between, kernel, border, power):
             clipped = (sign * row > 0) & (middle >= 255.5) | (sign * row <= 0) & (middle <= -0.5)
             held += (clipped & (row != 0)).sum()
             middle, row = np.clip(np.floor(middle + 0.5), 0, 255), row * ~clipped
-        # from the LR value 0.1 inside its unit: 0.5 - INSIDE
+        # as far as 0.5 - INSIDE from the LR value
         missing = sign * (lr[n, c, i, j] - middle @ rows[i]) - 0.5 + row_refinement.INSIDE
         weight = sign * np.outer(row, columns[j])
         weight[(weight > 0) & (before[n, c] >= 320) | (weight <= 0) & (before[n, c] <= 10)] = 0

@@ -36,8 +36,6 @@ TRIED = (
      'fewer measurements, hardly less time'),
     ('moves without damping, to the middle of the unit (rounding)',
      'no fewer iterations, and pixels move farther'),
-    ('smaller steps, to less far inside the unit (rounding)',
-     'as many iterations or more; pixels move hardly less'),
     ('moves along higher powers of the weight (rounding)',
      'faster at first, but values whose heavy pixels are held by a bound are never matched'),
     ('least squares over the whole image first, by coordinates, one phase of the LR grid after the '
