@@ -141,7 +141,7 @@ def _integers(most):
 
 def _check_image(image, most=255):
     check_batch(image, 'image')
-    low, high = (value.item() for value in image.aminmax())
+    low, high = image.min().item(), image.max().item()
     margin = MARGIN * (most + 1)
     if not (low >= -margin and high <= most + margin):
         raise ValueError(f'image: expected finite values in units of 0..{most} '
