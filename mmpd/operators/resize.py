@@ -172,13 +172,19 @@ class SeparableResize(LinearOperator):
         return (make(size, self.scale, self.kernel, self.antialias, self.border,
                      dtype=like.dtype, device=like.device) for size in (height, width))
 
+    def _bands(self, x):
+        """Where the weights along each axis lie for images like ``x``: parts of the outputs and
+        of the inputs, each as two bounds.
+        """
+        return [_bands(size, self.scale, self.kernel, self.antialias, self.border)
+                for size in x.shape[-2:]]
+
     def _A(self, x):
         rows, columns = self._factors('A', *x.shape[-2:], x)
         if min(x.shape[-2:]) < 4 * BAND or is_compiling():
             return rows @ (x @ columns.T)
         # all weights lie near the diagonal
-        vertical, horizontal = (_bands(size, self.scale, self.kernel, self.antialias, self.border)
-                                for size in x.shape[-2:])
+        vertical, horizontal = self._bands(x)
         small = torch.cat([x[..., a:b] @ columns[i:j, a:b].T
                            for (i, j), (a, b) in horizontal], -1)
         return torch.cat([rows[i:j, a:b] @ small[..., a:b, :] for (i, j), (a, b) in vertical], -2)

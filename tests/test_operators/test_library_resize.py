@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from skimage import data
 
-from mmpd.operators import CEM, AveragePooling, SeparableResize, consistent_uint8
+from mmpd.operators import (
+    CEM,
+    AveragePooling,
+    SeparableResize,
+    consistent_uint8,
+    row_refinement,
+)
 from mmpd.operators.library_resize import LIBRARIES, METHODS, LibraryResize
 
 CASES = [(made_by, kernel, antialias) for made_by, methods in METHODS.items()
@@ -82,6 +88,48 @@ def test_the_library_gives_the_lr_back(made_by, kernel, antialias, scale):
     assert unmatched == (again != lr).sum() == 0
 
 
+@pytest.mark.parametrize('made_by, kernel, antialias', CASES)
+@pytest.mark.parametrize('scale', (2, 3))
+def test_parts_of_a_picture_are_resized_again(monkeypatch, made_by, kernel, antialias, scale):
+    """Windows that change, also at corners and borders: as if the whole were resized."""
+    monkeypatch.setattr(row_refinement, 'PARTS', 1e9)
+    border = 'mirror' if made_by == 'matlab' else 'library'
+    operator = SeparableResize(scale, kernel, antialias, border)
+    library = LibraryResize(operator, made_by)
+    random = np.random.default_rng(0)
+    image = torch.from_numpy(random.integers(0, 256, (2, 3, 28 * scale, 31 * scale), np.uint8))
+    before = library(image).contiguous()
+    matrices = operator._factors('A', *image.shape[-2:], torch.zeros(()))
+    (top, height), (left, width) = (
+        (start, weights.shape[1]) for start, weights in map(row_refinement._taps, matrices))
+    places = [(0, 0, 0, 0), (1, 2, 27, 30), (0, 1, 0, 15), (0, 1, 13, 30), (1, 0, 0, 15),
+              (1, 0, 15, 17), (0, 2, 20, 4), (0, 2, 13, 15)]
+    for n, c, i, j in places:
+        window = image[n, c, top[i]:top[i] + height, left[j]:left[j] + width]
+        window.copy_(torch.from_numpy(random.integers(0, 256, window.shape, np.uint8)))
+    changed = torch.tensor([((n * 3 + c) * 28 + i) * 31 + j for n, c, i, j in places])
+    again = before.clone()
+    for some in changed[:4], changed[4:7], changed[7:]:  # borders alone, both, the interior alone
+        again = row_refinement._resize_parts(library, image, again, some, max(height, width))
+    assert torch.equal(again, library(image)) and not torch.equal(again, before)
+
+
+def test_the_whole_is_the_proof(monkeypatch):
+    """Where parts seem to fit, or are the last that was looked at, the whole decides."""
+    operator = SeparableResize(2, 'lanczos')
+    lr = torch.randint(100, 150, (1, 1, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    image = F.interpolate(lr.float(), scale_factor=2)
+    library, sizes = LibraryResize(operator, 'pil'), []
+    monkeypatch.setattr(row_refinement, 'MANY', 1e9)
+    but_two = lr.clone()
+    but_two[0, 0, 3, 3:5] += 1
+    for seen in (lr, but_two):
+        monkeypatch.setattr(row_refinement, '_resize_parts',
+                            lambda *a, seen=seen: sizes.append(1) or seen.clone())
+        result, unmatched = consistent_uint8(image, lr, operator, 3, True, 'pil')
+        assert sizes and unmatched == (library(result) != lr).sum()
+
+
 @pytest.mark.parametrize('name, scale, kernel', (
     ('astronaut', 4, 'bicubic'), ('coffee', 2, 'bicubic'), ('astronaut', 8, 'lanczos')))
 def test_pil_rounds_between_its_passes(name, scale, kernel):
@@ -116,11 +164,13 @@ def checkerboard():
     return (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 255
 
 
-def noise():
-    return torch.randint(0, 2, (16, 16), generator=torch.Generator().manual_seed(0)) * 255
+def noise(levels):
+    seed = torch.Generator().manual_seed(0)
+    return torch.randint(0, levels, (16, 16), generator=seed) * (255 // (levels - 1))
 
 
-@pytest.mark.parametrize('lr', (checkerboard(), noise()), ids=('checkerboard', 'noise'))
+@pytest.mark.parametrize('lr', (checkerboard(), noise(2), noise(256)),
+                         ids=('checkerboard', 'black and white', 'all levels'))
 def test_what_the_library_cannot_make_is_counted(lr):
     lr, operator = lr[None, None].byte(), SeparableResize(4)
     image = torch.full((1, 1, 4 * lr.shape[2], 4 * lr.shape[3]), 128.0)

@@ -226,24 +226,28 @@ def test_operator_by_config_and_no_operator():
         consistent_uint8(IMAGE, LR, None)
 
 
-def test_refinement_is_bounded(monkeypatch):
+@pytest.mark.parametrize('many, at_once', [(1e9, 0), (0, row_refinement.AT_ONCE)])
+def test_refinement_is_bounded(monkeypatch, many, at_once):
     operator = SeparableResize(4)
     calls, moves = [], []
-    original, move = operator.A, row_refinement._move
+    original = operator.A
     operator.A = lambda x: calls.append(1) or original(x)
-    monkeypatch.setattr(row_refinement, '_move', lambda *a: moves.append(1) or move(*a))
-    monkeypatch.setattr(row_refinement, 'FEW', 2)
+    for name in ('_move', '_move_all'):
+        move = getattr(row_refinement, name)
+        monkeypatch.setattr(row_refinement, name, lambda *a, move=move: moves.append(1) or move(*a))
+    monkeypatch.setattr(row_refinement, 'MANY', many)
     lr = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
     consistent_uint8(torch.rand(1, 1, 8, 8) * 255, lr, operator, max_iterations=3)
     assert len(moves) == 3 + 1  # the last one is for nothing, and its result is not looked at
-    assert len(calls) == 3  # of the image, of what is rounded, and in float64 for the count
+    # of the image, of what is rounded, of what is moved at once, and in float64 for the count
+    assert len(calls) == 3 + at_once
 
 
 @pytest.mark.parametrize('operator', [
     SeparableResize(2), SeparableResize(4, 'lanczos', border='mirror'),
     SeparableResize(8, 'bilinear', antialias=False)], ids=str)
-@pytest.mark.parametrize('most, few', [(255, 2), (65535, 200)])  # changes added up, or sorted
-def test_what_a_move_changes_is_what_a_measures(operator, most, few, monkeypatch):
+@pytest.mark.parametrize('most', (255, 65535))
+def test_what_a_move_changes_is_what_a_measures(operator, most, monkeypatch):
     """Only the LR values that see a pixel are measured again: the sum is A of the image."""
     found, original = [], row_refinement._measure_change
 
@@ -257,7 +261,7 @@ def test_what_a_move_changes_is_what_a_measures(operator, most, few, monkeypatch
         found.append(int((measured != before).sum()))
 
     monkeypatch.setattr(row_refinement, '_measure_change', look)
-    monkeypatch.setattr(row_refinement, 'FEW', few)
+    monkeypatch.setattr(row_refinement, 'MANY', 1e9)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 48, generator=generator) * most
     lr = torch.randint(most + 1, (2, 3, 32 // operator.scale, 48 // operator.scale),
@@ -266,44 +270,87 @@ def test_what_a_move_changes_is_what_a_measures(operator, most, few, monkeypatch
     assert found and max(found) > 0
 
 
+def thresholds(shape, count):
+    """Those of the module, (H, W)."""
+    along = [np.arange(length) * step for length, step in zip(
+        shape, (row_refinement.ROW, row_refinement.COLUMN), strict=True)]
+    return (along[0][:, None] + along[1] + count * row_refinement.ITERATION) % 1
+
+
+def test_thresholds_are_spread_evenly():
+    """Of 16 neighbours about as many lie below a level as should."""
+    rows, columns = torch.arange(5, 45), torch.arange(3, 63)
+    found = row_refinement._thresholds(rows, columns, 7, torch.float64)
+    assert torch.allclose(found, torch.from_numpy(thresholds((45, 63), 7)[5:, 3:]), atol=1e-9)
+    assert torch.equal(row_refinement._thresholds(rows[None], columns[None], 7,
+                                                   torch.float64)[0], found)
+    for level in (0.125, 0.25, 0.5, 0.75):
+        below = F.avg_pool2d((found < level).double()[None, None], 4, 1) * 16
+        assert below.mean() == pytest.approx(16 * level, abs=0.1)
+        assert below.std() < 0.5 * (16 * level * (1 - level))**0.5  # of independent ones
+
+
 @pytest.mark.parametrize('rounds_between', (False, True))
-@pytest.mark.parametrize('few', (0, 99))
-@pytest.mark.parametrize('kernel, border', [('bicubic', 'library'), ('lanczos', 'mirror')])
-def test_a_move_by_loops(monkeypatch, rounds_between, few, kernel, border):
-    """Along the row of A, of pixels that are free, as far as the unit's edge and a bit beyond."""
-    monkeypatch.setattr(row_refinement, 'FEW', few)
-    bounds = 10, 240
+@pytest.mark.parametrize('kernel, border, power', [('bicubic', 'library', 1),
+                                                   ('lanczos', 'mirror', 0.5)])
+def test_a_move_by_loops(rounds_between, kernel, border, power):
+    """Along w |w|^power of pixels that are free, as far as the unit's edge and a bit beyond."""
+    bounds = 10, 320
     rng = np.random.default_rng(0)
-    before = rng.choice([10, 240, 60, 61, 100, 180], (2, 3, 12, 16)).astype(float)
+    before = rng.choice([10, 320, 60, 61, 100, 180], (2, 3, 12, 16)).astype(float)
+    before[1, 2] = 310  # clipped on the way
     lr = rng.integers(0, 256, (2, 3, 6, 8)).astype(float)
-    places = [(0, 0, 0, 0), (1, 2, 5, 7), (1, 0, 3, 3), (1, 0, 3, 4), (0, 1, 2, 6)]
-    ups = [True, False, True, False, True]
+    places = [(0, 0, 0, 0), (1, 2, 5, 7), (1, 0, 3, 3), (1, 0, 3, 4), (0, 1, 2, 6), (1, 2, 2, 2)]
+    ups = [True, False, True, False, True, True]
     rows, columns = (resize_matrix(size, 2, kernel, True, border).numpy() for size in (12, 16))
-    change = np.zeros_like(before)
+    change, held = np.zeros_like(before), 0
     for (n, c, i, j), up in zip(places, ups, strict=True):
-        middle = before[n, c] @ columns[j]
+        middle, row, sign = before[n, c] @ columns[j], rows[i], 1 if up else -1
         if rounds_between:
-            middle = np.clip(np.floor(middle + 0.5), 0, 255)
-        sign = 1 if up else -1
-        # from the LR value 0.1 inside its unit: 0.5 - INSIDE
+            clipped = (sign * row > 0) & (middle >= 255.5) | (sign * row <= 0) & (middle <= -0.5)
+            held += (clipped & (row != 0)).sum()
+            middle, row = np.clip(np.floor(middle + 0.5), 0, 255), row * ~clipped
+        # as far as 0.5 - INSIDE from the LR value
         missing = sign * (lr[n, c, i, j] - middle @ rows[i]) - 0.5 + row_refinement.INSIDE
-        move = sign * np.outer(rows[i], columns[j])
-        move[(move > 0) & (before[n, c] >= 240) | (move <= 0) & (before[n, c] <= 10)] = 0
+        weight = sign * np.outer(row, columns[j])
+        weight[(weight > 0) & (before[n, c] >= 320) | (weight <= 0) & (before[n, c] <= 10)] = 0
         share = row_refinement.DAMPING * max(missing, row_refinement.INSIDE / 2)
-        change[n, c] += move * share / max((move**2).sum(), 1e-6)
-    pixels = torch.from_numpy(before.copy())
+        reach = max((abs(weight)**(2 + power)).sum(), 1e-9)
+        change[n, c] += weight * abs(weight)**power * share / reach
+    assert held or not rounds_between
+    pixels, buffer = torch.from_numpy(before.copy()), torch.zeros(before.size).double()
     axes = [row_refinement._taps(torch.from_numpy(matrix)) for matrix in (rows, columns)]
+    n, c, i, j = torch.tensor(places).T
     touched, moved = row_refinement._move(
-        pixels, torch.from_numpy(lr), torch.tensor(places), torch.tensor(ups), axes,
-        torch.Generator().manual_seed(3), bounds, rounds_between)
-    assert len(touched.unique()) == len(touched)
-    assert {*np.flatnonzero(change)} <= {*touched.tolist()}
-    chance = torch.rand(len(touched), generator=torch.Generator().manual_seed(3)).double().numpy()
-    expected = before.copy()
-    expected.flat[touched.numpy()] = np.clip(np.floor(
-        before.flat[touched.numpy()] + change.flat[touched.numpy()] + chance), *bounds)
+        pixels, torch.from_numpy(lr), (n * 3 + c, i, j), torch.tensor(ups), axes, buffer, 3,
+        power, bounds, rounds_between)
+    assert len(touched.unique()) == len(touched) and not buffer.any()
+    expected = np.where(change, np.clip(np.floor(before + change + thresholds((12, 16), 3)),
+                                        *bounds), before)
     np.testing.assert_array_equal(pixels.numpy(), expected)
+    np.testing.assert_array_equal(touched.numpy(), np.flatnonzero(expected != before))
     np.testing.assert_array_equal(moved.numpy(), (expected - before).flat[touched.numpy()])
+
+
+@pytest.mark.parametrize('operator, inside', [
+    (SeparableResize(2), 0.4), (SeparableResize(2, 'lanczos', border='mirror'), 0),
+    (SeparableResize(3, 'bicubic', antialias=False), 0)], ids=str)
+def test_a_move_of_the_whole_image(operator, inside):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(20, 236, (2, 3, 1044, 36), generator=generator).double()
+    gap = torch.randint(-2, 3, (2, 3, 1044 // operator.scale, 36 // operator.scale),
+                        generator=generator).double()
+    matrices = list(operator._factors('A', 1044, 36, pixels))
+    rows, columns = (matrix.numpy() for matrix in matrices)
+    missing = np.sign(gap.numpy()) * (abs(gap.numpy()) - 0.5 + inside) * row_refinement.DAMPING
+    reach = (abs(rows)**2.5).sum(1)[:, None] * (abs(columns)**2.5).sum(1)
+    change = (rows * abs(rows)**0.5).T @ (missing / reach) @ (columns * abs(columns)**0.5)
+    expected = np.clip(np.floor(pixels.numpy() + change + thresholds((1044, 36), 5)), 20, 230)
+    buffer = torch.zeros(pixels.numel()).double()
+    row_refinement._move_all(pixels, gap, matrices, operator._bands(pixels), buffer, 5, 0.5,
+                             (20, 230), inside)
+    assert not buffer.any()
+    assert (pixels.numpy() != expected).mean() < 1e-4  # where rounding errors decide
 
 
 @pytest.mark.parametrize('matrix', [

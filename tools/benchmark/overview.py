@@ -35,10 +35,16 @@ TRIED = (
     ('several moves of the same windows before the LR is measured again (rounding)',
      'fewer measurements, hardly less time'),
     ('moves without damping, to the middle of the unit (rounding)',
-     'fewer iterations on ordinary pictures, but more values that are never matched on saturated '
-     'ones'),
-    ('smaller steps, to less far inside the unit (rounding, Lanczos by PIL at 2×)',
-     'PIL rounds between its two passes; some values are matched by no setting that was tried'),
+     'no fewer iterations, and pixels move farther'),
+    ('moves along higher powers of the weight (rounding)',
+     'faster at first, but values whose heavy pixels are held by a bound are never matched'),
+    ('least squares over the whole image first, by coordinates, one phase of the LR grid after the '
+     'other (rounding)', 'far fewer values differ after a pass, but it costs as much as the moves '
+     'of windows that it saves'),
+    ('one pixel for each value that differs, the best by least squares (rounding)',
+     'most of what differs lies in groups near pixels that a bound holds, and needs many'),
+    ('first the rows between PIL\'s two passes, then the pixels that give them (rounding)',
+     'more values stay unmatched than by moving pixels along A'),
     ('channels-last for StyleGAN2 without its layers written for it',
      'every modulated filter and every blur was copied back and forth: slower than without. With '
      'them it is how the CPU computes now, see CPU inference, "ours, as built"'),
