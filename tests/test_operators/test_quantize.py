@@ -367,6 +367,16 @@ def test_taps_are_the_rows_of_a_matrix(matrix):
     assert weights.shape[1] == max(int(places[-1] - places[0]) + 1 for places in used)
 
 
+def test_the_search_ends_where_it_gets_no_further(monkeypatch):
+    measured, differs = [], row_refinement.differs
+    monkeypatch.setattr(row_refinement, 'PATIENCE', 4)
+    monkeypatch.setattr(row_refinement, 'differs',
+                        lambda *args: measured.append(1) or differs(*args))
+    image, lr = torch.zeros(1, 1, 16, 16), torch.full((1, 1, 4, 4), 200.)
+    _, unmatched = row_refinement.refine_rows(image, lr, SeparableResize(4), 100, bounds=(0, 9))
+    assert unmatched == 16 and len(measured) == 1 + 4
+
+
 @pytest.mark.parametrize('most', (255, 65535))
 def test_which_values_are_rounded_to_another(most):
     lr = torch.tensor([most, most, 0, 0, 7, 7, 7, 7]).double()
@@ -390,7 +400,8 @@ def test_integers_of_any_depth(most, dtype):
         assert torch.equal(operator.A(result.double()).round(), lr)
     with pytest.raises(ValueError, match=rf'units of 0..{most} .at most {128 * (most + 1)} beyond'):
         consistent_integers(image * 0 + 129 * (most + 1) + most, lr, operator, most)
-    consistent_integers(image * 0 - 128 * (most + 1), lr, operator, most, max_iterations=0)
+    for largest in (-128 * (most + 1), 128 * (most + 1) + most):
+        consistent_integers(image * 0 + largest, lr, operator, most, max_iterations=0)
     with pytest.raises(ValueError, match='units of'):
         consistent_integers(image * 0 - 128 * (most + 1) - 300, lr, operator, most)
 
