@@ -82,12 +82,11 @@ is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 _functions_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: True)
 _modes_active = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 1)
-_is_tracing = torch._C._is_tracing
 
 
 def is_observed():
     """Whether torch's operations are traced, counted or transformed, not merely run."""
-    return bool(_is_tracing() or _functions_active() or _modes_active())
+    return bool(torch.jit.is_tracing() or _functions_active() or _modes_active())
 
 
 def is_differentiated(*tensors):
@@ -218,7 +217,7 @@ class DeferredCheck(threading.local):
             small, image, measurement (Tensor): As for :func:`check_finite`.
         """
         self.tell()
-        if small.is_meta or is_compiling() or type(small) is not torch.Tensor:
+        if small.is_meta or is_compiling() or hasattr(small, 'fake_mode'):
             return  # there are no values to look at
         # the largest |x| is not finite if a value is not, and cannot overflow
         host = torch.empty((), dtype=small.dtype, pin_memory=small.is_cuda)

@@ -252,10 +252,15 @@ def test_unchecked_nan_stays_in_its_patch(bad):
     assert not finite[0, 1, 8:16, 16:24].any() and finite.sum() == x.numel() - 64
 
 
-def test_a_bad_batch_is_told_of_by_the_next_small_one():
+class Mine(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize('kind', (torch.Tensor, Mine))
+def test_a_bad_batch_is_told_of_by_the_next_small_one(kind):
     x, y = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 2, 2)
     check = DeferredCheck()
-    pooling_decomposition(x * math.nan, y, 4, check=check)
+    pooling_decomposition((x * math.nan).as_subclass(kind), y, 4, check=check)
     with pytest.raises(ValueError, match='earlier batch'):
         pooling_decomposition(x, y, 4, check=check)
 
