@@ -18,7 +18,6 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
-FEW = 200_000  # pixels for which each further thread is not worth the wait for it
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -114,35 +113,30 @@ def _weights(scale, dtype):
 def _at_once(x, y, wide, scale, strength, out, check):
     """:func:`fused_projection` of a contiguous image on the CPU: two operations that read it.
 
-    For a small image NumPy's, which start faster and wait for no other thread; what is between
-    takes little time, but would wait for other threads as long as they do.
+    They are torch's, which give threads to what is large enough for them.  What is between takes
+    little time: NumPy's operations start faster, and wait for no other thread.
     """
-    image = x if x.dtype == wide else x.to(wide)
-    known = y if y is None or y.dtype == wide else y.to(wide)
-    result = out if out is not None and out.dtype == wide else torch.empty_like(image)
-    alone = x.numel() * (torch.get_num_threads() - 1) <= FEW
-    rows = image.detach().numpy().reshape(-1, scale, x.shape[3])
+    rows = (x if x.dtype == wide else x.to(wide)).view(-1, scale, x.shape[3])
+    sums = rows.sum(1).numpy()
     with np.errstate(all='ignore'):  # NaN and inf are for the check to find
-        sums = np.einsum('ksw->kw', rows) if alone else torch.from_numpy(rows).sum(1).numpy()
-        error = np.dot(sums.reshape(-1, scale), _weights(scale, rows.dtype))
+        error = np.dot(sums.reshape(-1, scale), _weights(scale, sums.dtype))
         del sums  # not to be held beside the repeated error
-        if known is None:
+        if y is None:
             np.negative(error, out=error)
         else:
+            known = y if y.dtype == wide else y.to(wide)
             np.subtract(known.detach().numpy().reshape(-1), error, out=error)
         if check is not True or not math.isfinite(np.dot(error, error)):  # the quick way to ask
             run_check(check, torch.from_numpy(error), x, y)
         if strength != 1:
             error *= strength
-        spread = error.repeat(scale).reshape(-1, 1, x.shape[3])
-        target = result.detach().numpy().reshape(rows.shape)
-        if alone:
-            np.add(rows, spread, out=target)
-        else:
-            torch.add(*map(torch.from_numpy, (rows, spread)), out=torch.from_numpy(target))
-    if out is not None and result is not out:
-        return out.copy_(result)
-    return result if x.dtype == wide else result.to(x.dtype)
+    spread = torch.from_numpy(error.repeat(scale).reshape(-1, 1, x.shape[3]))
+    if out is not None and out.dtype == wide:
+        torch.add(rows, spread, out=out.view_as(rows))
+        return out
+    # not a view: what a Function of autograd returns as one must not be changed afterwards
+    result = torch.add(rows, spread).resize_as_(x)
+    return result.to(x.dtype) if out is None else out.copy_(result)
 
 
 def _by_blocks(source, target, small, inner, strength, look):

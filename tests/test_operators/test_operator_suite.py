@@ -60,27 +60,18 @@ class TestAveragePooling1(TestAveragePooling2):
 
 
 class TestFusedAveragePooling2(TestAveragePooling2):
-    """Small, large and very large images take different paths; this one is block by block."""
-    takes = '_by_blocks'
+    """Large images take another path: block by block."""
 
     @pytest.fixture(autouse=True)
     def one_pass_over_several_blocks(self, monkeypatch):
-        monkeypatch.setattr(pooling_pass, 'FEW', -1)
-        if self.takes == '_by_blocks':
-            monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
+        monkeypatch.setattr(pooling_pass, 'TEMPORARY_BYTES', 1)  # a block for each LR row
 
     def test_takes_the_fused_pass(self, monkeypatch):
-        if self.takes == '_by_blocks':
-            monkeypatch.setattr(pooling_pass, '_at_once', None)
-        called, run = [], getattr(pooling_pass, self.takes)
-        monkeypatch.setattr(pooling_pass, self.takes, lambda *a: called.append(1) or run(*a))
+        monkeypatch.setattr(pooling_pass, '_at_once', None)
+        called, run = [], pooling_pass._by_blocks
+        monkeypatch.setattr(pooling_pass, '_by_blocks', lambda *a: called.append(1) or run(*a))
         self.make().project(self.image(self.shapes[0]), self.measurement(self.shapes[0]))
         assert called
-
-
-class TestLargeAveragePooling2(TestFusedAveragePooling2):
-    """The image at once, in the operations of torch and NumPy."""
-    takes = '_at_once'
 
 
 class TestFusedAveragePooling3(TestFusedAveragePooling2):
