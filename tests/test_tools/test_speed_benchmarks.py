@@ -356,6 +356,18 @@ def test_what_is_said_of_inference_was_measured():
     assert f"{onnx} MMagic's speed" in text
 
 
+def test_what_theory_says_of_time_was_measured():
+    report = json.loads((ROOT / 'docs/benchmark_pd_head.json').read_text())
+    names = ('clone', 'ours', 'ours in place', 'paper formula', 'CEM')
+    rows = ['| ' + ' | '.join([f'{case["size"]}²', *(
+        f'{case["methods"][name]["least_ms"]:.3g} ms' for name in names)]) + ' |'
+        for case in report['cases'] if (case['scale'], case['batch']) == (8, 1)]
+    text = (ROOT / 'docs/theory.md').read_text()
+    table = text.partition('| 8×, batch 1 | bare copy |')[2].partition('\n\n')[0]
+    assert rows and table.splitlines()[2:] == rows
+    assert f'one thread, {report["date"]}' in text and report['threads'] == 1
+
+
 def test_the_page_states_ratios_and_what_is_missing(overview, measuring, tmp_path, monkeypatch):
     found = measuring.environment([], 'tools/benchmark/pd_load.py')
     row = measuring.summary([1., 2., 3.])
