@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from ..utils.validation import MOST_CHANNELS, check_bounds, check_noise_std
 from .base import (
     LinearOperator,
-    check_finite,
     check_positive_int,
     check_strength,
     compute_dtype,
@@ -137,16 +136,16 @@ class AveragePooling(LinearOperator):
         check_strength(strength)
         noise_std, bounds = check_noise_std(noise_std, strength), check_bounds(bounds)
         if inplace:
-            self._check_inplace(x, y, check)
+            self._check_inplace(x, y)
+            check = bool(check)  # now or never: what is overwritten cannot be looked at later
         if noise_std or bounds and strength != 1:
             y, strength, check = self._target(x, y, strength, noise_std, check), 1.0, False
         elif bounds and check:
             check_reachable(y, *bounds)
         if bounds:
-            return bounded_projection(x, y, self.scale, *bounds, check and not inplace,
-                                      x if inplace else None)
+            return bounded_projection(x, y, self.scale, *bounds, check, x if inplace else None)
         if inplace:
-            return fused_projection(x, y, self.scale, strength, out=x)
+            return fused_projection(x, y, self.scale, strength, x, check)
         # a compiler fuses simple operations itself, and sees their derivatives
         if not plain and (is_compiling() or torch.jit.is_tracing()):
             return self._project_plainly(x, y, strength, check)
@@ -154,13 +153,12 @@ class AveragePooling(LinearOperator):
             return fused_projection(x, y, self.scale, strength, check=check)
         return differentiable_projection(x, y, self.scale, strength, check)
 
-    def _check_inplace(self, x, y, check):
+    @staticmethod
+    def _check_inplace(x, y):
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
             raise ValueError('inplace=True is for inference: x or y requires grad')
         if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
             raise ValueError(f'inplace=True needs contiguous memory, got strides {x.stride()}')
-        if check:  # before anything is overwritten
-            check_finite(y.to(compute_dtype(x)) - self.A(x), x, y)
 
     def _target(self, x, y, strength, noise_std, check):
         """What A x̂ shall be, between A x and y: A x + gain · (y - A x)."""

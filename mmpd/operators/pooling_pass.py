@@ -70,6 +70,11 @@ def fused_projection(x, y, scale, strength, out=None, check=False):
         wide = compute_dtype(x) if y is None else compute_dtype(x, y)
         if 2 * x.numel() * wide.itemsize <= scale * TEMPORARY_BYTES:
             return _at_once(x, y, wide, scale, strength, out, check)
+    if out is x and check:  # before anything is overwritten
+        wide = compute_dtype(x) if y is None else compute_dtype(x, y)
+        mean = average_pool(x.to(wide), scale)
+        run_check(check, -mean if y is None else y.to(wide) - mean, x, y)
+        check = False
     if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
         x = x.contiguous()
     result = torch.empty_like(x) if out is None else out

@@ -18,6 +18,7 @@ from mmpd.operators import (
     Masking,
     SeparableResize,
     base,
+    pooling_pass,
     resolve_operator,
 )
 
@@ -396,13 +397,23 @@ def test_the_older_switch_may_be_used_around_it():
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def test_in_place_refuses_before_it_overwrites():
-    x, y = torch.rand(1, 3, 512, 512), torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize('options', [dict(), dict(check=base.DeferredCheck()), dict(bounds=(0, 1)),
+                                     dict(strength=0.5), dict(noise_std=0.1)], ids=str)
+@pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
+def test_in_place_refuses_before_it_overwrites(options, memory):
+    x, y = torch.rand(1, 3, 64, 64).contiguous(memory_format=memory), torch.rand(1, 3, 8, 8)
     x[0, 2, -1, -1] = float('nan')
     before = x.clone()
     with pytest.raises(ValueError, match='image: expected finite values, got 1'):
-        AveragePooling(8).project(x, y, inplace=True)
+        AveragePooling(8).project(x, y, inplace=True, **options)
     assert torch.equal(x.nan_to_num(), before.nan_to_num())
+    assert AveragePooling(8).project(x, y, inplace=True, check=False) is x
+
+
+def test_in_place_reads_the_image_once_less_where_it_is_taken_at_once(monkeypatch):
+    x, y = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 8, 8)
+    monkeypatch.setattr(pooling_pass, 'average_pool', None)
+    AveragePooling(8).project(x, y, inplace=True)
 
 
 @pytest.mark.parametrize('strength', [-0.1, 1.5, float('nan'), '0.5'])
