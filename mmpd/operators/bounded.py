@@ -294,7 +294,7 @@ def _plainly(x, y, scale, low, high):
         slopes = torch.where(order < count, 1.0, -1.0).to(wide).cumsum(4)
         sums = count * low + torch.cat([torch.zeros_like(breaks[..., :1]),
                                         slopes[..., :-1] * breaks.diff(dim=4)], 4).cumsum(4)
-        piece = ((sums <= count * known).sum(4, keepdim=True) - 1).clamp(0, 2 * count - 2)
+        piece = ((sums <= count * known).sum(4, keepdim=True) - 1).clamp(min=0)
         start, total, slope = (tensor.gather(4, piece) for tensor in (breaks, sums, slopes))
         shift = start + (count * known - total) / slope.clamp(min=1)
         shift = shift.masked_fill(known >= high, torch.inf).masked_fill(known <= low, -torch.inf)

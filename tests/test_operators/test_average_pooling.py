@@ -230,6 +230,19 @@ def test_blocks_are_as_large_as_their_temporaries_may_be(monkeypatch, dtype, siz
     assert looked == [rows] * (8 // rows) + [8 % rows] * (8 % rows > 0)
 
 
+@pytest.mark.parametrize('shortened', (False, True))
+def test_blocks_hold_no_products_where_torch_may_shorten_them(monkeypatch, shortened):
+    x, y = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 4, 6)
+    monkeypatch.setattr(module, 'TEMPORARY_BYTES', 1)
+    if shortened:
+        monkeypatch.setattr(module, 'full_dtype', lambda *_: torch.float64)
+    with torch.profiler.profile() as profile:
+        result = module.fused_projection(x, y, 4, 1)
+    torch.testing.assert_close(result, paper_formula(x, y, 4), rtol=0, atol=1e-6)
+    products = [event for event in profile.events() if event.name in ('aten::bmm', 'aten::addmv')]
+    assert bool(products) != shortened
+
+
 def test_memory_that_numpy_cannot_take_is_not_given_to_it(taken):
     """Negated views, subclasses: as any other tensor."""
     z, y = torch.rand(2, 1, 8, 8, dtype=torch.complex64), torch.rand(1, 1, 4, 4)
