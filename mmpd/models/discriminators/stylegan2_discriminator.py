@@ -90,6 +90,23 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
             if isinstance(layer, ConvDownLayer) and isinstance(layer[0], Blur):
                 layer.__class__ = BlurredConvDownLayer  # MMagic's blocks build their own layers
 
+    def forward(self, x, label=None):
+        """MMagic's, and images in the precision of autocast are taken too.
+
+        MMagic's first layer switches autocast off and does not cast its input, as all others do.
+
+        Args:
+            x (Tensor): (N, img_channels, in_size, in_size).
+            label (Tensor, optional): As MMagic's.
+
+        Returns:
+            Tensor: (N, 1).
+        """
+        first = self.convs[0]
+        if not first.fp16_enabled:
+            x = x.to(next(first.parameters()).dtype)
+        return super().forward(x, label)
+
     @staticmethod
     def _check_widths(channels, options):
         """The width of each resolution."""
