@@ -7,7 +7,7 @@ from mmagic.registry import MODELS
 from torch import nn
 
 from ...errors import MissingPackage, WeightsMismatch, WeightsNotFound
-from ...utils.validation import check_path
+from ...utils.validation import check_path, check_strength
 
 __all__ = ['METADATA', 'OnnxGenerator']
 
@@ -45,6 +45,23 @@ def open_session(checkpoint):
 
 def _first_line(error):
     return (str(error).strip() or type(error).__name__).split('\n')[0]
+
+
+def _read_note(note, checkpoint):
+    """What mmpd-export noted of the PD inside, a dict, or None for none."""
+    try:
+        own = json.loads(note)['pd']
+        sound = own is None or isinstance(own['name'], str) and (
+            own['operator'] is None or isinstance(own['operator'], dict))
+        if sound and own is not None:
+            check_strength(own['strength'])
+    except (ValueError, TypeError, KeyError):  # of JSON, of other types, of other keys
+        sound = False
+    if not sound:
+        raise WeightsMismatch(f"{checkpoint}: expected mmpd-export's note of the PD inside "
+                              '(operator, name, strength from 0 to 1) under the key '
+                              f'{METADATA!r} of its metadata, got {note[:100]!r}')
+    return own
 
 
 @MODELS.register_module()
@@ -108,7 +125,7 @@ class OnnxGenerator(nn.Module):
         self._session = open_session(checkpoint)
         self._input, output = self._checked_signature()
         note = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        self.own_pd = json.loads(note).get('pd') if note else None
+        self.own_pd = _read_note(note, checkpoint) if note else None
         height, width = self._input.shape[2:]
         fixed = isinstance(height, int) and isinstance(width, int)
         self.only_size = (width, height) if fixed else None

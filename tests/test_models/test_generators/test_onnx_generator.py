@@ -32,7 +32,8 @@ def enlarger(path, size=(8, 8), pd=None, scale=2, gain=0.5, batch=1, channels=3,
     model = helper.make_model(helper.make_graph(nodes, 'enlarge', [lr], [sr], constants),
                               opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
     if pd is not None:
-        helper.set_model_props(model, {onnx_generator.METADATA: json.dumps(dict(pd=pd))})
+        note = pd if isinstance(pd, str) else json.dumps(dict(pd=pd))
+        helper.set_model_props(model, {onnx_generator.METADATA: note})
     onnx.save(model, path)
     return str(path)
 
@@ -128,6 +129,11 @@ OWN = dict(operator=POOLING, name='A', strength=1.)
      'so operator cannot be set'),
     (dict(pd=dict(OWN, operator=None, name='Masking()')), {}, WeightsMismatch,
      r'whose A \(Masking\(\)\) cannot be made from the file'),
+    *((dict(pd=note), {}, WeightsMismatch, 'x.onnx: .* note of the PD inside .* got ')
+      for note in ('by mmpd 2', '[1]', '{"pd": 3}', dict(name='A'), dict(OWN, strength=7),
+                   dict(OWN, strength='1'), dict(OWN, operator='A'))),
+    (dict(pd=dict(OWN, operator=dict(type='Pooling'))), {}, WeightsMismatch,
+     "x.onnx: .* unknown type 'Pooling'"),
     ({}, dict(dtype='bfloat16'), InputError, r'x \(OnnxGenerator\) computes in float32 only, got'),
     ({}, dict(device='cuda'), InputError, 'x is an ONNX file, .* expected cpu, got cuda'),
     ({}, dict(tile=4), InputError, 'OnnxGenerator takes 8x8 only; tiles are for'),
