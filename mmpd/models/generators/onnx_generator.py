@@ -129,14 +129,15 @@ class OnnxGenerator(nn.Module):
         height, width = self._input.shape[2:]
         fixed = isinstance(height, int) and isinstance(width, int)
         self.only_size = (width, height) if fixed else None
-        sizes = output.shape[2:]
-        if not fixed or not all(isinstance(size, int) for size in sizes):
+        made = tuple(output.shape[1:])
+        if not fixed or not all(isinstance(size, int) for size in made):
             height, width = (side if isinstance(side, int) else SMALL for side in (height, width))
-            sizes = self._run(np.zeros((1, 3, height, width), np.float32)).shape[2:]
-        self.scale = sizes[0] // height
-        if not self.scale or tuple(sizes) != (self.scale * height, self.scale * width):
-            raise WeightsMismatch(f'{checkpoint}: makes {sizes[1]}x{sizes[0]} of {width}x{height}; '
-                                  'expected a network that enlarges an image by an integer')
+            made = self._run(np.zeros((1, 3, height, width), np.float32)).shape[1:]
+        self.scale = made[1] // height
+        if not self.scale or made != (3, self.scale * height, self.scale * width):
+            raise WeightsMismatch(f'{checkpoint}: makes {"x".join(map(str, made))} of 3x{height}x'
+                                  f'{width}; expected a network that enlarges an RGB image by an '
+                                  'integer')
 
     def _checked_signature(self):
         """What goes in and what comes out."""
@@ -171,7 +172,7 @@ class OnnxGenerator(nn.Module):
         try:
             return self._session.run(None, {self._input.name: image})[0]
         except Exception as error:  # its exceptions have no base of their own
-            raise RuntimeError(f'ONNX Runtime: {_first_line(error)}') from error
+            raise RuntimeError(f'ONNX Runtime: {" ".join(str(error).split())}') from error
 
     def forward(self, lr):
         """Enlarge; (N, 3, h, w) -> (N, 3, scale·h, scale·w), both in [0, 1]."""
