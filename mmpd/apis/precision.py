@@ -2,6 +2,7 @@
 import torch
 
 from ..errors import InputError
+from ..models.editors.probing import probe
 from ..utils.validation import check_choice
 
 __all__ = ['DTYPES', 'check_dtype', 'narrow']
@@ -66,6 +67,7 @@ def narrow(generator, dtype, name):
                          f'{" or ".join(only)} only, got {wanted}')
     # SpandrelGenerator undoes the normalisation, for which eight bits of a value are too few
     network = getattr(generator, 'network', generator)
+    probed = probe(generator)
     network.to(dtype)
 
     def cast(module, args, kwargs):
@@ -77,6 +79,15 @@ def narrow(generator, dtype, name):
 
     network.register_forward_pre_hook(cast, with_kwargs=True)
     network.register_forward_hook(widen)
+    if isinstance(probed, Exception) or not isinstance(probe(generator), Exception):
+        return
+    try:  # the meta device may lack what others have
+        with torch.no_grad():
+            generator(torch.zeros_like(probed[0], device=next(network.parameters()).device))
+    except RuntimeError as error:
+        reason = str(error).split('\n')[0]
+        raise InputError(f'dtype: {name} ({type(generator).__name__}) does not compute in {wanted} '
+                         f'({reason}); expected float32') from error
 
 
 def _to(value, dtype):

@@ -213,6 +213,23 @@ def test_precisions_that_are_refused(checkpoint, monkeypatch):
                                   channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
                          torch.bfloat16, 'x')
 
+    class Float(torch.nn.Module):  # as MMagic's ModulatedToRGB
+        def forward(self, x):
+            return x.float()
+
+    class Real(torch.nn.Module):
+        def forward(self, x):
+            if x.is_meta and x.dtype == torch.bfloat16:
+                raise RuntimeError('not implemented for meta')
+            return x
+
+    conv = torch.nn.Conv2d(3, 3, 1)
+    with pytest.raises(InputError, match=r'dtype: x \(Sequential\) does not compute in bfloat16 '
+                                         r'\(Input type .*\); expected float32'):
+        precision.narrow(torch.nn.Sequential(conv, Float(), conv), torch.bfloat16, 'x')
+    for last in (Float(), Real()):
+        precision.narrow(torch.nn.Sequential(conv, last), torch.bfloat16, 'x')
+
 
 def test_float16_is_near_too():
     network = tiny_model().generator.eval()
