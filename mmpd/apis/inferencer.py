@@ -198,6 +198,8 @@ class PDInferencer:
         Raises:
             ValueError: for sizes that differ or that the model does not take.
         """
+        if not pictures:
+            return []
         height, width = pictures[0].pixels.shape[:2]
         if any(picture.pixels.shape[:2] != (height, width) for picture in pictures):
             raise ValueError('expected pictures of one size')

@@ -1,4 +1,6 @@
 """A network in fewer bits than float32, inside a model whose other parts keep float32."""
+from functools import partial
+
 import torch
 
 from ..errors import InputError
@@ -70,15 +72,8 @@ def narrow(generator, dtype, name):
     probed = probe(generator)
     network.to(dtype)
 
-    def cast(module, args, kwargs):
-        return (tuple(_to(value, dtype) for value in args),
-                {key: _to(value, dtype) for key, value in kwargs.items()})
-
-    def widen(module, args, output):
-        return _to(output, torch.float32)
-
-    network.register_forward_pre_hook(cast, with_kwargs=True)
-    network.register_forward_hook(widen)
+    network.register_forward_pre_hook(partial(_cast, dtype), with_kwargs=True)
+    network.register_forward_hook(_widen)
     if isinstance(probed, Exception) or not isinstance(probe(generator), Exception):
         return
     try:  # the meta device may lack what others have
@@ -88,6 +83,15 @@ def narrow(generator, dtype, name):
         reason = str(error).split('\n')[0]
         raise InputError(f'dtype: {name} ({type(generator).__name__}) does not compute in {wanted} '
                          f'({reason}); expected float32') from error
+
+
+def _cast(dtype, module, args, kwargs):
+    return (tuple(_to(value, dtype) for value in args),
+            {key: _to(value, dtype) for key, value in kwargs.items()})
+
+
+def _widen(module, args, output):
+    return _to(output, torch.float32)
 
 
 def _to(value, dtype):
