@@ -14,7 +14,8 @@ class StyleConv(ModulatedStyleConv):
     style and demodulation go to whichever is smaller, the weights or the features; the activation's
     gain goes with the demodulation, its bias with a convolution that is there anyway; noise and
     activation are in place, for what costs most is new memory. In training, on GPUs and where
-    gradients are wanted it is MMagic's.
+    gradients are wanted it is MMagic's. Its parts are not called one by one: hooks on them are
+    those of the other cases.
     """
 
     def forward(self, x, style, noise=None, **kwargs):
