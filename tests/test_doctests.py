@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections import OrderedDict
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 
 SURFACE = json.loads((ROOT / 'tests' / 'data' / 'public_surface.json').read_text())
 # public, and without an example
@@ -85,6 +87,7 @@ def test_examples(name, tmp_path, monkeypatch):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
     MMLogger.get_current_instance()  # the first one keeps the stdout that it finds
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())  # what conftest.py sets
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     told, runner = [], doctest.DocTestRunner(verbose=False, optionflags=OPTIONS)

@@ -84,9 +84,9 @@ class PDInferencer:
         tile (int, optional): Compute pictures in tiles of this side (of the LR).
         tile_overlap (int): Surroundings that a tile is computed with.
         batch_size (int): Images of equal size, or tiles, at once.
-        dtype (str): Precision of the network: 'float32', 'bfloat16' (twice as fast on processors
-            that compute in it), or 'float16' on CUDA. PD, rounding and figures stay float32, so
-            that the output is as consistent as ever.
+        dtype (str): Precision of the network: 'float32', 'bfloat16' (faster on processors that
+            compute in it, see docs/benchmarks.md), or 'float16' on CUDA. PD, rounding and figures
+            stay float32, so that the output is as consistent as ever.
 
     Raises:
         InputError: no such model, or a setting that does not fit it.
@@ -198,6 +198,8 @@ class PDInferencer:
         Raises:
             ValueError: for sizes that differ or that the model does not take.
         """
+        if not pictures:
+            return []
         height, width = pictures[0].pixels.shape[:2]
         if any(picture.pixels.shape[:2] != (height, width) for picture in pictures):
             raise ValueError('expected pictures of one size')

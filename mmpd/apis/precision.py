@@ -1,7 +1,10 @@
 """A network in fewer bits than float32, inside a model whose other parts keep float32."""
+from functools import partial
+
 import torch
 
 from ..errors import InputError
+from ..models.editors.probing import probe
 from ..utils.validation import check_choice
 
 __all__ = ['DTYPES', 'check_dtype', 'narrow']
@@ -66,17 +69,29 @@ def narrow(generator, dtype, name):
                          f'{" or ".join(only)} only, got {wanted}')
     # SpandrelGenerator undoes the normalisation, for which eight bits of a value are too few
     network = getattr(generator, 'network', generator)
+    probed = probe(generator)
     network.to(dtype)
 
-    def cast(module, args, kwargs):
-        return (tuple(_to(value, dtype) for value in args),
-                {key: _to(value, dtype) for key, value in kwargs.items()})
+    network.register_forward_pre_hook(partial(_cast, dtype), with_kwargs=True)
+    network.register_forward_hook(_widen)
+    if isinstance(probed, Exception) or not isinstance(probe(generator), Exception):
+        return
+    try:  # the meta device may lack what others have
+        with torch.no_grad():
+            generator(torch.zeros_like(probed[0], device=next(network.parameters()).device))
+    except RuntimeError as error:
+        reason = str(error).split('\n')[0]
+        raise InputError(f'dtype: {name} ({type(generator).__name__}) does not compute in {wanted} '
+                         f'({reason}); expected float32') from error
 
-    def widen(module, args, output):
-        return _to(output, torch.float32)
 
-    network.register_forward_pre_hook(cast, with_kwargs=True)
-    network.register_forward_hook(widen)
+def _cast(dtype, module, args, kwargs):
+    return (tuple(_to(value, dtype) for value in args),
+            {key: _to(value, dtype) for key, value in kwargs.items()})
+
+
+def _widen(module, args, output):
+    return _to(output, torch.float32)
 
 
 def _to(value, dtype):

@@ -11,6 +11,7 @@ from ..errors import WeightsMismatch
 from ..models.editors.pd_mixin import PDMixin
 from ..models.generators import OnnxGenerator
 from ..models.generators.spandrel_generator import load_spandrel
+from ..operators import build_operator
 from ..utils.foreign import generator_weights, read_content
 from ..utils.ncnn import read_rrdb
 
@@ -85,6 +86,10 @@ def _onnx(path):
                 f'{path}: has PD of its own, whose A ({generator.own_pd["name"]}) cannot be made '
                 'from the file, so no 8-bit file could be rounded by it: export the network '
                 'without PD (mmpd-export --raw)')
+        try:
+            build_operator(operator)
+        except ValueError as error:  # of another version, say
+            raise WeightsMismatch(f'{path}: its PD: {error}') from error
         model['pd_head'] = dict(operator=operator, strength=generator.own_pd['strength'])
     return RecognisedModel('ONNX', 'an ONNX file', generator.scale, model, None)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..operators.resolve import infer_scale, resolve_operator
-from ..utils.files import name_fault, plain
+from ..utils.files import in_the_way, name_fault, plain
 from ..utils.rasters import (
     RASTERS,
     Raster,
@@ -66,13 +66,17 @@ def check(args, run):
     if swapped and len(swapped) == len(checked):
         problems.append(f'--lr {args.lr} and --sr {args.sr} look swapped: every LR image is larger '
                         'than its SR image')
+    targets = []
     for stem, (_, own_problems, own_warnings) in zip(stems, checked, strict=True):
         if not (swapped and len(swapped) == len(checked)):
             problems += own_problems
         warnings += own_warnings
-        target = args.out / f'{stem}{output_suffix(images["sr"][stem])}'
-        check_target(target, args, problems)
+        targets.append(args.out / f'{stem}{output_suffix(images["sr"][stem])}')
+        check_target(targets[-1], args, problems)
     check_target(args.csv, args, problems)
+    other = in_the_way(args.csv, targets)
+    if other is not None:
+        problems.append(f'--csv {args.csv}: {plain(other)} is an output image')
     if os.path.realpath(args.csv) in inputs:
         problems.append(f'--csv {args.csv}: is an input image')
     for folder in (args.out, args.csv.parent):

@@ -67,6 +67,9 @@ def check_targets(args):
         raise InputError(f'--out {args.out}: no folder {folder}')
     if not os.access(folder, os.W_OK):
         raise InputError(f'--out {args.out}: {folder} cannot be written to')
+    if args.out.suffix.lower() in SUFFIXES.values():
+        raise InputError(f'--out {args.out}: expected a name without {args.out.suffix.lower()}, '
+                         'which is added')
     targets = {kind: args.out.with_name(args.out.name + SUFFIXES[kind]) for kind in args.format}
     for path in targets.values():
         if path.is_dir() or path.exists() and not args.overwrite:

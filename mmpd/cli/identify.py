@@ -27,7 +27,7 @@ from ..postprocess.free_kernel import fit_kernel
 from ..postprocess.identify import absent_libraries, check_pair, errors_of, identify
 from ..postprocess.kernel_picture import draw_kernels
 from ..postprocess.verdict import give_verdict
-from ..utils.files import csv_text, write_atomically
+from ..utils.files import csv_text, in_the_way, write_atomically
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool
 
@@ -230,6 +230,8 @@ def _main(argv=None):
     for path, option in targets:
         if path:
             _check_target(path, option, args.overwrite, inputs)
+    if args.csv and args.kernel_out and in_the_way(args.csv, [args.kernel_out]):
+        raise InputError(f'--csv {args.csv}: is --kernel-out too')
     pairs = Pairs(files)
     scale, lr_shape, hr_shape = pairs.shape
     hr = 'GT' if args.gt else 'SR'

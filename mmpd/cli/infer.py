@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..utils.files import csv_text, plain, remove_partial_files, write_atomically
+from ..utils.files import (
+    csv_text,
+    in_the_way,
+    plain,
+    remove_partial_files,
+    write_atomically,
+)
 from ..utils.images import LOSSLESS, SUFFIXES, find_pictures
 from ..utils.model_zoo import resolve_model
 from . import run_tool
@@ -166,8 +172,17 @@ def plan(args):
             raise InputError(f'{plain(path)}: would replace an input image')
         if os.path.isdir(path):
             raise InputError(f'{plain(path)}: is a folder, expected a file name')
+    if args.csv is not None:
+        check_table(args.csv, taken)
     plans = list(dict.fromkeys(plans))  # named twice
     return sorted(plans, key=lambda plan: plan.name.as_posix()), others
+
+
+def check_table(table, outputs):
+    """Raise InputError if the table would replace an output image, or lie where its folder is."""
+    other = in_the_way(table, outputs)
+    if other is not None:
+        raise InputError(f'--csv {table}: {plain(other)} is an output image; give another place')
 
 
 def check_apart(args, source):

@@ -48,7 +48,7 @@ class Processes:
         launcher (str): 'none', 'pytorch' (torchrun) or 'slurm' (srun).
 
     Raises:
-        InputError: if the launcher's environment variables are not there.
+        InputError: if the launcher's environment variables are not there, or no such process.
     """
 
     def __init__(self, launcher):
@@ -64,6 +64,9 @@ class Processes:
         except (KeyError, ValueError) as error:
             raise InputError(f'--launcher {launcher}: expected {", ".join(names)} in the '
                              f'environment, as {starter} sets them ({error})') from None
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(f'--launcher {launcher}: expected {names[0]} from 0 to {names[1]} - 1,'
+                             f' got {self.rank} of {self.world_size}')
 
     @property
     def first(self):

@@ -13,7 +13,19 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 
 from ..errors import InputError
-from ..utils.validation import did_you_mean, parameters_of
+from ..utils.validation import (
+    check_choice,
+    check_dict,
+    check_keys,
+    check_positive_int,
+    did_you_mean,
+    parameters_of,
+    refuse,
+)
+
+# what OptimWrapper calls for each type of clip_grad, and the argument that says how much
+CLIPPING = dict(norm=(torch.nn.utils.clip_grad_norm_, 'max_norm'),
+                value=(torch.nn.utils.clip_grad_value_, 'clip_value'))
 
 
 class OptionAction(DictAction):
@@ -125,11 +137,18 @@ def _suggestion(path):
 
 
 def check_gpu(cfg, amp=False):
-    """Raise InputError if the config needs a GPU and there is none."""
+    """Raise InputError if the config needs a GPU and there is none, or cannot do with --amp."""
+    wrappers = [wrapper for _, wrapper in _optim_wrappers(cfg)]
+    amp = amp or any(item.get('type') == 'AmpOptimWrapper' for item in wrappers)
+    generator = cfg.model.get('generator') or {}
+    kind = generator.get('type')
+    if amp and getattr(kind, '__name__', kind) == 'GLEANStyleGANv2' \
+            and not generator.get('fp16_enabled'):
+        raise InputError('automatic mixed precision: GLEANStyleGANv2 takes it only with '
+                         'model.generator.fp16_enabled=True (and a CUDA GPU); expected that, or '
+                         'model.generator.type=GLEANNet, of the same arguments and checkpoints')
     if torch.cuda.is_available():
         return
-    wrappers = cfg.get('optim_wrapper') or {}
-    wrappers = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
     for item in wrappers:
         dtype = str(item.get('dtype') or 'bfloat16')
         if (amp or item.get('type') == 'AmpOptimWrapper') and 'bfloat16' not in dtype:
@@ -203,16 +222,43 @@ def check_pairs(loop, split):
                                      f'{info.get("key", index)!r}){near}')
 
 
+def _optim_wrappers(cfg):
+    """Names and configs of the one OptimWrapper, or of several and what holds them."""
+    wrappers = cfg.get('optim_wrapper') or {}
+    return [('optim_wrapper', wrappers), *((f'optim_wrapper.{name}', part)
+            for name, part in wrappers.items() if isinstance(part, dict))]
+
+
 def check_optimizers(cfg):
-    """Raise InputError for an optimizer that does not exist; mmengine would not name it."""
-    wrappers = cfg.optim_wrapper
-    parts = [wrappers, *(item for item in wrappers.values() if isinstance(item, dict))]
-    for part in parts:
+    """Raise InputError for what mmengine would not name, or only at the first update.
+
+    An optimizer that does not exist, a number of batches that is none, clipping by other names or
+    by a negative norm, which would turn the gradients round.
+    """
+    for name, part in _optim_wrappers(cfg):
+        if part.get('accumulative_counts') is not None:
+            check_positive_int(part.accumulative_counts, f'{name}.accumulative_counts')
+        if part.get('clip_grad') is not None:
+            _check_clipping(part.clip_grad, f'{name}.clip_grad')
         kind = (part.get('optimizer') or {}).get('type')
         if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
             names = {*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict}
             raise InputError(f'optim_wrapper: unknown optimizer type {kind!r}'
                              f'{did_you_mean(kind, names)}')
+
+
+def _check_clipping(clip_grad, name):
+    kind, given = 'norm', check_dict(clip_grad, name)
+    if 'type' in given:
+        kind = check_choice(given['type'], f'{name}.type', CLIPPING)
+    function, limit = CLIPPING[kind]
+    given = {key: value for key, value in given.items() if key != 'type'}
+    check_keys(given, name, list(inspect.signature(function).parameters)[1:])
+    if limit not in given:
+        raise InputError(f'{name}: expected {limit}, got {given}')
+    value = given[limit]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        refuse(f'{name}.{limit}', 'a positive number', value)  # inf only has the norm logged
 
 
 def check_hooks(runner):

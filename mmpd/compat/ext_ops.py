@@ -35,8 +35,14 @@ def fused_bias_leakyrelu(input, bias, refer, act=3, grad=0, alpha=0.2, scale=2**
         grad (int): 0 or 1.
         alpha (float): negative slope.
         scale (float): gain.
+
+    Raises:
+        ValueError: for a bias of another shape, another activation or order of derivative.
     """
     _tell(input)
+    if bias.numel() and bias.shape != input.shape[1:2]:  # one value would be broadcast
+        raise ValueError(f'bias: expected shape {tuple(input.shape[1:2])}, got '
+                         f'{tuple(bias.shape)}')
     if act != 3 or grad not in (0, 1):
         raise ValueError(f'fused_bias_leakyrelu: expected act=3 and grad 0 or 1, got act={act}, '
                          f'grad={grad}')
@@ -154,6 +160,7 @@ def one_way_for_all_devices():
     resampling = importlib.import_module('mmcv.ops.upfirdn2d')
 
     def activate(x, bias, negative_slope=0.2, scale=2**0.5):
+        bias = x.new_empty(0) if bias is None else bias
         return activation.FusedBiasLeakyReLUFunction.apply(
             x, bias.to(x.dtype), negative_slope, scale)
 

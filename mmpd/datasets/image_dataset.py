@@ -40,7 +40,7 @@ class BasicImageDataset(MMagicDataset):
         >>> from pathlib import Path
         >>> from mmpd.datasets.image_dataset import BasicImageDataset
         >>> _ = Path('face.png').write_bytes(b'no image')
-        >>> load = dict(type='LoadImageFromFile', key='gt')
+        >>> load = dict(type='mmagic.LoadImageFromFile', key='gt')
         >>> dataset = BasicImageDataset(
         ...     data_root='.', data_prefix=dict(gt=''), ann_file='', pipeline=[load])
         >>> try:

@@ -12,6 +12,7 @@ from .builder import argument_error, build_operator, operator_class
 __all__ = ['infer_scale', 'prepare_operator', 'resolve_operator']
 
 LIMIT = 32
+TRIED = (2, 4, 8, 16, 3)  # scales with which the other arguments of an operator are checked
 _built = {}  # (config, scale, device) -> operator, the oldest first
 _lock = threading.RLock()  # an operator may resolve others while it is built
 
@@ -76,7 +77,16 @@ def prepare_operator(operator):
     Raises:
         ValueError: Unknown name, wrong arguments, or not an operator.
     """
-    return operator if _needs_scale(operator) else build_operator(operator)
+    if not _needs_scale(operator):
+        return build_operator(operator)
+    first = None
+    for scale in TRIED:
+        try:
+            _build(operator, scale, 'cpu')
+            return operator
+        except ValueError as error:
+            first = first or error
+    raise first  # of other arguments than the scale, most likely
 
 
 def resolve_operator(operator, image_shape, lr_shape, device='cpu'):

@@ -13,8 +13,9 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault',
-           'partial_stem', 'plain', 'remove_partial_files', 'write_atomically', 'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'in_the_way', 'is_full',
+           'name_fault', 'partial_stem', 'plain', 'remove_partial_files', 'write_atomically',
+           'write_partial']
 
 PARTIAL = '.partial'
 LONGEST = 255  # bytes of a name, on all file systems in use
@@ -241,6 +242,29 @@ def name_fault(name):
     except UnicodeEncodeError:
         return f'its name {plain(name)} is not UTF-8'
     return f'expected a name of at most {LONGEST} bytes, got {length}' if length > LONGEST else None
+
+
+def in_the_way(path, others):
+    """The first of other files to be written that cannot be beside this one, or None.
+
+    Args:
+        path (str | Path): A file to be written.
+        others (Iterable[str | Path]): Others: the same file, one in a folder of this name, or one
+            whose name this file's folder has.
+
+    Example:
+        >>> from mmpd.utils.files import in_the_way
+        >>> in_the_way('out', ['out/a.png']), in_the_way('out/a.png/x.csv', ['out/a.png'])
+        ('out/a.png', 'out/a.png')
+        >>> in_the_way('out/x.csv', ['out/a.png']) is None
+        True
+    """
+    place = os.path.realpath(path)
+    for other in others:
+        shorter, longer = sorted((place, os.path.realpath(other)), key=len)
+        if longer == shorter or longer.startswith(shorter + os.sep):
+            return other
+    return None
 
 
 def check_regular(path):

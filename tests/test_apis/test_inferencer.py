@@ -1,5 +1,7 @@
 """PDInferencer: what goes in and comes out, exact consistency, clear refusals."""
+import copy
 import logging
+import pickle
 
 import cv2
 import numpy as np
@@ -172,7 +174,8 @@ def test_a_network_in_bfloat16_is_as_consistent(generator, tmp_path):
                      for dtype in ('float32', 'bfloat16'))
     batch = [Picture(lr_image(seed=seed)) for seed in range(2)]
     seen = []
-    narrow.model.generator.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    watching = narrow.model.generator.register_forward_hook(
+        lambda _, __, out: seen.append(out.dtype))
     for inferencer in (exact, narrow):
         for (prediction, ), picture in zip(inferencer.predict(batch), batch, strict=True):
             assert np.array_equal(pooled(prediction.image.pixels), picture.pixels)
@@ -182,6 +185,16 @@ def test_a_network_in_bfloat16_is_as_consistent(generator, tmp_path):
     assert {parameter.dtype for parameter in narrow.model.generator.parameters()} == {
         torch.bfloat16}
     assert narrow.settings == dict(exact.settings, dtype='bfloat16')
+    assert narrow.predict([]) == []
+
+    def image(inferencer):
+        torch.manual_seed(0)  # PDNNet draws
+        return inferencer(batch[0].pixels)
+
+    watching.remove()
+    for inferencer in (exact, narrow):
+        for copied in (copy.deepcopy(inferencer), pickle.loads(pickle.dumps(inferencer))):
+            assert np.array_equal(image(copied), image(inferencer))
 
 
 def test_the_float_image_is_as_consistent_in_bfloat16(checkpoint):
@@ -212,6 +225,23 @@ def test_precisions_that_are_refused(checkpoint, monkeypatch):
         precision.narrow(PULSENet(in_size=8, out_size=16, style_channels=6, steps=3,
                                   channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
                          torch.bfloat16, 'x')
+
+    class Float(torch.nn.Module):  # as MMagic's ModulatedToRGB
+        def forward(self, x):
+            return x.float()
+
+    class Real(torch.nn.Module):
+        def forward(self, x):
+            if x.is_meta and x.dtype == torch.bfloat16:
+                raise RuntimeError('not implemented for meta')
+            return x
+
+    conv = torch.nn.Conv2d(3, 3, 1)
+    with pytest.raises(InputError, match=r'dtype: x \(Sequential\) does not compute in bfloat16 '
+                                         r'\(Input type .*\); expected float32'):
+        precision.narrow(torch.nn.Sequential(conv, Float(), conv), torch.bfloat16, 'x')
+    for last in (Float(), Real()):
+        precision.narrow(torch.nn.Sequential(conv, last), torch.bfloat16, 'x')
 
 
 def test_float16_is_near_too():

@@ -35,6 +35,9 @@ def test_files_that_export_writes(tmp_path, monkeypatch):
     refused(export_tool.check_targets, args, match='a.b.onnx exists$')
     args.format = ['torch']
     assert list(export_tool.check_targets(args)) == ['torch']
+    for name in ('a.onnx', 'a.PT2'):
+        refused(export_tool.check_targets, export_args(str(tmp_path / name)),
+                match=f'{name}: expected a name without {name[1:].lower()}, which is added')
     monkeypatch.setattr(os, 'access', lambda folder, mode: mode != os.W_OK)
     refused(export_tool.check_targets, args, match='cannot be written to')
     refused(export_tool.check_targets, export_args(str(tmp_path / 'none' / 'a')),

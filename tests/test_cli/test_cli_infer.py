@@ -158,6 +158,12 @@ def test_names_of_outputs(tmp_path):
     for argv, out, message in (
             (['--csv', tmp_path / 'folder.png'], 'other', 'folder.png: is a folder'),
             (['--csv', tmp_path / 'lr' / 'a.png'], 'other', 'would replace an input image'),
+            (['--csv', tmp_path / 'other'], 'other', r'--csv .*other: .*other/a\.png is an output'),
+            (['--csv', tmp_path / 'other' / 'b.png'], 'other', r'b\.png is an output'),
+            (['--csv', tmp_path / 'other' / 'a.png' / 'x.csv'], 'other', r'a\.png is an output'),
+            (['--csv', tmp_path / 'other' / 'compare', '--compare'], 'other',
+             r'compare/a\.png is an output'),
             (['--recursive'], 'lr/deep/sr', 'lies in the input folder')):
         refused(lambda argv=argv, out=out: plan(*argv, out=out), match=message)
+    plan('--csv', tmp_path / 'other' / 'a.png.csv', out='other')
     plan(out='lr/deep/sr')  # which is not looked through

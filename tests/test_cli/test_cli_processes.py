@@ -36,6 +36,11 @@ def test_what_launchers_say_of_a_process(monkeypatch, launcher, names):
         monkeypatch.setenv(name, value)
     found = Processes(launcher)
     assert (found.rank, found.world_size, found.local_rank, found.first) == (5, 8, 1, False)
+    for own, of in (('8', '8'), ('-1', '8'), ('0', '0')):  # it would do nothing and say nothing
+        monkeypatch.setenv(names[0], own)
+        monkeypatch.setenv(names[1], of)
+        refused(Processes, launcher,
+                match=f'--launcher {launcher}: expected {names[0]} from 0 .*, got {own} of {of}')
     monkeypatch.setenv(names[1], 'eight')
     refused(Processes, launcher, match='as (torchrun|srun) sets them .*eight')
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmengine.config import Config
 from refusals import refused
 
@@ -128,6 +129,29 @@ def test_an_optimiser_that_there_is_not():
             "unknown optimizer type 'Adamm'; did you mean 'Adam"))
 
 
+@pytest.mark.parametrize('given, message', [
+    (dict(accumulative_counts=2), None),
+    (dict(accumulative_counts=2.5), 'accumulative_counts: expected an integer'),
+    (dict(accumulative_counts='two'), "accumulative_counts: expected an integer.* got 'two'"),
+    (dict(clip_grad=None), None),
+    (dict(clip_grad=dict(max_norm=1.5, norm_type=2)), None),
+    (dict(clip_grad=dict(max_norm=float('inf'))), None),
+    (dict(clip_grad=dict(type='value', clip_value=0.1)), None),
+    (dict(clip_grad=dict(max_norm=-1)), 'clip_grad.max_norm: expected a positive number, got -1'),
+    (dict(clip_grad=dict(type='value', clip_value=0)), 'clip_grad.clip_value: .*positive.* got 0'),
+    (dict(clip_grad=dict(type='norms', max_norm=1)), "clip_grad.type: .*'norms'"),
+    (dict(clip_grad=dict(maxnorm=1)), "clip_grad.maxnorm: .* did you mean 'max_norm'"),
+    (dict(clip_grad=dict(norm_type=2)), 'clip_grad: expected max_norm'),
+    (dict(clip_grad=1), 'clip_grad: expected a dict')])
+def test_what_the_first_update_would_stumble_over_or_turn_round(given, message):
+    for prefix, wrapper in (('', given), (r'\.generator', dict(generator=given))):
+        cfg = Config(dict(optim_wrapper=wrapper))
+        if message:
+            refused(settings.check_optimizers, cfg, match=f'^optim_wrapper{prefix}.{message}')
+        else:
+            settings.check_optimizers(cfg)
+
+
 def test_gloo_on_cpus_and_no_device_for_the_wrappers(monkeypatch):
     started = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
@@ -191,6 +215,22 @@ def test_what_needs_a_gpu(monkeypatch, wrapper, amp, message):
     for part in ('generator', 'discriminator'):
         refused(settings.check_gpu, Config(dict(model={part: dict(fp16_enabled=True)})),
                 match=f'model.{part}.fp16_enabled=True needs a CUDA GPU')
+
+
+@pytest.mark.parametrize('wrapper', [
+    dict(type='OptimWrapper'), dict(type='AmpOptimWrapper'),
+    dict(generator=dict(type='AmpOptimWrapper'))])
+@pytest.mark.parametrize('fp16', [False, True])
+@pytest.mark.parametrize('kind', ['GLEANStyleGANv2', GLEANStyleGANv2, 'GLEANNet'])
+def test_mixed_precision_that_mmagics_own_glean_does_not_take(monkeypatch, wrapper, fp16, kind):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = Config(dict(optim_wrapper=wrapper, model=dict(generator=dict(
+        type=kind, fp16_enabled=fp16))))
+    for amp in (False, True):
+        if (amp or wrapper != dict(type='OptimWrapper')) and not fp16 and kind != 'GLEANNet':
+            refused(settings.check_gpu, cfg, amp, match='GLEANStyleGANv2.*type=GLEANNet')
+        else:
+            settings.check_gpu(cfg, amp)
 
 
 PSNR, OURS = dict(type='PSNR', prefix='face'), dict(type='LRConsistency')

@@ -140,6 +140,12 @@ def test_without_a_bias_the_features_are_left_alone():
     assert out.tolist() == [[pytest.approx(-0.2), 2]] and x.tolist() == [[-1, 2]]
 
 
+@pytest.mark.parametrize('bias', [torch.ones(1), torch.ones(3), torch.ones(1, 2)], ids=str)
+def test_a_bias_that_is_not_one_value_per_channel_is_refused(bias):
+    with pytest.raises(ValueError, match=r'bias: expected shape \(2,\), got \('):
+        ext_ops.fused_bias_leakyrelu(torch.ones(1, 2), bias, torch.ones(0))
+
+
 @pytest.mark.parametrize('act, grad', [(1, 0), (3, 2)])
 def test_fused_bias_leakyrelu_refuses_what_it_cannot_do(act, grad):
     with pytest.raises(ValueError, match=f'act={act}, grad={grad}'):
@@ -235,6 +241,16 @@ def test_tensors_of_every_device_take_the_stand_ins_and_keep_as_little():
                           torch.autograd.grad(act_reference.fused_bias_leakyrelu(
                               x, bias).square().sum(), (x, bias)), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@needs_lite
+def test_no_bias_is_no_bias_on_a_cpu_as_in_mmcv():
+    results = []
+    for module in (modules, act_reference):
+        x = torch.tensor([[-1., 2.], [3., -4.]], requires_grad=True)
+        out = module.fused_bias_leakyrelu(x, None)
+        results.append([out, *torch.autograd.grad(out.square().sum(), x)])
+    torch.testing.assert_close(*results)
 
 
 def test_compiled_ops_are_not_led_anywhere(monkeypatch):

@@ -29,6 +29,7 @@ COUNT, COUNT_0 = ((1,), (0, 1.5)), ((0,), (-1,))  # integers from 1, from 0: (go
 FLAG, POSITIVE = ((True, False), ('no',)), ((1e-9,), (0, 'a'))
 MODE = ('mix', 'single'), ('none',)
 WIDE = ((1, 1 << 4), (0, (1 << 16) + 1))
+KERNEL = ((1, 2), (1, 2, 2, 1, 0, 0)), ((1, -1), (1, 2, 1), 'a', ())
 SEED = ((0, 2**63 - 1), (-1, 2**63))
 ENCODER = dict(
     img_channels=WIDE, rrdb_channels=WIDE, growth_channels=WIDE, num_rrdbs=((0,), (-1, 1025)),
@@ -38,7 +39,7 @@ ARGUMENTS = dict(
     StyleGAN2Prior=dict(
         style_channels=WIDE, out_channels=WIDE, noise_size=((1, None), (0, 'a')),
         num_mlps=((0,), (-1, 1025)), lr_mlp=POSITIVE, norm_eps=POSITIVE, fp16_enabled=FLAG,
-        bgr2rgb=FLAG, with_cp=FLAG, blur_kernel=(((1, 2),), ((1, -1), 'a', ())),
+        bgr2rgb=FLAG, with_cp=FLAG, blur_kernel=KERNEL,
         channel_multiplier=((1, 2), (0, 1 << 17)), out_size=((8, 16), (4, 12, 1 << 17))),
     GLEANNet=dict(ENCODER, decoder=FLAG), PDNNet=ENCODER,
     PaniniNet=dict(
@@ -65,7 +66,7 @@ ARGUMENTS = dict(
         momentum=((0, 1), (-0.1, 1.1)), temperature=POSITIVE, projection_channels=WIDE,
         queue_size=((1, 1 << 24), (0, (1 << 24) + 1)), encoder=((), (None, dict(type='None'))),
         data_preprocessor=((None,), ('a',)), init_cfg=((None,), ('a',))),
-    StyleGAN2Discriminator=dict(with_cp=FLAG, in_size=((4, 32), (2, 12)),
+    StyleGAN2Discriminator=dict(with_cp=FLAG, in_size=((4, 32), (2, 12)), blur_kernel=KERNEL,
                                 channel_multiplier=((1, 2), (0,))))
 CASES = [(kind, name, value, fits) for kind, names in ARGUMENTS.items()
          for name, sides in names.items() for fits, values in zip((True, False), sides, strict=True)

@@ -29,6 +29,17 @@ def test_widths_are_those_asked_for():
     assert not any(buffer.is_meta for buffer in network.buffers())
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_an_image_that_autocast_made_is_taken_as_one_of_float32(with_cp):
+    network = StyleGAN2Discriminator(8, channels={4: 5, 8: 6}, with_cp=with_cp)
+    image = torch.randn(2, 3, 8, 8).bfloat16().requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16):
+        score = network(image)
+    assert torch.equal(score, network(image.float()))
+    score.sum().backward()
+    assert image.grad.dtype == torch.bfloat16 and image.grad.isfinite().all()
+
+
 @pytest.mark.parametrize('size, options, message', [
     (12, dict(channels={4: 4}), 'in_size: expected a power of two'),
     (2048, dict(channels={4: 4}), 'in_size: expected at most 1024'),

@@ -83,11 +83,23 @@ def test_scale_one():
     (dict(type=['AveragePooling']), 'unknown type'),
     (dict(type='AveragePooling', size=3), "AveragePooling: .*'size'"),
     (dict(type='Grayscale', scale=None), "Grayscale: .*'scale'"), (None, 'expected a dict'),
-    (dict(type='SeparableResize', scale=4, kernel='cubic'), "got 'cubic'")])
+    (dict(type='SeparableResize', scale=4, kernel='cubic'), "got 'cubic'"),
+    (dict(type='SeparableResize', kernel='cubic'), "SeparableResize: kernel: .* got 'cubic'"),
+    (dict(type='SeparableResize', scale=None, border='none'), "border: .* got 'none'")])
 def test_faults_are_found_before_there_is_an_image(cfg, message):
     for call in (prepare_operator, lambda cfg: resolve_operator(cfg, IMAGE, LR)):
         with pytest.raises(ValueError, match=message):
             call(cfg)
+
+
+def test_an_operator_may_take_few_scales():
+    class Eightfold(AveragePooling):
+        def __init__(self, scale):
+            if scale != 8:
+                raise ValueError(f'scale: expected 8, got {scale}')
+            super().__init__(scale)
+
+    assert prepare_operator(dict(type=Eightfold)) == dict(type=Eightfold)
 
 
 def test_what_differs_is_not_shared():

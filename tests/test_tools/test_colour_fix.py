@@ -175,6 +175,30 @@ def test_docs_page_is_marked(tool):
     assert head and rest
 
 
+def test_the_readme_repeats_what_was_measured(tool):
+    def rows(text):
+        cells = ([cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()
+                 if line.startswith('| '))
+        return {cell[0]: cell[1:] for cell in cells}
+
+    page = (tool.ROOT / 'docs' / 'colour_fix.md').read_text()
+    measured = rows(page.partition('### Real-ESRGAN ×4, LR by bicubic, PIL')[2].partition('###')[0])
+    readme = (tool.ROOT / 'README.md').read_text()
+    told = rows(readme.partition('| method |')[2].partition('\n\n')[0])
+    names = {'Real-ESRGAN': 'none', 'and AdaIN': 'AdaIN',
+             'and wavelet colour fix': 'wavelet, 5 levels',
+             'and Average Color Fix, 12.5 %': 'Average Color Fix, 12.5 %',
+             'and mmpd, exact': 'mmpd exact',
+             '*bicubic enlargement of the LR*': 'LR enlarged bicubically (no SR)'}
+    assert {*names} == {*told} - {':--'}
+    for name, source in names.items():
+        psnr, _, ssim, of_lr, largest, *_ = measured[source]
+        assert told[name][3] == f'{largest} / 255'
+        for rounded, exact in zip(told[name], (psnr, ssim, of_lr), strict=False):
+            unit = 10.**-len(rounded.partition('.')[2])
+            assert rounded == exact or abs(float(rounded) - float(exact)) < 0.501 * unit
+
+
 @pytest.mark.parametrize('change,message', (
     (lambda f: ['--gt', str(f / 'nowhere')], 'nowhere: expected a folder'),
     (lambda f: ['--lr', str(f)], 'expected images with different stems'),

@@ -165,5 +165,6 @@ def test_wrong_outputs(tool, data, capsys):
             (['--csv', data / 'none' / 'x.csv'], 'there is no folder'),
             (['--csv', data], 'is a folder'),
             (['--kernel-out', data / 'gt' / 'a.png'], 'is an input image'),
+            (['--kernel-out', data / 'k.png', '--csv', data / 'k.png'], 'is --kernel-out too'),
             (['--pairs', -1], 'at least 0')):
         assert message in refused(tool, data, capsys, 'lr', 'gt', *extra)

@@ -249,6 +249,9 @@ def test_places_that_cannot_be_written(tool, data, capsys):
             (('--out', str(data / 'file' / 'out')), f'{data / "file"} is not a folder'),
             (('--csv', str(data / 'gt')), 'gt: is a folder, expected a file name'),
             (('--csv', str(data / 'lr' / 'a.png')), 'a.png: is an input image'),
+            (('--out', str(data / 'new'), '--csv', str(data / 'new')), 'a.png is an output image'),
+            (('--out', str(data / 'new'), '--csv', str(data / 'new' / 'a.png')),
+             'a.png is an output image'),
             ((), 'grey.png: is a folder')):
         before = (data / 'lr' / 'a.png').read_bytes()
         assert run(tool, data, '--overwrite', *extra) == 2

@@ -56,6 +56,14 @@ def small(name):
     return cfg
 
 
+@pytest.mark.parametrize('method', ['glean', 'panini', 'pdn'])
+def test_checkpointing_reaches_every_part(tool, method):
+    cfg = tool.with_checkpointing(small(f'{method}_x8-alias_1xb4-100k_ffhq'))
+    parts = [cfg.model.get(part) for part in ('generator', 'discriminator', 'perceptual_loss')]
+    assert all(part.with_cp for part in parts if part)
+    assert tool.build(cfg, 'meta').generator.generator.with_cp
+
+
 class Seen(TorchDispatchMode):
     """What is computed, of which types."""
 
@@ -184,6 +192,10 @@ def test_documented_figures_are_the_measured_ones(tool):
     assert ('{amp_bytes} GB for 8x faces in bf16, and less than 10 GB only with `with_cp`: '
             '{amp_cp_bytes} GB, where float32 with `with_cp` takes {cp_bytes}.'.format(**glean)
             ) in text.replace('\n', ' ')
+    more = max(cost['cp_flop'] / cost['train_flop'] for cost in costs.values())
+    assert f'at most {more:.2f} times the arithmetic' in text
+    fits = costs['pdn_x8-alias_1xb4-100k_ffhq']['cp_bytes'] / 1e9
+    assert f'PDN with `with_cp` ({fits:.1f} GB)' in text
     lines = text.splitlines()
     for name, cost in costs.items():
         hours = cost['train_flop'] * cost['iterations'] / 3.6e16

@@ -16,7 +16,6 @@ divided by a rate which the reader may set (--tflops).
 """
 import argparse
 import copy
-import inspect
 import json
 import re
 import sys
@@ -39,6 +38,7 @@ from torchvision.models import vgg
 
 import mmpd  # noqa: F401  registers the model types
 from mmpd.engine.amp import CPUAmpOptimWrapper
+from mmpd.utils.validation import parameters_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from cuda_autocast import cuda_autocast, fake_mode, make_fake  # noqa: E402
@@ -114,7 +114,7 @@ def with_checkpointing(cfg):
     cfg = copy.deepcopy(cfg)
     for part in ('generator', 'discriminator', 'perceptual_loss'):
         part = cfg.model.get(part)
-        if part and 'with_cp' in inspect.signature(MODELS.get(part.type)).parameters:
+        if part and 'with_cp' in parameters_of(MODELS.get(part.type)):
             part.with_cp = True
     return cfg
 

@@ -7,7 +7,7 @@ from mmagic.registry import MODELS
 from torch import nn
 
 from ...utils.validation import check_bool, refuse
-from ..generators.stylegan2_prior import log2_of, prior_channels
+from ..generators.stylegan2_prior import check_blur_kernel, log2_of, prior_channels
 from ..recompute import recomputed, remade
 
 
@@ -73,11 +73,13 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         log2_of(in_size, 'in_size')
         if in_size > 1024:  # MMagic's own limit
             refuse('in_size', 'at most 1024', in_size)
+        names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
+        options = dict(zip(names, args, strict=False), **kwargs)
+        if 'blur_kernel' in options:
+            check_blur_kernel(options['blur_kernel'])
         if channels is None:
             super().__init__(in_size, *args, **kwargs)
         else:
-            names = ('img_channels', 'channel_multiplier', 'blur_kernel', 'mbstd_cfg')
-            options = dict(zip(names, args, strict=False), **kwargs)
             width = self._check_widths(channels, options)
             with torch.device('meta'):  # its layers are of config-f's width: not worth making
                 super().__init__(in_size, *args, **kwargs)
@@ -89,6 +91,23 @@ class StyleGAN2Discriminator(MMagicDiscriminator):
         for layer in self.convs.modules():
             if isinstance(layer, ConvDownLayer) and isinstance(layer[0], Blur):
                 layer.__class__ = BlurredConvDownLayer  # MMagic's blocks build their own layers
+
+    def forward(self, x, label=None):
+        """MMagic's, and images in the precision of autocast are taken too.
+
+        MMagic's first layer switches autocast off and does not cast its input, as all others do.
+
+        Args:
+            x (Tensor): (N, img_channels, in_size, in_size).
+            label (Tensor, optional): As MMagic's.
+
+        Returns:
+            Tensor: (N, 1).
+        """
+        first = self.convs[0]
+        if not first.fp16_enabled:
+            x = x.to(next(first.parameters()).dtype)
+        return super().forward(x, label)
 
     @staticmethod
     def _check_widths(channels, options):

@@ -70,7 +70,8 @@ class PDMixin(TrainingMixin):
         ...     pixel_loss=dict(type='L1Loss'), pd_head=dict(strength=0.9),
         ...     generator=dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4,
         ...                    num_blocks=1, growth_channels=4),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
         >>> model.pd_head.strength, model.quantize
         (0.9, 'clip')
     """

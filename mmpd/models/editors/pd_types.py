@@ -31,7 +31,8 @@ class PDGLEAN(PDMixin, GANPriorSR):
         ...     generator=dict(type='GLEANNet', in_size=8, out_size=16, style_channels=8,
         ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
         ...                    channels={4: 8, 8: 8, 16: 8}),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> image = model.forward_tensor(lr)
         >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)
@@ -52,7 +53,8 @@ class PDPanini(PDMixin, GANPriorSR):
         ...     generator=dict(type='PaniniNet', in_size=8, out_size=16, style_channels=8,
         ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
         ...                    latent_channels=4, channels={4: 8, 8: 8, 16: 8}),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> image = model.forward_tensor(lr)
         >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)
@@ -72,7 +74,8 @@ class PDEdit(PDMixin, BaseEditModel):
         ...     type='PDEdit', pixel_loss=dict(type='L1Loss'),
         ...     generator=dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4,
         ...                    num_blocks=1, upscale_factor=4),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> image = model.forward_tensor(lr)
         >>> tuple(image.shape), torch.allclose(average_pool(image, 4), lr, atol=1e-5)
@@ -166,7 +169,8 @@ def PDModel(base='BaseEditModel', **kwargs):
         ...     pixel_loss=dict(type='L1Loss'),
         ...     generator=dict(type='RRDBNet', in_channels=3, out_channels=3, mid_channels=4,
         ...                    num_blocks=1, growth_channels=4),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3))
         >>> plain = MODELS.build(dict(type='BaseEditModel', **cfg))
         >>> model = MODELS.build(dict(type='PDModel', base='BaseEditModel', **cfg))
         >>> type(model).__name__, model.state_dict().keys() == plain.state_dict().keys()

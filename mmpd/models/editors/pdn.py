@@ -39,7 +39,8 @@ class PDN(PDMixin, GANPriorSR):
         ...     generator=dict(type='PDNNet', in_size=8, out_size=16, style_channels=8,
         ...                    num_mlps=1, rrdb_channels=4, num_rrdbs=1, growth_channels=4,
         ...                    channels={4: 8, 8: 8, 16: 8}),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> first, second = (model.forward_tensor(lr) for _ in range(2))  # of two latents
         >>> torch.equal(first, second)

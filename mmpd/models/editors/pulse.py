@@ -22,7 +22,8 @@ class PULSE(BaseEditModel):
         ...     type='PULSE',
         ...     generator=dict(type='PULSENet', in_size=8, out_size=16, style_channels=6, steps=3,
         ...                    channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> image = model.forward_tensor(lr)
         >>> tuple(image.shape)
@@ -64,7 +65,8 @@ class PDPULSE(PDMixin, PULSE):
         ...     type='PDPULSE', pd_inside=True,
         ...     generator=dict(type='PULSENet', in_size=8, out_size=16, style_channels=6, steps=3,
         ...                    channels={4: 8, 8: 6, 16: 4}, bad_noise_layers=()),
-        ...     data_preprocessor=dict(type='DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
+        ...     data_preprocessor=dict(
+        ...         type='mmagic.DataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)))
         >>> lr = torch.rand(1, 3, 8, 8) * 2 - 1
         >>> image = model.forward_tensor(lr)
         >>> tuple(image.shape), torch.allclose(average_pool(image, 2), lr, atol=1e-5)

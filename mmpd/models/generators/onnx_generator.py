@@ -7,7 +7,7 @@ from mmagic.registry import MODELS
 from torch import nn
 
 from ...errors import MissingPackage, WeightsMismatch, WeightsNotFound
-from ...utils.validation import check_path
+from ...utils.validation import check_path, check_strength
 
 __all__ = ['METADATA', 'OnnxGenerator']
 
@@ -45,6 +45,23 @@ def open_session(checkpoint):
 
 def _first_line(error):
     return (str(error).strip() or type(error).__name__).split('\n')[0]
+
+
+def _read_note(note, checkpoint):
+    """What mmpd-export noted of the PD inside, a dict, or None for none."""
+    try:
+        own = json.loads(note)['pd']
+        sound = own is None or isinstance(own['name'], str) and (
+            own['operator'] is None or isinstance(own['operator'], dict))
+        if sound and own is not None:
+            check_strength(own['strength'])
+    except (ValueError, TypeError, KeyError):  # of JSON, of other types, of other keys
+        sound = False
+    if not sound:
+        raise WeightsMismatch(f"{checkpoint}: expected mmpd-export's note of the PD inside "
+                              '(operator, name, strength from 0 to 1) under the key '
+                              f'{METADATA!r} of its metadata, got {note[:100]!r}')
+    return own
 
 
 @MODELS.register_module()
@@ -108,18 +125,19 @@ class OnnxGenerator(nn.Module):
         self._session = open_session(checkpoint)
         self._input, output = self._checked_signature()
         note = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
-        self.own_pd = json.loads(note).get('pd') if note else None
+        self.own_pd = _read_note(note, checkpoint) if note else None
         height, width = self._input.shape[2:]
         fixed = isinstance(height, int) and isinstance(width, int)
         self.only_size = (width, height) if fixed else None
-        sizes = output.shape[2:]
-        if not fixed or not all(isinstance(size, int) for size in sizes):
+        made = tuple(output.shape[1:])
+        if not fixed or not all(isinstance(size, int) for size in made):
             height, width = (side if isinstance(side, int) else SMALL for side in (height, width))
-            sizes = self._run(np.zeros((1, 3, height, width), np.float32)).shape[2:]
-        self.scale = sizes[0] // height
-        if not self.scale or tuple(sizes) != (self.scale * height, self.scale * width):
-            raise WeightsMismatch(f'{checkpoint}: makes {sizes[1]}x{sizes[0]} of {width}x{height}; '
-                                  'expected a network that enlarges an image by an integer')
+            made = self._run(np.zeros((1, 3, height, width), np.float32)).shape[1:]
+        self.scale = made[1] // height
+        if not self.scale or made != (3, self.scale * height, self.scale * width):
+            raise WeightsMismatch(f'{checkpoint}: makes {"x".join(map(str, made))} of 3x{height}x'
+                                  f'{width}; expected a network that enlarges an RGB image by an '
+                                  'integer')
 
     def _checked_signature(self):
         """What goes in and what comes out."""
@@ -154,7 +172,7 @@ class OnnxGenerator(nn.Module):
         try:
             return self._session.run(None, {self._input.name: image})[0]
         except Exception as error:  # its exceptions have no base of their own
-            raise RuntimeError(f'ONNX Runtime: {_first_line(error)}') from error
+            raise RuntimeError(f'ONNX Runtime: {" ".join(str(error).split())}') from error
 
     def forward(self, lr):
         """Enlarge; (N, 3, h, w) -> (N, 3, scale·h, scale·w), both in [0, 1]."""

@@ -14,7 +14,8 @@ class StyleConv(ModulatedStyleConv):
     style and demodulation go to whichever is smaller, the weights or the features; the activation's
     gain goes with the demodulation, its bias with a convolution that is there anyway; noise and
     activation are in place, for what costs most is new memory. In training, on GPUs and where
-    gradients are wanted it is MMagic's.
+    gradients are wanted it is MMagic's. Its parts are not called one by one: hooks on them are
+    those of the other cases.
     """
 
     def forward(self, x, style, noise=None, **kwargs):
@@ -29,8 +30,9 @@ class StyleConv(ModulatedStyleConv):
         conv, gain = self.conv, self.activate.scale  # gain · lrelu(x) = lrelu(gain · x)
         weight = conv.weight_orig[0]
         style = (conv.style_modulation(style) + conv.style_bias) * weight[0].numel()**-0.5
-        power = sum(tap.float().square() for tap in weight.flatten(2).unbind(2))
-        demodulation = gain * torch.rsqrt(style.float().square() @ power.T + conv.eps)
+        wide = torch.promote_types(weight.dtype, torch.float32)  # halves have too few bits to sum
+        power = sum(tap.to(wide).square() for tap in weight.flatten(2).unbind(2))
+        demodulation = gain * torch.rsqrt(style.to(wide).square() @ power.T + conv.eps)
         demodulation = demodulation.to(weight.dtype)
         bias = gain * self.activate.bias.to(weight.dtype)
         modulated = len(x) == 1 and x.numel() > weight.numel()

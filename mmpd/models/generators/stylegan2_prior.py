@@ -65,6 +65,16 @@ def prior_channels(channel_multiplier=2, channels=None):
     return widths
 
 
+def check_blur_kernel(kernel):
+    """``kernel`` as a list of numbers, else ArgumentError."""
+    taps = check_sequence(kernel, 'blur_kernel', check_number)
+    if not sum(taps):
+        refuse('blur_kernel', 'numbers whose sum is not 0', kernel)
+    if len(taps) % 2:  # MMagic's layers would pad height and width differently
+        refuse('blur_kernel', 'an even number of values', kernel)
+    return taps
+
+
 @MODELS.register_module()
 class StyleGAN2Prior(BaseModule):
     """Mapping and synthesis networks of StyleGAN2 (Karras et al. 2020).
@@ -82,7 +92,7 @@ class StyleGAN2Prior(BaseModule):
         channels (dict[int, int], optional): Width at a resolution, in place of config-f's.
         noise_size (int, optional): Width of z. Defaults to ``style_channels``.
         out_channels (int): Of the image.
-        blur_kernel (Sequence[int]): As in StyleGAN2.
+        blur_kernel (Sequence[int]): As in StyleGAN2, of an even length.
         lr_mlp (float): Learning rate multiplier of the mapping network.
         norm_eps (float): Of the normalisation of z.
         fp16_enabled (bool): Half precision convolutions (GPU only).
@@ -136,9 +146,7 @@ class StyleGAN2Prior(BaseModule):
         if missing:
             raise ValueError(f'channels: expected the width at {missing[0]} px for out_size='
                              f'{out_size}, got widths for {sorted(self.channels)}')
-        blur_kernel = check_sequence(blur_kernel, 'blur_kernel', check_number)
-        if not sum(blur_kernel):
-            refuse('blur_kernel', 'numbers whose sum is not 0', blur_kernel)
+        blur_kernel = check_blur_kernel(blur_kernel)
 
         mapping = [PixelNorm(eps=norm_eps)]
         for index in range(num_mlps):

@@ -19,20 +19,28 @@ FLOAT = onnx.TensorProto.FLOAT
 POOLING = dict(type='AveragePooling', scale=2)
 
 
-def enlarger(path, size=(8, 8), pd=None, scale=2, gain=0.5, batch=1, channels=3, kind=FLOAT):
-    """x -> gain · x, enlarged; with ``pd`` noted as what was done in the file."""
+def enlarger(path, size=(8, 8), pd=None, scale=2, gain=0.5, batch=1, channels=3, kind=FLOAT,
+             grey=None):
+    """x -> gain · x, enlarged; with ``pd`` noted as what was done in the file.
+
+    The mean of the channels, if the file is to say that there are ``grey`` of them.
+    """
     helper = onnx.helper
     big = [int(side * scale) if isinstance(side, int) else f'{side}_2' for side in size]
-    lr, sr = (helper.make_tensor_value_info(name, kind, (batch, channels, *sides))
-              for name, sides in (('x', size), ('y', big)))
+    lr, sr = (helper.make_tensor_value_info(name, kind, (batch, number, *sides))
+              for name, number, sides in (('x', channels, size), ('y', grey or channels, big)))
     constants = [helper.make_tensor('scales', FLOAT, [4], [1, 1, scale, scale]),
                  helper.make_tensor('gain', kind, [], [gain])]
     nodes = [helper.make_node('Resize', ['x', '', 'scales'], ['big']),
-             helper.make_node('Mul', ['big', 'gain'], ['y'])]
+             helper.make_node('Mul', ['big', 'gain'], ['all' if grey else 'y'])]
+    if grey:
+        constants.append(helper.make_tensor('axis', onnx.TensorProto.INT64, [1], [1]))
+        nodes.append(helper.make_node('ReduceMean', ['all', 'axis'], ['y']))
     model = helper.make_model(helper.make_graph(nodes, 'enlarge', [lr], [sr], constants),
                               opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
     if pd is not None:
-        helper.set_model_props(model, {onnx_generator.METADATA: json.dumps(dict(pd=pd))})
+        note = pd if isinstance(pd, str) else json.dumps(dict(pd=pd))
+        helper.set_model_props(model, {onnx_generator.METADATA: note})
     onnx.save(model, path)
     return str(path)
 
@@ -58,6 +66,10 @@ def test_what_a_file_computes(tmp_path):
     assert (fixed.scale, fixed.only_size) == (3, (7, 5))
     with pytest.raises(RuntimeError, match='ONNX Runtime: .*nvalid dimensions'):
         fixed(torch.rand(1, 3, 7, 5))
+    half = OnnxGenerator(enlarger(tmp_path / 'half.onnx', (8, 'w')))
+    assert half.only_size is None and half(torch.rand(1, 3, 8, 5)).shape == (1, 3, 16, 10)
+    with pytest.raises(RuntimeError, match='ONNX Runtime: .* Got: 7 Expected: 8'):
+        half(torch.rand(1, 3, 7, 5))
     with pytest.raises(ValueError, match='expected mean 0 and std 255 in the data preprocessor'):
         fixed.check_normalisation(mean=[127.5] * 3, std=[127.5] * 3)
 
@@ -128,14 +140,21 @@ OWN = dict(operator=POOLING, name='A', strength=1.)
      'so operator cannot be set'),
     (dict(pd=dict(OWN, operator=None, name='Masking()')), {}, WeightsMismatch,
      r'whose A \(Masking\(\)\) cannot be made from the file'),
+    *((dict(pd=note), {}, WeightsMismatch, 'x.onnx: .* note of the PD inside .* got ')
+      for note in ('by mmpd 2', '[1]', '{"pd": 3}', dict(name='A'), dict(OWN, strength=7),
+                   dict(OWN, strength='1'), dict(OWN, operator='A'))),
+    (dict(pd=dict(OWN, operator=dict(type='Pooling'))), {}, WeightsMismatch,
+     "x.onnx: .* unknown type 'Pooling'"),
     ({}, dict(dtype='bfloat16'), InputError, r'x \(OnnxGenerator\) computes in float32 only, got'),
     ({}, dict(device='cuda'), InputError, 'x is an ONNX file, .* expected cpu, got cuda'),
     ({}, dict(tile=4), InputError, 'OnnxGenerator takes 8x8 only; tiles are for'),
     ({}, dict(checkpoint='x.onnx'), InputError, 'x.onnx is a checkpoint already'),
     (dict(batch=2), {}, WeightsMismatch, r'expected one input lr float\[1, 3, h, w\] .* got x'),
     (dict(channels=1), {}, WeightsMismatch, r'four dimensions, got x float\[1, 1, 8, 8\]; y'),
+    (dict(grey=1), {}, WeightsMismatch, r'makes 1x16x16 of 3x8x8; expected a network that'),
+    (dict(grey='c'), {}, WeightsMismatch, r'makes 1x16x16 of 3x8x8'),
     (dict(kind=onnx.TensorProto.INT32, gain=1), {}, WeightsMismatch, r'got x int32\['),
-    (dict(size=(8, 'w'), scale=2.5), {}, WeightsMismatch, 'makes 40x20 of 16x8; expected a netw'),
+    (dict(size=(8, 'w'), scale=2.5), {}, WeightsMismatch, 'makes 3x20x40 of 3x8x16; expected a'),
 ])
 def test_refusals(made, given, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

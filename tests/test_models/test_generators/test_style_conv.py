@@ -41,6 +41,16 @@ def test_inference_is_mmagics(upsample, blur, batch, size, laid):
     assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 
+@pytest.mark.parametrize('batch', [1, 3])
+def test_inference_in_float64_is_not_rounded_to_float32(batch):
+    theirs, ours = (module.double() for module in pair(True))
+    x, style, noise = (torch.randn(shape, dtype=torch.float64) for shape in (
+        (batch, 6, 9, 9), (batch, 7), (1, 1, 18, 18)))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, style, noise=noise), theirs(x, style, noise=noise),
+                                   rtol=1e-12, atol=1e-12)
+
+
 def test_training_and_gradients_are_mmagics():
     theirs, ours = pair(True)
     x, style, noise = torch.randn(1, 6, 4, 4), torch.randn(1, 7), torch.randn(1, 1, 8, 8)
