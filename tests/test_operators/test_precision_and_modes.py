@@ -398,7 +398,8 @@ def test_the_older_switch_may_be_used_around_it():
 
 
 @pytest.mark.parametrize('options', [dict(), dict(check=base.DeferredCheck()), dict(bounds=(0, 1)),
-                                     dict(strength=0.5), dict(noise_std=0.1)], ids=str)
+                                     dict(strength=0.5), dict(noise_std=0.1)],
+                         ids=' '.join)
 @pytest.mark.parametrize('memory', (torch.contiguous_format, torch.channels_last))
 def test_in_place_refuses_before_it_overwrites(options, memory):
     x, y = torch.rand(1, 3, 64, 64).contiguous(memory_format=memory), torch.rand(1, 3, 8, 8)
