@@ -102,6 +102,7 @@ class Run:
             args.csv.write_bytes(self._table(rows).encode())
         left = [pair for pair in self.pairs if pair.name not in rows]
         jobs = [(pair, args.degradation, args.correction) for pair in left]
+        on_disk = os.path.isfile(args.csv)  # not a pipe or /dev/null, of which fsync wants nothing
         results = iter(run_jobs(make_file, jobs) if jobs else ())
         with args.csv.open('a', newline='') as file, tqdm(
                 total=len(self.pairs), initial=len(rows), unit='image') as bar:
@@ -123,7 +124,8 @@ class Run:
                 try:
                     writer.writerow(row)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if on_disk:
+                        os.fsync(file.fileno())
                     os.replace(temporary, os.path.realpath(pair.target))
                 except BaseException:
                     os.unlink(temporary)

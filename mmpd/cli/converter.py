@@ -11,13 +11,7 @@ from ..datasets.preparation.recipe import RESIZERS
 from ..datasets.resampling import BORDERS, KERNELS, LIBRARIES
 from ..errors import InputError
 from ..utils.files import plain
-
-
-def parse_path(text):
-    """A path; an unset variable of a shell is none, it would mean the folder one is in."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f'expected a path, got {text!r}')
-    return text
+from . import path_argument
 
 
 def parse_shard(text):
@@ -38,8 +32,8 @@ def parse_args(argv, description, out, size, test_count):
     """Arguments common to all converters."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('source', type=parse_path, help='folder of images, zip file or LMDB')
-    parser.add_argument('--out', type=parse_path, default=out, required=out is None,
+    parser.add_argument('source', type=path_argument, help='folder of images, zip file or LMDB')
+    parser.add_argument('--out', type=path_argument, default=out, required=out is None,
                         help='output folder')
     parser.add_argument('--size', type=int, default=size, help='side of the square GT images')
     parser.add_argument('--scale', type=int, nargs='+', default=[],

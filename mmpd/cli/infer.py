@@ -11,12 +11,11 @@ import io
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..utils.files import csv_text, plain, remove_partial_files, write_atomically
+from ..utils.files import csv_text, folder_fault, plain, remove_partial_files, write_atomically
 from ..utils.images import LOSSLESS, SUFFIXES, find_pictures
 from ..utils.model_zoo import resolve_model
 from . import run_tool
@@ -198,16 +197,9 @@ def check_file_name(args, count):
 def check_writable(folders):
     """Raise InputError unless folders exist, or can be made, and be written to."""
     for folder in folders:
-        upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
-                     if path.exists())
-        if not upper.is_dir():
-            raise InputError(f'{folder}: {upper} is not a folder')
-        try:
-            with tempfile.TemporaryFile(dir=upper):
-                pass
-        except OSError as error:
-            raise InputError(f'{folder}: {upper} cannot be written to '
-                             f'({error.strerror or error})') from None
+        fault = folder_fault(folder)
+        if fault:
+            raise InputError(f'{folder}: {fault}')
 
 
 def check_csv(args):

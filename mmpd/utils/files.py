@@ -3,6 +3,7 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -13,8 +14,9 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'is_full', 'name_fault',
-           'partial_stem', 'plain', 'remove_partial_files', 'write_atomically', 'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'folder_fault', 'is_full',
+           'name_fault', 'partial_stem', 'plain', 'remove_partial_files', 'write_atomically',
+           'write_partial']
 
 PARTIAL = '.partial'
 LONGEST = 255  # bytes of a name, on all file systems in use
@@ -241,6 +243,33 @@ def name_fault(name):
     except UnicodeEncodeError:
         return f'its name {plain(name)} is not UTF-8'
     return f'expected a name of at most {LONGEST} bytes, got {length}' if length > LONGEST else None
+
+
+def folder_fault(folder):
+    """Why no file can be written into a folder, which may still have to be made; or None.
+
+    Args:
+        folder (Path): The folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.files import folder_fault
+        >>> Path('notes.txt').touch()
+        >>> folder_fault(Path('new/deep')), folder_fault(Path('notes.txt/new').absolute())
+        (None, '...notes.txt is not a folder')
+    """
+    upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
+                 if os.path.lexists(path))
+    if not os.path.isdir(upper):
+        return f'{plain(upper)} is not a folder'
+    for part in folder.absolute().parts[len(upper.parts):]:
+        if name_fault(part):
+            return name_fault(part)
+    try:
+        with tempfile.TemporaryFile(dir=upper):
+            return None
+    except OSError as error:
+        return f'{plain(upper)} cannot be written to ({error.strerror or error})'
 
 
 def check_regular(path):

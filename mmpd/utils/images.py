@@ -23,6 +23,7 @@ MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'RGB': 'RGB', 'RGBA': 'RGBA', 'P': 'RGB
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102
 TURNED = 'turned as its orientation says'
+TRANSPARENT = 'what it calls transparent became alpha'
 
 
 @dataclass(eq=False)
@@ -239,7 +240,7 @@ def upright(image):
         notes += ('its palette was looked up', )
     if wanted in ('L', 'RGB') and image.has_transparency_data:  # a colour or index stands for it
         image = image.convert('RGBA')
-        notes += ('what it calls transparent became alpha', )
+        notes += (TRANSPARENT, )
         wanted = 'LA' if wanted == 'L' else 'RGBA'
     return image if image.mode == wanted else image.convert(wanted), notes
 
