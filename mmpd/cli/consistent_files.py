@@ -148,13 +148,16 @@ class Run:
 def read_rows(path):
     """name -> row of a CSV of this command, but for a last line that a kill cut; None for others'.
     """
-    with path.open(newline='', encoding='utf-8') as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or ()
-        if not {*COLUMNS, *HASHES} <= set(names):
-            return None
-        return {row['name']: row for row in reader
-                if len(row[names[-1]] or '') == DIGITS and None not in row}
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            if not {*COLUMNS, *HASHES} <= set(names):
+                return None
+            return {row['name']: row for row in reader
+                    if len(row[names[-1]] or '') == DIGITS and None not in row}
+    except (UnicodeDecodeError, csv.Error):  # no text, or NUL
+        return None
 
 
 def make_file(pair, degradation, correction):

@@ -150,7 +150,7 @@ def _make_consistent(args, run_jobs):
     try:
         rows, failure = run(run_jobs)
     except OSError as error:
-        if error.errno is None:  # of the code, not of the system
+        if isinstance(error, InputError) or error.errno is None:  # said already, or of the code
             raise
         path = error.filename or args.csv  # which is flushed without its name
         raise disk_full(error, path) if is_full(error) else InputError(

@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -19,6 +20,7 @@ __all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'folder_fault', 
            'write_partial']
 
 PARTIAL = '.partial'
+TEMPORARY = re.compile(r'\..*\.[0-9a-f]{8}' + re.escape(PARTIAL), re.DOTALL)
 LONGEST = 255  # bytes of a name, on all file systems in use
 KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
          (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
@@ -201,7 +203,8 @@ def remove_partial_files(folder):
         False
     """
     for path in Path(folder).glob(f'.*{PARTIAL}'):
-        path.unlink(missing_ok=True)
+        if TEMPORARY.fullmatch(path.name):  # not what another program calls so
+            path.unlink(missing_ok=True)
 
 
 def csv_text(text):

@@ -223,7 +223,7 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
     before, stamps = snapshot(out), {p: p.stat().st_mtime_ns for p in out.rglob('*.png')}
     (out / 'GT' / '00000.png').write_bytes(b'half')
     (out / 'LR_x8_bicubic_antialias' / '00001.png').unlink()
-    (out / 'GT' / '.00004.png.77.partial').write_bytes(b'left by a kill')
+    (out / 'GT' / '.00004.png.7777abcd.partial').write_bytes(b'left by a kill')
     with open(out / 'progress.jsonl', 'a') as journal:
         journal.write('{"key": "00000/00004.png", "na')
     made = []
@@ -234,7 +234,7 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
     assert made == [f'00000/0000{i}.png' for i in (0, 1, 3, 4)]
     after = snapshot(out)
     assert all(after[name] == data for name, data in before.items() if name.endswith('.png'))
-    assert not list(out.rglob('*.partial'))
+    assert not list(out.rglob('*.7777abcd.partial'))
     untouched = out / 'GT' / '00002.png'
     assert untouched.stat().st_mtime_ns == stamps[untouched]
 

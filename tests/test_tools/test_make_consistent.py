@@ -9,6 +9,9 @@ import pytest
 from conftest import load_script
 from PIL import Image
 
+from mmpd.cli import consistent_files
+from mmpd.utils.files import disk_full
+
 
 @pytest.fixture(scope='module')
 def tool():
@@ -287,6 +290,15 @@ def test_what_the_system_refuses_is_one_line(tool, data, capsys, monkeypatch, nu
     assert info.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert f'{data}/out/consistency.csv' in line and f': cannot be written: {said}' in line
+
+
+def test_a_full_disk_is_said_once(tool, data, capsys, monkeypatch):
+    def full(*_):
+        raise disk_full(OSError(errno.ENOSPC, 'No space left on device'), 'x.csv')
+    monkeypatch.setattr(consistent_files.Run, '__call__', full)
+    with pytest.raises(SystemExit):
+        run(tool, data)
+    assert 'x.csv: cannot be written: No space left on device; ' in capsys.readouterr().err
 
 
 def test_the_csv_may_be_a_device(tool, data):

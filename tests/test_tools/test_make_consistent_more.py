@@ -309,7 +309,9 @@ def test_resume_keeps_what_is_complete(tool, tmp_path, capsys):
     (tmp_path / 'out' / 'consistency.csv').write_bytes(b''.join(lines[:3]) + lines[3][:25])
     for index in (1, 2, 3):
         (tmp_path / 'out' / f'{index}.png').unlink()
-    (tmp_path / 'out' / '.1.png.abc.partial').write_bytes(b'half')
+    (tmp_path / 'out' / '.1.png.0123abcd.partial').write_bytes(b'half')
+    whole['.of_others.partial'] = b'whole'
+    (tmp_path / 'out' / '.of_others.partial').write_bytes(b'whole')
     kept = tmp_path / 'out' / '0.png'
     os.utime(kept, (1, 1))
     capsys.readouterr()
@@ -326,6 +328,7 @@ def test_resume_keeps_what_is_complete(tool, tmp_path, capsys):
     (lambda folder: (folder / 'out' / 'a.png').write_bytes(b'x'), 'is not the file that consist'),
     (lambda folder: (folder / 'out' / 'consistency.csv').unlink(), 'consistency.csv has no row of'),
     (lambda folder: (folder / 'out' / 'consistency.csv').write_text('a,b\n'), 'is no table of thi'),
+    (lambda folder: (folder / 'out' / 'consistency.csv').write_bytes(b'\xff\0'), 'is no table of'),
 ])
 def test_resume_takes_nothing_for_complete_that_is_not(tool, tmp_path, capsys, spoil, message):
     pair(tmp_path, 'a.png')

@@ -7,7 +7,7 @@ what all others have finished, whatever they were started as.
 import json
 import os
 
-from ...utils.files import PARTIAL, partial_stem, write_atomically
+from ...utils.files import TEMPORARY, partial_stem, write_atomically
 from ...utils.validation import refuse
 
 __all__ = ['Journal', 'check_shard']
@@ -135,6 +135,5 @@ class Journal:
             others = set(map(partial_stem, set(names) - set(own_names)))
         for name in os.listdir(folder):
             stem = name.rsplit('.', 2)[0]
-            if name.startswith('.') and name.endswith(PARTIAL) and (
-                    self.count == 1 or stem in own - others):
+            if TEMPORARY.fullmatch(name) and (self.count == 1 or stem in own - others):
                 os.unlink(folder / name)
