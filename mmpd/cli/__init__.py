@@ -1,4 +1,5 @@
 """Command lines: what they share, and those that are commands of an installed mmpd."""
+import argparse
 import sys
 from pathlib import Path
 
@@ -6,6 +7,34 @@ from ..errors import InputError
 from ..utils.files import disk_full, is_full
 
 __all__ = ['run_tool']
+
+
+def path_argument(text):
+    """The ``type`` of an option that takes a path.
+
+    An unset variable of a shell gives an empty one, which would mean the current folder.
+
+    Args:
+        text (str): What was given.
+
+    Returns:
+        Path: The same.
+
+    Raises:
+        argparse.ArgumentTypeError: There is nothing in it.
+
+    Example:
+        >>> from mmpd.cli import path_argument
+        >>> path_argument('lr').name
+        'lr'
+        >>> path_argument('')
+        Traceback (most recent call last):
+            ...
+        argparse.ArgumentTypeError: expected a path, got ''
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f'expected a path, got {text!r}')
+    return Path(text)
 
 
 def run_tool(function, argv=None):

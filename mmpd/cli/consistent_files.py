@@ -102,6 +102,7 @@ class Run:
             args.csv.write_bytes(self._table(rows).encode())
         left = [pair for pair in self.pairs if pair.name not in rows]
         jobs = [(pair, args.degradation, args.correction) for pair in left]
+        on_disk = os.path.isfile(args.csv)  # not a pipe or /dev/null, of which fsync wants nothing
         results = iter(run_jobs(make_file, jobs) if jobs else ())
         with args.csv.open('a', newline='') as file, tqdm(
                 total=len(self.pairs), initial=len(rows), unit='image') as bar:
@@ -123,7 +124,8 @@ class Run:
                 try:
                     writer.writerow(row)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if on_disk:
+                        os.fsync(file.fileno())
                     os.replace(temporary, os.path.realpath(pair.target))
                 except BaseException:
                     os.unlink(temporary)
@@ -146,13 +148,16 @@ class Run:
 def read_rows(path):
     """name -> row of a CSV of this command, but for a last line that a kill cut; None for others'.
     """
-    with path.open(newline='', encoding='utf-8') as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or ()
-        if not {*COLUMNS, *HASHES} <= set(names):
-            return None
-        return {row['name']: row for row in reader
-                if len(row[names[-1]] or '') == DIGITS and None not in row}
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or ()
+            if not {*COLUMNS, *HASHES} <= set(names):
+                return None
+            return {row['name']: row for row in reader
+                    if len(row[names[-1]] or '') == DIGITS and None not in row}
+    except (UnicodeDecodeError, csv.Error):  # no text, or NUL
+        return None
 
 
 def make_file(pair, degradation, correction):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..operators.resolve import infer_scale, resolve_operator
-from ..utils.files import in_the_way, name_fault, plain
+from ..utils.files import folder_fault, in_the_way, name_fault, plain
 from ..utils.rasters import (
     RASTERS,
     Raster,
@@ -57,6 +57,8 @@ def check(args, run):
     for name, folder in folders.items():
         if folder.resolve() == args.out.resolve():
             problems.append(f'--out {args.out}: is also the folder of --{name}')
+    if args.lr.resolve() == args.sr.resolve():
+        problems.append(f'--sr {args.sr}: is also the folder of --lr')
     inputs = {os.path.realpath(path) for found in images.values() for path in found.values()}
     match_suffix(images, args.sr_suffix, problems)
     stems = sorted(set.intersection(*(set(found) for found in images.values())))
@@ -66,30 +68,31 @@ def check(args, run):
     if swapped and len(swapped) == len(checked):
         problems.append(f'--lr {args.lr} and --sr {args.sr} look swapped: every LR image is larger '
                         'than its SR image')
-    targets = []
+    places = {}  # file that is written -> what names it
     for stem, (_, own_problems, own_warnings) in zip(stems, checked, strict=True):
         if not (swapped and len(swapped) == len(checked)):
             problems += own_problems
         warnings += own_warnings
-        targets.append(args.out / f'{stem}{output_suffix(images["sr"][stem])}')
-        check_target(targets[-1], args, problems)
+        target = args.out / f'{stem}{output_suffix(images["sr"][stem])}'
+        check_target(target, args, problems)
+        check_place(target, plain(target), inputs, places, problems)
     check_target(args.csv, args, problems)
-    other = in_the_way(args.csv, targets)
+    other = in_the_way(args.csv, places)
     if other is not None:
-        problems.append(f'--csv {args.csv}: {plain(other)} is an output image')
-    if os.path.realpath(args.csv) in inputs:
-        problems.append(f'--csv {args.csv}: is an input image')
-    for folder in (args.out, args.csv.parent):
-        upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
-                     if path.exists())
-        if not upper.is_dir():
-            problems.append(f'{folder}: {upper} is not a folder')
+        problems.append(f'--csv {plain(args.csv)}: {places[other]} is an output image')
+    elif os.path.realpath(args.csv) in inputs:
+        problems.append(f'--csv {plain(args.csv)}: is an input image')
+    beside = args.out if is_device(args.csv) else args.csv.parent
+    for folder in dict.fromkeys((args.out, beside)):
+        fault = folder_fault(folder)
+        if fault:
+            problems.append(f'{plain(folder)}: {fault}')
     return [pair for pair, *_ in checked if isinstance(pair, Pair)], problems, warnings
 
 
 def find_images(folder, name, problems):
     """stem -> path of the images of a folder; what is wrong goes to ``problems``."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         problems.append(f'--{name} {folder}: expected a folder of images')
         return {}
     found = {}
@@ -183,7 +186,11 @@ def check_pair(stem, paths, args):
                         f"{'LR' if lr.icc_profile else 'SR'}'s")
     if problems:
         return None, problems, warnings
-    return Pair(stem, paths, target, scale, resize, file_hash(paths.values())), problems, warnings
+    try:
+        digest = file_hash(paths.values())
+    except OSError as error:  # it was moved meanwhile
+        return None, [f'{plain(error.filename)}: {error.strerror}'], warnings
+    return Pair(stem, paths, target, scale, resize, digest), problems, warnings
 
 
 def check_sizes(stem, lr, sr, may_resize, problems):
@@ -232,6 +239,21 @@ def check_target(path, args, problems):
         problems.append(f'{plain(path)}: is a folder, expected a file name')
     elif name_fault(path.name):
         problems.append(f'{plain(path)}: {name_fault(path.name)}')
-    elif path.exists() and not args.overwrite and not args.resume:
+    elif os.path.exists(path) and not args.overwrite and not args.resume:
         problems.append(f'{plain(path)}: exists (--overwrite replaces it); --resume keeps what is '
                         'complete')
+
+
+def is_device(path):
+    """Whether it is there and neither a file nor a folder: nothing beside it is written."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def check_place(path, name, inputs, places, problems):
+    """What is written goes through links: to no input image, and to no place twice."""
+    place = os.path.realpath(path)
+    if place in inputs:
+        problems.append(f'{name}: is an input image')
+    elif place in places:
+        problems.append(f'{name}: is also {places[place]}')
+    places[place] = name

@@ -10,6 +10,8 @@ from ..datasets.preparation import FolderSource, Recipe, open_source, prepare
 from ..datasets.preparation.recipe import RESIZERS
 from ..datasets.resampling import BORDERS, KERNELS, LIBRARIES
 from ..errors import InputError
+from ..utils.files import plain
+from . import path_argument
 
 
 def parse_shard(text):
@@ -30,10 +32,11 @@ def parse_args(argv, description, out, size, test_count):
     """Arguments common to all converters."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('source', help='folder of images, zip file or LMDB')
-    parser.add_argument('--out', default=out, required=out is None, help='output folder')
+    parser.add_argument('source', type=path_argument, help='folder of images, zip file or LMDB')
+    parser.add_argument('--out', type=path_argument, default=out, required=out is None,
+                        help='output folder')
     parser.add_argument('--size', type=int, default=size, help='side of the square GT images')
-    parser.add_argument('--scale', type=int, nargs='*', default=[],
+    parser.add_argument('--scale', type=int, nargs='+', default=[],
                         help='write an LR folder for each of these scales; without, the configs '
                         'make the LRs on the fly')
     parser.add_argument('--kernel', choices=KERNELS, default='bicubic', help='kernel of the LRs')
@@ -66,6 +69,13 @@ def parse_args(argv, description, out, size, test_count):
         value = getattr(args, name)
         if value is not None and value < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    of_lrs, of_gts = ('kernel', 'antialias', 'border', 'made_by'), ('link', 'resized_by')
+    for names, unused, reason in (
+            (of_lrs, not args.scale, 'is about LR folders, which need --scale'),
+            (of_gts, args.lr_only, 'is about the GT, of which --lr-only writes none')):
+        for name in names if unused else ():
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f'--{"no-" * (name == "antialias")}{name.replace("_", "-")}: {reason}')
     return args
 
 
@@ -95,7 +105,9 @@ def main(argv, description, out, size, test_count=0, check=None):
         manifest = prepare(source, args.out, recipe, args.workers, args.limit, args.test_count,
                            progress=not args.quiet and sys.stderr.isatty(), shard=args.shard)
     except (ValueError, OSError, ImportError, InputError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        said = isinstance(error, InputError) or not getattr(error, 'filename', None)
+        print('error: ' + (str(error) if said else f'{plain(error.filename)}: {error.strerror}'),
+              file=sys.stderr)
         return 2
     except BrokenProcessPool as error:
         print(f'error: a worker process was killed {error} (out of memory?): run the same command '

@@ -11,13 +11,13 @@ import io
 import math
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from ..utils.files import (
     csv_text,
+    folder_fault,
     in_the_way,
     plain,
     remove_partial_files,
@@ -213,16 +213,9 @@ def check_file_name(args, count):
 def check_writable(folders):
     """Raise InputError unless folders exist, or can be made, and be written to."""
     for folder in folders:
-        upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
-                     if path.exists())
-        if not upper.is_dir():
-            raise InputError(f'{folder}: {upper} is not a folder')
-        try:
-            with tempfile.TemporaryFile(dir=upper):
-                pass
-        except OSError as error:
-            raise InputError(f'{folder}: {upper} cannot be written to '
-                             f'({error.strerror or error})') from None
+        fault = folder_fault(folder)
+        if fault:
+            raise InputError(f'{folder}: {fault}')
 
 
 def check_csv(args):

@@ -10,18 +10,19 @@ many LR values it does not, PSNR(LR) before and after, and PSNR against GT with 
 docs/make_consistent.md says more.
 """
 import argparse
+import re
 import sys
 from collections import Counter
-from pathlib import Path
+from concurrent.futures.process import BrokenProcessPool
 
 from ..errors import InputError
 from ..operators.library_resize import LIBRARIES
 from ..operators.resolve import prepare_operator, resolve_operator
 from ..postprocess.consistent import identified
 from ..postprocess.correction import NAMES, Correction, named_operator
-from ..utils.files import plain
+from ..utils.files import disk_full, is_full, plain
 from ..utils.rasters import read_raster
-from . import run_tool
+from . import path_argument, run_tool
 from .consistent_files import Run
 from .consistent_pairs import check
 from .processes import open_pool
@@ -36,16 +37,17 @@ def parse_args(argv=None):
         'image; here it is removed exactly, not filtered. See docs/make_consistent.md.')
     group = parser.add_argument_group('files (8 and 16 bits, floating point, any bands: PNG, '
                                       'TIFF, .npy; 8 bits also JPEG, BMP, WebP)')
-    group.add_argument('--lr', type=Path, required=True, help='folder of LR images')
-    group.add_argument('--sr', type=Path, required=True, help='folder of SR images, any method')
-    group.add_argument('--out', type=Path, required=True,
+    group.add_argument('--lr', type=path_argument, required=True, help='folder of LR images')
+    group.add_argument('--sr', type=path_argument, required=True,
+                       help='folder of SR images, any method')
+    group.add_argument('--out', type=path_argument, required=True,
                        help='folder for the results: PNG; TIFF and .npy stay what they are')
-    group.add_argument('--gt', type=Path, help='folder of GT images, for PSNR in the CSV')
+    group.add_argument('--gt', type=path_argument, help='folder of GT images, for PSNR in the CSV')
     group.add_argument('--sr-suffix', default='', metavar='TEXT',
                        help='what the SR names have besides the LR names: _out for x_out.png')
     group.add_argument('--resize-sr', action='store_true',
                        help='resize (bicubic) SR images that are no integer multiple of the LR')
-    group.add_argument('--csv', type=Path, help='default OUT/consistency.csv')
+    group.add_argument('--csv', type=path_argument, help='default OUT/consistency.csv')
     modes = group.add_mutually_exclusive_group()
     modes.add_argument('--overwrite', action='store_true', help='replace existing output')
     modes.add_argument('--resume', action='store_true',
@@ -81,7 +83,7 @@ def parse_args(argv=None):
         parser.error(f'--alias: {args.operator} has no such variant')
     if args.border != 'library' and plain:
         parser.error(f'--border: {args.operator} has no such variant')
-    if args.noise_std and args.strength != 1:
+    if args.noise_std is not None and args.strength != 1:
         parser.error('--noise-std gives the strength: expected no --strength besides')
     if args.workers < 1:
         parser.error(f'--workers: expected at least 1, got {args.workers}')
@@ -93,7 +95,7 @@ def parse_args(argv=None):
             args.correction.library(resolve_operator(args.degradation, (2, 2), (1, 1)),
                                     65535 if args.made_by in ('torch', 'opencv') else 255)
     except ValueError as error:
-        parser.error(f'--{str(error).replace("made_by", "made-by", 1)}')
+        parser.error(re.sub(r'^\w+', lambda name: f'--{name[0].replace("_", "-")}', str(error)))
     return args
 
 
@@ -129,7 +131,11 @@ def make_consistent(argv=None):
 
 
 def _make_consistent(args, run_jobs):
-    pairs, problems, warnings = check(args, run_jobs)
+    try:
+        pairs, problems, warnings = check(args, run_jobs)
+    except BrokenProcessPool:
+        raise InputError('a process of --workers died, for want of memory perhaps: expected fewer '
+                         f'than {args.workers}; nothing was written') from None
     for warning in warnings:
         print(f'warning: {plain(warning)}', file=sys.stderr)
     if not problems and args.degradation is None:
@@ -141,7 +147,14 @@ def _make_consistent(args, run_jobs):
         print('\n'.join(f'error: {plain(problem)}' for problem in problems), file=sys.stderr)
         print(f'error: nothing was written ({len(problems)} problems)', file=sys.stderr)
         return 2
-    rows, failure = run(run_jobs)
+    try:
+        rows, failure = run(run_jobs)
+    except OSError as error:
+        if isinstance(error, InputError) or error.errno is None:  # said already, or of the code
+            raise
+        path = error.filename or args.csv  # which is flushed without its name
+        raise disk_full(error, path) if is_full(error) else InputError(
+            f'{plain(path)}: cannot be written: {error.strerror}') from error
     if failure:
         print(f'error: {plain(failure)} ({len(rows)} images were written before)', file=sys.stderr)
         return 2

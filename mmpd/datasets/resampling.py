@@ -209,7 +209,7 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
     Raises:
         ValueError: For an unknown kernel, a scale that is not a positive integer or does not
             divide the sides, a library that has no such downsampling, or an array that is no
-            image (of 8 bits, for a library's arithmetic).
+            image (of 8 bits, for a library's arithmetic; without NaN and inf, to be rounded).
 
     Example:
         >>> import numpy as np
@@ -219,10 +219,13 @@ def downsample(image, scale, kernel='bicubic', antialias=True, quantize=True,
         (array([[16]], dtype=uint8), array([[16.]], dtype=float32))
     """
     check_kernel(scale, kernel, antialias, border)
+    check_bool(quantize, 'quantize')
     scale, image = int(scale), np.asarray(image)
     if image.ndim not in (2, 3) or image.dtype.kind not in 'uf':
         raise ValueError('expected an unsigned or floating point image of shape (H, W) or '
                          f'(H, W, C), got {image.dtype} of shape {image.shape}')
+    if quantize and image.dtype.kind == 'f' and not np.isfinite(image).all():
+        raise ValueError('expected finite values, got NaN or inf, which no 8-bit LR can hold')
     check_divisible(image.shape, scale)
     check_library(made_by, scale, kernel, antialias, border, quantize)
     if made_by is None and quantize and image.dtype == np.uint8:

@@ -189,6 +189,9 @@ def _pictures(image, lr, operator, correction):
 def _arrays(image, lr, operator, correction):
     _check_dtypes(image.dtype.name, lr.dtype.name, DTYPES, ', '.join(DTYPES))
     for array, name in ((image, 'image'), (lr, 'lr')):
+        if isinstance(array, (np.ma.MaskedArray, np.matrix)):
+            raise ArgumentError(f'{name}: expected a plain array (a mask has no meaning here), got '
+                                f'{type(array).__name__}')
         if array.ndim < 2 or not array.size:
             refuse(name, 'shape (H, W), (H, W, C) or (..., H, W, C)', array.shape)
     if image.ndim != lr.ndim or image.shape[:-3] != lr.shape[:-3]:

@@ -1,8 +1,10 @@
 """Files that are either whole or absent."""
 import errno
 import os
+import re
 import shutil
 import stat
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -13,11 +15,12 @@ try:
 except ImportError:  # Windows
     resource = None
 
-__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'in_the_way', 'is_full',
-           'name_fault', 'partial_stem', 'plain', 'remove_partial_files', 'write_atomically',
-           'write_partial']
+__all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'folder_fault', 'in_the_way',
+           'is_full', 'name_fault', 'partial_stem', 'plain', 'remove_partial_files',
+           'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
+TEMPORARY = re.compile(r'\..*\.[0-9a-f]{8}' + re.escape(PARTIAL), re.DOTALL)
 LONGEST = 255  # bytes of a name, on all file systems in use
 KINDS = ((stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a named pipe'), (stat.S_ISSOCK, 'a socket'),
          (stat.S_ISCHR, 'a device'), (stat.S_ISBLK, 'a device'))
@@ -200,7 +203,8 @@ def remove_partial_files(folder):
         False
     """
     for path in Path(folder).glob(f'.*{PARTIAL}'):
-        path.unlink(missing_ok=True)
+        if TEMPORARY.fullmatch(path.name):  # not what another program calls so
+            path.unlink(missing_ok=True)
 
 
 def csv_text(text):
@@ -265,6 +269,33 @@ def in_the_way(path, others):
         if longer == shorter or longer.startswith(shorter + os.sep):
             return other
     return None
+
+
+def folder_fault(folder):
+    """Why no file can be written into a folder, which may still have to be made; or None.
+
+    Args:
+        folder (Path): The folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.files import folder_fault
+        >>> Path('notes.txt').touch()
+        >>> folder_fault(Path('new/deep')), folder_fault(Path('notes.txt/new').absolute())
+        (None, '...notes.txt is not a folder')
+    """
+    upper = next(path for path in (folder.absolute(), *folder.absolute().parents)
+                 if os.path.lexists(path))
+    if not os.path.isdir(upper):
+        return f'{plain(upper)} is not a folder'
+    for part in folder.absolute().parts[len(upper.parts):]:
+        if name_fault(part):
+            return name_fault(part)
+    try:
+        with tempfile.TemporaryFile(dir=upper):
+            return None
+    except OSError as error:
+        return f'{plain(upper)} cannot be written to ({error.strerror or error})'
 
 
 def check_regular(path):

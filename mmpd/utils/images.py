@@ -23,6 +23,7 @@ MODES = {'1': 'L', 'L': 'L', 'LA': 'LA', 'RGB': 'RGB', 'RGBA': 'RGBA', 'P': 'RGB
 ORIENTATION = 0x0112
 BITS_PER_SAMPLE = 0x0102
 TURNED = 'turned as its orientation says'
+TRANSPARENT = 'what it calls transparent became alpha'
 
 
 @dataclass(eq=False)
@@ -148,6 +149,14 @@ def _exif(image):
     return image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}
 
 
+def _load(image):
+    """Load it; Pillow (13.0, say) maps an uncompressed TIFF file into memory with the sides
+    exchanged that its orientation exchanges, which gives a muddle."""
+    if image.format == 'TIFF' and orientation(image) > 4:
+        image.filename = ''  # what it cannot map it reads
+    image.load()
+
+
 def picture_size(path):
     """(width, height) as :func:`read_picture` would give them, from the header alone.
 
@@ -168,7 +177,7 @@ def picture_size(path):
         if orientation(image) < 5:
             return image.size
         if image.format == 'TIFF':  # Pillow turns it itself: on opening or on loading
-            image.load()
+            _load(image)
             return image.size
         return image.size[::-1]
     return opened(path, path, read, whole=False)
@@ -230,7 +239,7 @@ def upright(image):
         ('RGB', ('its palette was looked up',))
     """
     before, mode = orientation(image), image.mode
-    image.load()  # which turns a TIFF
+    _load(image)  # which turns a TIFF
     after, wanted = orientation(image), MODES.get(mode, mode)
     notes = (TURNED, ) if max(before, after) > 1 else ()
     if after > 1:  # it would copy what is upright
@@ -239,7 +248,7 @@ def upright(image):
         notes += ('its palette was looked up', )
     if wanted in ('L', 'RGB') and image.has_transparency_data:  # a colour or index stands for it
         image = image.convert('RGBA')
-        notes += ('what it calls transparent became alpha', )
+        notes += (TRANSPARENT, )
         wanted = 'LA' if wanted == 'L' else 'RGBA'
     return image if image.mode == wanted else image.convert(wanted), notes
 

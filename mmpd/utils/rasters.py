@@ -20,7 +20,16 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from ..errors import InputError
 from .files import check_regular, plain
 from .image_files import Refused, check_pixels, opened
-from .images import MODES, ORIENTATION, SUFFIXES, TURNED, is_wide, orientation, upright
+from .images import (
+    MODES,
+    ORIENTATION,
+    SUFFIXES,
+    TRANSPARENT,
+    TURNED,
+    is_wide,
+    orientation,
+    upright,
+)
 
 __all__ = ['RASTERS', 'Raster', 'encode_raster', 'output_suffix', 'profile_name',
            'raster_from_pil', 'raster_to_pil', 'read_raster']
@@ -204,10 +213,14 @@ def raster_from_pil(image, path=None):
     if wide and mode in ('LA', 'RGB', 'RGBA'):
         return _read_wide(image, path)
     profile, tags = image.info.get('icc_profile'), _pil_tags(image)
+    transparent = image.info.get('transparency') if wide else None
     image, notes = upright(image)
     pixels, alpha = np.array(image), None  # asarray would give one that cannot be written
     if image.mode == 'I':
         pixels = pixels.astype(np.uint16)
+    if transparent is not None:  # which Pillow makes alpha of with 8 bits alone
+        alpha = np.where(pixels == transparent, 0, 65535).astype(np.uint16)
+        notes += (TRANSPARENT, )
     elif image.mode in ('LA', 'RGBA'):
         pixels, alpha = pixels[..., :-1], pixels[..., -1]
         pixels = pixels[..., 0] if image.mode == 'LA' else pixels
@@ -227,7 +240,7 @@ def _read_wide(image, path):
     how = orientation(image)
     image.load()  # OpenCV does not tell a truncated file
     raster = _read_tiff(path, how) if image.format == 'TIFF' else _turned(
-        _read_wide_png(path, mode), max(how, orientation(image)))
+        _read_wide_png(path, mode, 'transparency' in image.info), max(how, orientation(image)))
     raster.icc_profile = raster.icc_profile or image.info.get('icc_profile')
     return raster
 
@@ -247,12 +260,13 @@ def _import(name, package, what):
                       f'pip install {package}') from None
 
 
-def _read_wide_png(path, mode):
+def _read_wide_png(path, mode, transparent=False):
     cv2 = _import('cv2', 'opencv-python', f'a 16-bit {mode} PNG')
     pixels = cv2.imdecode(np.memmap(path, np.uint8, 'r'), cv2.IMREAD_UNCHANGED)
     channels = 4 if mode in ('RGBA', 'LA') else 3
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[2:] != (channels,):
-        raise Refused(f'OpenCV does not read it as 16-bit {mode}')
+        raise Refused(f'OpenCV does not read it as 16-bit {mode}'
+                      f'{" (it has a transparent colour)" if transparent else ""}')
     if mode == 'LA':
         return _checked(pixels[..., 0], pixels[..., 3])
     for top in range(0, len(pixels), LINES):  # BGR to RGB without a copy of all

@@ -2,6 +2,7 @@
 import sys
 from argparse import ArgumentTypeError
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +43,7 @@ def test_what_a_converter_hands_on(monkeypatch, capsys):
     code, calls = convert(monkeypatch, MANIFEST)
     assert code == 0
     (args, kwargs), = calls
-    assert args[:2] == ('opened SOURCE', 'OUT') and args[3:] == (None, None, 5)
+    assert args[:2] == ('opened SOURCE', Path('OUT')) and args[3:] == (None, None, 5)
     recipe = args[2]
     assert (recipe.size, list(recipe.scales), recipe.kernel, recipe.antialias) == (
         64, [], 'bicubic', True)

@@ -147,6 +147,8 @@ def test_overshoot_is_clipped_only_when_quantised():
     ((np.zeros((4, 32, 32, 3), np.uint8), 2), r'\(4, 32, 32, 3\)'),
     ((np.zeros((32, 32), np.int32), 2), 'int32'),
     ((np.zeros((0, 32), np.uint8), 2), '0 x 32'), ((np.zeros((32, 0), np.uint8), 2), '32 x 0'),
+    ((np.full((4, 4), np.nan), 2), 'expected finite values, got NaN or inf'),
+    ((np.zeros((4, 4), np.uint8), 2, 'box', True, 'no'), 'quantize: expected True or False'),
     ((np.zeros((32, 30), np.uint8), 4), '32 x 30'), ((np.zeros(32, np.uint8), 2), r'\(32,\)'),
 ])
 def test_bad_input_is_named(args, message):

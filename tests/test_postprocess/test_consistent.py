@@ -339,6 +339,8 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
 @pytest.mark.parametrize('image, lr, options, message', [
     (U8, torch.zeros(3, 4, 4), {}, 'expected the same type, got ndarray and Tensor'),
     ([[1]], [[1]], {}, 'image: expected a NumPy array, a PIL image or a tensor'),
+    (np.ma.masked_array(U8, U8 > 9), np.ma.masked_array(SMALL), {}, 'image: expected a plain arr'),
+    (U8[..., 0].view(np.matrix), SMALL[..., 0].view(np.matrix), {}, 'image: .* got matrix'),
     (U16, SMALL, {}, 'lr: expected uint16 like the image, got uint8'),
     (U8.astype(float), SMALL, {}, 'lr: expected float64 like the image, got uint8'),
     (U8.astype(int), SMALL, {}, 'image: expected one of uint8, uint16, float16'),

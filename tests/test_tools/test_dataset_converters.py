@@ -223,7 +223,7 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
     before, stamps = snapshot(out), {p: p.stat().st_mtime_ns for p in out.rglob('*.png')}
     (out / 'GT' / '00000.png').write_bytes(b'half')
     (out / 'LR_x8_bicubic_antialias' / '00001.png').unlink()
-    (out / 'GT' / '.00004.png.77.partial').write_bytes(b'left by a kill')
+    (out / 'GT' / '.00004.png.7777abcd.partial').write_bytes(b'left by a kill')
     with open(out / 'progress.jsonl', 'a') as journal:
         journal.write('{"key": "00000/00004.png", "na')
     made = []
@@ -234,7 +234,7 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
     assert made == [f'00000/0000{i}.png' for i in (0, 1, 3, 4)]
     after = snapshot(out)
     assert all(after[name] == data for name, data in before.items() if name.endswith('.png'))
-    assert not list(out.rglob('*.partial'))
+    assert not list(out.rglob('*.7777abcd.partial'))
     untouched = out / 'GT' / '00002.png'
     assert untouched.stat().st_mtime_ns == stamps[untouched]
 
@@ -312,10 +312,108 @@ def test_hard_links_save_the_copy(tmp_path):
     for _ in range(2):
         assert run('ffhq', root, '--out', out, '--size', 32, '--link') == 0
         assert (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
-        (out / 'progress.jsonl').unlink()  # the second time over what is there
+        journal = (out / 'progress.jsonl').read_text()  # the second time over what is there
+        (out / 'progress.jsonl').write_text(journal.splitlines()[0])
+    for path in out.glob('*.*'):
+        path.unlink()
+    (out / 'progress.jsonl').write_text(journal.splitlines()[0].replace('32', '16', 1))
     assert run('ffhq', root, '--out', out, '--size', 16, '--link') == 0  # resized: made
     assert not (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
     assert cv2.imread(str(root / '00000' / '00000.png')).shape == (32, 32, 3)
+
+
+def test_linked_images_and_folders_are_those_that_the_links_lead_to(tmp_path):
+    root, links = folder_of(tmp_path, 2), tmp_path / 'links' / 'deep'
+    links.mkdir(parents=True)
+    (links / 'x.png').symlink_to('../../images1024x1024/00000/00000.png')
+    (links / 'rest').symlink_to('../../images1024x1024')
+    (root / 'round').symlink_to(tmp_path / 'links')
+    out = tmp_path / 'out'
+    assert run('ffhq', tmp_path / 'links', '--out', out, '--size', 32, '--link') == 0
+    assert sorted(path.name for path in (out / 'GT').iterdir()) == [
+        '00000.png', '00001.png', 'x.png']
+    assert (out / 'GT' / 'x.png').samefile(root / '00000' / '00000.png')
+    assert not (out / 'GT' / 'x.png').is_symlink()
+
+
+def test_nothing_is_written_over_that_no_converter_made(tmp_path, capsys):
+    root = folder_of(tmp_path, 1)
+    for name, content in (('GT/00000.png', 'mine'), ('LR_x8_bicubic_antialias/00000.png', 'mine'),
+                          ('meta_info_train.txt', 'mine'), ('meta_info_test.txt', 'mine'),
+                          ('manifest.json', 'mine'), ('report.txt', 'mine'),
+                          ('progress.jsonl', 'mine'), ('progress.jsonl', '[]'),
+                          ('progress.jsonl', '{"a": 1}'), ('progress.1-of-2.jsonl', '3')):
+        out = tmp_path / f'{len(list(tmp_path.iterdir()))}'
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text(content)
+        assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 2, name
+        error = capsys.readouterr().err
+        assert f'{out / name}: ' in error.replace(' is no journal', ': ') and error.count('\n') == 1
+        assert [path for path in out.rglob('*') if path.is_file()] == [out / name]
+        assert (out / name).read_text() == content
+    (out / name).unlink()
+    (out / 'GT').mkdir(exist_ok=True)
+    (out / 'GT' / 'other.png').write_text('is in nobody\'s way')
+    assert run('ffhq', root, '--out', out, '--size', 32, '--scale', 8) == 0
+
+
+def test_a_replaced_raw_image_is_made_again(tmp_path):
+    root, out = folder_of(tmp_path, 2), tmp_path / 'out'
+    archive = tmp_path / 'x.zip'
+    for source in (root, archive):
+        for index in (0, 7):
+            path = root / '00000' / '00001.png'
+            path.write_bytes(encode(picture(index)))
+            os.utime(path, (index, index))
+            with zipfile.ZipFile(archive, 'w') as file:
+                file.writestr('a/00001.png', path.read_bytes())
+            assert run('ffhq', source, '--out', out / source.name, '--size', 32) == 0
+            assert (out / source.name / 'GT' / '00001.png').read_bytes() == path.read_bytes()
+
+
+def test_an_image_twice_in_an_archive_is_refused(tmp_path, capsys, recwarn):
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as file:
+        for _ in range(2):
+            file.writestr('a.png', encode(picture(0)))
+    assert run('ffhq', tmp_path / 'x.zip', '--out', tmp_path / 'out', '--size', 32) == 2
+    assert 'a.png and a.png would both become a.png' in capsys.readouterr().err
+
+
+def test_tiff_files_are_images(tmp_path, capsys):
+    root = tmp_path / 'raw'
+    root.mkdir()
+    Image.fromarray(picture(0)).save(root / 'a.tif')
+    assert run('ffhq', root, '--out', tmp_path / 'out', '--size', 32) == 0
+    np.testing.assert_array_equal(Image.open(tmp_path / 'out' / 'GT' / 'a.png'), picture(0))
+    (root / 'a.tif').rename(root / 'a.gif')
+    assert run('ffhq', root, '--out', tmp_path / 'o', '--size', 32) == 2
+    assert 'raw, expected .png, .jpg' in capsys.readouterr().err
+
+
+def test_what_another_run_tidied_away_is_written_again(tmp_path, monkeypatch):
+    root, out, replace = folder_of(tmp_path, 1), tmp_path / 'out', os.replace
+    lost = []
+
+    def tidied(source, target):
+        if str(target).endswith('.png') and not lost:
+            lost.append(source)
+            os.unlink(source)
+        replace(source, target)
+    monkeypatch.setattr(os, 'replace', tidied)
+    assert run('ffhq', root, '--out', out, '--size', 32) == 0
+    assert lost and (out / 'GT' / '00000.png').read_bytes() == encode(picture(0))
+
+
+@pytest.mark.parametrize('options', [dict(limit=0), dict(limit=-3), dict(limit='2'),
+                                     dict(workers='2'), dict(workers=0), dict(test_count='1'),
+                                     dict(test_count=-2)])
+def test_numbers_that_are_none_are_refused(tmp_path, options):
+    (name, value), = options.items()
+    with pytest.raises(ValueError, match=f'{name}: expected an integer of at least .*, got '):
+        prepare(open_source(folder_of(tmp_path, 2)), tmp_path / 'out', Recipe(32), **options)
+    with pytest.raises(ValueError, match="size: expected an integer of at least 1, got '32'"):
+        Recipe('32')
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('number', [errno.EXDEV, errno.EMLINK])
@@ -595,7 +693,18 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
             ((root, '--out', out, '--size', 32, '--scale', 4), 'made with scales = [8]'),
             ((root, '--out', out, '--size', 16, '--scale', 8), 'made with size = 32'),
             ((root, '--out', out, '--size', 30, '--scale', 8), '30 is not divisible by scale 8'),
-            ((root, '--out', out, '--size', 0), 'size must be positive'),
+            ((root, '--out', out, '--size', 0), 'size: expected an integer of at least 1, got 0'),
+            ((root, '--out', ''), "--out: expected a path, got ''"),
+            (('', '--out', out), "source: expected a path, got ''"),
+            ((root, '--out', tmp_path / 'note.txt'), 'note.txt: expected a folder to write to'),
+            ((root, '--out', tmp_path / 'note.txt' / 'x'), 'note.txt is a file'),
+            ((root, '--out', out, '--size', 32, '--scale'), '--scale: expected at least one'),
+            ((root, '--out', out, '--kernel', 'lanczos'), '--kernel: is about LR folders'),
+            ((root, '--out', out, '--no-antialias'), '--no-antialias: is about LR folders'),
+            ((root, '--out', out, '--made-by', 'pil'), '--made-by: is about LR folders'),
+            ((root, '--out', out, '--scale', 8, '--lr-only', '--link'), '--link: is about the GT'),
+            ((root, '--out', root / 'o'), f'o lies in {root}, whose images are the raw ones'),
+            ((root, '--out', root), f'{root} lies in {root}'),
             ((root, '--out', out, '--kernel', 'average_pooling', '--no-antialias', '--scale', 8,
               '--size', 32), 'antialiasing'),
             ((root, '--out', out, '--limit', 0), 'at least 1'),
@@ -610,7 +719,12 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
              "made_by='opencv' has no SeparableResize"),
             ((root, '--out', tmp_path / 'o', '--size', 32, '--lr-only'), 'nothing to make'),
             ((root, '--out', tmp_path / 'o', '--size', 32, '--scale', 8, '--lr-only'),
-             'expected a flat folder of PNG files')):
+             'expected a flat folder of PNG files'),
+            ((out / 'GT', '--out', out, '--size', 16), 'which would be written over'),
+            ((out / 'GT', '--out', out, '--size', 32, '--scale', 4, '--lr-only'),
+             'made with gt = True, source = '),
+            ((root, '--out', out, '--size', 32, '--scale', 8, '--lr-only'),
+             'expected a flat folder')):
         capsys.readouterr()
         assert run('ffhq', *args) == 2, args
         error = capsys.readouterr().err
@@ -748,6 +862,21 @@ def test_of_several_entries_of_an_image_the_mended_one_counts(tmp_path):
     assert Journal(tmp_path, header, (1, 2)).read() == dict(a=good)
     with pytest.raises(ValueError, match='was made with size = 32: choose another output folder'):
         Journal(tmp_path, dict(size=64), (1, 2)).read()
+
+
+def test_shards_that_would_list_differently_are_refused(tmp_path, capsys):
+    root, out = folder_of(tmp_path, 4), tmp_path / 'out'
+    options = ['--out', out, '--size', 32]
+    assert run('ffhq', root, *options, '--shard', '1/2', '--test-count', 1) == 0
+    for more, said in ((['--test-count', 2], 'test_count = 1'), (
+            ['--test-count', 1, '--limit', 3], 'limit = None')):
+        capsys.readouterr()
+        assert run('ffhq', root, *options, '--shard', '2/2', *more) == 2
+        error = capsys.readouterr().err
+        assert f'another shard was started with {said}; expected the same' in error
+        assert len(list((out / 'GT').iterdir())) == 2
+    assert run('ffhq', root, *options, '--test-count', 2, '--limit', 3) == 0
+    assert json.loads((out / 'manifest.json').read_text())['images'] == 3
 
 
 @pytest.mark.parametrize('shard', [(0, 2), (3, 2), (1, ), 'ab', (1.0, 2), (True, 2), 1])

@@ -202,7 +202,7 @@ def test_the_same_command_goes_on_and_other_settings_do_not(run, lr, tmp_path):
     complete = contents(tmp_path / 'sr')
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'sr').glob('*.png')}
     (tmp_path / 'sr/b.png').unlink()
-    (tmp_path / 'sr/.b.png.abcd.partial').touch()  # of a killed process
+    (tmp_path / 'sr/.b.png.0123abcd.partial').touch()  # of a killed process
     code, out, err = run('--csv', tmp_path / 'sr/f.csv')
     assert code == 0 and '3 of 3 images' in out and '(2 were there)' in out
     assert contents(tmp_path / 'sr') == complete

@@ -1,5 +1,6 @@
 """tools/make_consistent.py: exact files, all problems at once, nothing overwritten."""
 import csv
+import errno
 import os
 
 import cv2
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 from conftest import load_script
 from PIL import Image
+
+from mmpd.cli import consistent_files
+from mmpd.utils.files import disk_full
 
 
 @pytest.fixture(scope='module')
@@ -245,6 +249,11 @@ def test_16_bit_tiff_is_no_partner_of_8_bits(tool, data, capsys):
 def test_places_that_cannot_be_written(tool, data, capsys):
     (data / 'file').write_text('')
     (data / 'out' / 'grey.png').mkdir(parents=True)
+    (data / 'dead').symlink_to('nowhere')
+    for folder, target in (('links', 'lr/a.png'), ('twice', 'file')):
+        (data / folder).mkdir()
+        for name in ('a', 'grey'):
+            (data / folder / f'{name}.png').symlink_to(f'../{target}')
     for extra, message in (
             (('--out', str(data / 'file' / 'out')), f'{data / "file"} is not a folder'),
             (('--csv', str(data / 'gt')), 'gt: is a folder, expected a file name'),
@@ -252,11 +261,54 @@ def test_places_that_cannot_be_written(tool, data, capsys):
             (('--out', str(data / 'new'), '--csv', str(data / 'new')), 'a.png is an output image'),
             (('--out', str(data / 'new'), '--csv', str(data / 'new' / 'a.png')),
              'a.png is an output image'),
+            (('--csv', str(data / 'new' / '..' / 'out' / 'a.png')),
+             f'{data}/out/a.png is an output image'),
+            (('--csv', '/proc/x/figures.csv'), '/proc cannot be written to'),
+            (('--out', '/proc/x'), '/proc/x: /proc cannot be written to'),
+            (('--out', str(data / ('x' * 300) / 'y')), 'at most 255 bytes, got 300'),
+            (('--out', str(data / 'dead')), f'{data}/dead is not a folder'),
+            (('--lr', str(data / ('x' * 300))), 'expected a folder of images'),
+            (('--sr', str(data / 'lr')), 'is also the folder of --lr'),
+            (('--out', str(data / 'links')), 'links/a.png: is an input image'),
+            (('--out', str(data / 'twice')), f'twice/grey.png: is also {data}/twice/a.png'),
             ((), 'grey.png: is a folder')):
         before = (data / 'lr' / 'a.png').read_bytes()
         assert run(tool, data, '--overwrite', *extra) == 2
         assert message in capsys.readouterr().err
         assert (data / 'lr' / 'a.png').read_bytes() == before
+
+
+@pytest.mark.parametrize('number, said', [
+    (errno.EROFS, 'Read-only file system'), (errno.ENOSPC, 'No space left on device; ')])
+def test_what_the_system_refuses_is_one_line(tool, data, capsys, monkeypatch, number, said):
+    fsync, calls = os.fsync, []
+
+    def refuse(handle):
+        calls.append(handle)
+        if len(calls) == 2:  # the CSV, after the first file
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+    monkeypatch.setattr(os, 'fsync', refuse)
+    with pytest.raises(SystemExit) as info:
+        run(tool, data)
+    assert info.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f'{data}/out/consistency.csv' in line and f': cannot be written: {said}' in line
+
+
+def test_a_full_disk_is_said_once(tool, data, capsys, monkeypatch):
+    def full(*_):
+        raise disk_full(OSError(errno.ENOSPC, 'No space left on device'), 'x.csv')
+    monkeypatch.setattr(consistent_files.Run, '__call__', full)
+    with pytest.raises(SystemExit):
+        run(tool, data)
+    assert 'x.csv: cannot be written: No space left on device; ' in capsys.readouterr().err
+
+
+def test_the_csv_may_be_a_device(tool, data):
+    assert run(tool, data, '--overwrite', '--csv', os.devnull) == 0
+    assert sorted(path.name for path in (data / 'out').iterdir()) == sorted(
+        path.name for path in (data / 'lr').iterdir())
 
 
 def test_missing_and_empty_folders(tool, data, capsys):

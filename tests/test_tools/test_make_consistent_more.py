@@ -2,9 +2,12 @@
 import csv
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
+from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 import numpy as np
@@ -306,7 +309,9 @@ def test_resume_keeps_what_is_complete(tool, tmp_path, capsys):
     (tmp_path / 'out' / 'consistency.csv').write_bytes(b''.join(lines[:3]) + lines[3][:25])
     for index in (1, 2, 3):
         (tmp_path / 'out' / f'{index}.png').unlink()
-    (tmp_path / 'out' / '.1.png.abc.partial').write_bytes(b'half')
+    (tmp_path / 'out' / '.1.png.0123abcd.partial').write_bytes(b'half')
+    whole['.of_others.partial'] = b'whole'
+    (tmp_path / 'out' / '.of_others.partial').write_bytes(b'whole')
     kept = tmp_path / 'out' / '0.png'
     os.utime(kept, (1, 1))
     capsys.readouterr()
@@ -323,6 +328,7 @@ def test_resume_keeps_what_is_complete(tool, tmp_path, capsys):
     (lambda folder: (folder / 'out' / 'a.png').write_bytes(b'x'), 'is not the file that consist'),
     (lambda folder: (folder / 'out' / 'consistency.csv').unlink(), 'consistency.csv has no row of'),
     (lambda folder: (folder / 'out' / 'consistency.csv').write_text('a,b\n'), 'is no table of thi'),
+    (lambda folder: (folder / 'out' / 'consistency.csv').write_bytes(b'\xff\0'), 'is no table of'),
 ])
 def test_resume_takes_nothing_for_complete_that_is_not(tool, tmp_path, capsys, spoil, message):
     pair(tmp_path, 'a.png')
@@ -366,12 +372,70 @@ def test_killed_and_resumed(tmp_path):
 @pytest.mark.parametrize('arguments', [
     ['--strength', '2'], ['--noise-std', '-1'], ['--bounds', '3', '2'], ['--workers', '0'],
     ['--resume', '--overwrite'], ['--operator', 'auto', '--alias'],
-    ['--noise-std', '2', '--strength', '0.5'], ['--bounds', '0']])
+    ['--noise-std', '2', '--strength', '0.5'], ['--bounds', '0'],
+    ['--noise-std', '0', '--strength', '0.5'], ['--lr', ''], ['--sr', ''], ['--out', ''],
+    ['--gt', ''], ['--csv', '']])
 def test_bad_arguments(tool, tmp_path, arguments, capsys):
     pair(tmp_path, 'x.png')
     with pytest.raises(SystemExit) as info:
         run(tool, tmp_path, *arguments)
     assert info.value.code == 2 and not (tmp_path / 'out').exists()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert any(name in line for name in arguments if name.startswith('--'))  # not --noise_std
+
+
+def test_files_and_processes_that_are_gone_while_all_is_checked(
+        tool, tmp_path, capsys, monkeypatch):
+    pair(tmp_path, 'a.png')
+    from mmpd.cli import consistent_pairs, make_consistent
+    check_sizes = consistent_pairs.check_sizes
+
+    def gone(*args):
+        (tmp_path / 'sr' / 'a.png').unlink()
+        return check_sizes(*args)
+
+    monkeypatch.setattr(consistent_pairs, 'check_sizes', gone)
+    assert run(tool, tmp_path) == 2
+    assert 'sr/a.png: No such file or directory' in capsys.readouterr().err
+
+    def dies(*_):
+        raise BrokenProcessPool
+    monkeypatch.setattr(make_consistent, 'check', dies)
+    with pytest.raises(SystemExit) as info:
+        run(tool, tmp_path)
+    assert info.value.code == 2 and not (tmp_path / 'out').exists()
+    assert 'a process of --workers died' in capsys.readouterr().err
+
+
+def wide_png(path, pixels, transparent):
+    """16 bits, with a colour that stands for transparency."""
+    colour = 0 if pixels.ndim == 2 else 2
+    size = pixels.shape[1::-1]
+    lines = b''.join(b'\0' + row.astype('>u2').tobytes() for row in pixels)
+    path.parent.mkdir(exist_ok=True)
+    with path.open('wb') as file:
+        file.write(b'\x89PNG\r\n\x1a\n')
+        for name, data in ((b'IHDR', struct.pack('>IIBBBBB', *size, 16, colour, 0, 0, 0)),
+                           (b'tRNS', np.asarray(transparent, '>u2').tobytes()),
+                           (b'IDAT', zlib.compress(lines)), (b'IEND', b'')):
+            file.write(struct.pack('>I', len(data)) + name + data)
+            file.write(struct.pack('>I', zlib.crc32(name + data)))
+
+
+def test_a_transparent_grey_of_16_bits_is_kept_as_alpha(tool, tmp_path, capsys):
+    lr, sr = values((4, 5), np.uint16), values((8, 10), np.uint16, 1)
+    wide_png(tmp_path / 'lr' / 'a.png', lr, lr[0, 0])
+    wide_png(tmp_path / 'sr' / 'a.png', sr, sr[1, 2])
+    assert run(tool, tmp_path) == 0
+    assert 'sr/a.png: what it calls transparent became alpha' in capsys.readouterr().err
+    result = read_raster(tmp_path / 'out' / 'a.png')
+    assert result.kind == '16-bit LA'
+    np.testing.assert_array_equal(result.alpha, np.where(sr == sr[1, 2], 0, 65535))
+    np.testing.assert_array_equal(pooled(result.pixels, 2), lr.astype(np.int64) * 4)
+    colour = values((8, 10, 3), np.uint16)
+    wide_png(tmp_path / 'sr' / 'a.png', colour, colour[0, 0])
+    assert run(tool, tmp_path, '--overwrite') == 2
+    assert 'it has a transparent colour' in capsys.readouterr().err
 
 
 def test_help_says_colour(tool, capsys):

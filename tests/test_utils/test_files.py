@@ -62,11 +62,11 @@ def test_permissions_links_devices_and_long_names(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / '.iter_5.pth.x1y2.partial').write_bytes(b'half')
-    for kept in ('a.partial.pth', '.hidden'):
+    (tmp_path / '.iter_5.pth.0123abcd.partial').write_bytes(b'half')
+    for kept in ('a.partial.pth', '.hidden', '.of_others.partial'):
         (tmp_path / kept).write_bytes(b'')
     remove_partial_files(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ['.hidden', 'a.partial.pth']
+    assert sorted(os.listdir(tmp_path)) == ['.hidden', '.of_others.partial', 'a.partial.pth']
 
 
 def test_temporary_files_are_those_that_are_removed(tmp_path, monkeypatch):

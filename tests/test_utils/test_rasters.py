@@ -293,6 +293,23 @@ def test_orientation_is_carried_out_at_any_depth(tmp_path, how, dtype, name):
     assert raster.notes == (('turned as its orientation says', ) if how > 1 else ())
 
 
+@pytest.mark.parametrize('how', range(1, 9))
+@pytest.mark.parametrize('dtype', ['uint8', '<u2', '>u2', 'float32'])
+def test_grey_tiff_files_that_pillow_maps_are_turned_too(tmp_path, how, dtype):
+    """Uncompressed, in one strip: it takes their lines for columns, and says nothing."""
+    array = np.arange(20).reshape(4, 5).astype(dtype) * 7
+    tifffile.imwrite(tmp_path / 'x.tif', array, byteorder='>' if '>' in dtype else '<',
+                     metadata=None, extratags=[(0x0112, 3, 1, how, True)])
+    expected = array.T if how > 4 else array
+    expected = expected[::-1] if how in (3, 4, 7, 8) else expected
+    expected = expected[:, ::-1] if how in (2, 3, 6, 7) else expected
+    np.testing.assert_array_equal(read_raster(tmp_path / 'x.tif').pixels, expected)
+    if dtype == 'uint8':
+        from mmpd.utils.images import picture_size, read_picture
+        np.testing.assert_array_equal(read_picture(tmp_path / 'x.tif').pixels, expected)
+        assert picture_size(tmp_path / 'x.tif') == expected.shape[::-1]
+
+
 def test_palettes_are_looked_up_as_the_other_reader_does(tmp_path):
     from mmpd.utils.images import read_picture
     index, path = values((6, 5), 'uint8') % 4, tmp_path / 'x.png'

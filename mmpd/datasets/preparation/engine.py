@@ -22,15 +22,17 @@ import cv2
 import torch
 
 from ...utils.files import plain, write_atomically
+from ...utils.validation import check_positive_int, optional
 from .journal import Journal, check_shard
 from .recipe import make_one
-from .sources import name_of
+from .sources import SUFFIXES, LMDBSource, name_of
 
 __all__ = ['prepare']
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 CHUNK = 8
+LISTS = [f'meta_info_{split}.txt' for split in ('train', 'test')]
 
 
 def _start_worker():
@@ -48,14 +50,44 @@ def _make_chunk(source, keys, recipe, out):
     return [make_one(source, key, recipe, out) for key in keys]
 
 
-def _is_there(entry, recipe, out):
+def _is_there(entry, recipe, out, source):
     name = entry['name']
     try:
-        return 'bad' not in entry and all(
+        return 'bad' not in entry and entry.get('stamp') == source.stamp(entry['key']) and all(
             os.path.getsize(f'{out}/{folder}/{name}.png') == entry['bytes'].get(folder)
             for folder in recipe.folders())
     except OSError:
         return False
+
+
+def _check_apart(source, out, recipe):
+    """Refuse to write over raw images, or among them, where the next run would find them."""
+    path, where = source.path.resolve(), out.resolve()
+    upper = next(path for path in (where, *where.parents) if path.exists())
+    if not upper.is_dir():
+        raise ValueError(f'{plain(out)}: expected a folder to write to, but {plain(upper)} is a '
+                         'file')
+    for folder in recipe.folders():
+        target = (where / folder).resolve()
+        if target in (path, *path.parents):
+            raise ValueError(f'{plain(source.path)} lies in {plain(out / folder)}, which would be '
+                             'written over: choose another output folder')
+    if path.is_dir() and path in (where, *where.parents):
+        raise ValueError(f'{plain(out)} lies in {plain(source.path)}, whose images are the raw '
+                         'ones: choose another output folder')
+
+
+def _foreign(out, recipe, files):
+    """A file that would be written and is there already, or None."""
+    for name in (*LISTS, 'manifest.json', 'report.txt'):
+        if os.path.lexists(out / name):
+            return out / name
+    for folder in recipe.folders():
+        there = set(files).intersection(os.listdir(out / folder)) if (
+            out / folder).is_dir() else ()
+        if there:
+            return out / folder / min(there)
+    return None
 
 
 def _chunks(executor, source, keys, recipe, out, workers):
@@ -109,8 +141,9 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         others.
 
     Raises:
-        ValueError: If the source has no image, two images would get one name, ``out`` was made
-            with other options, or the shard is none.
+        ValueError: If the source has no image or lies where the output would be, two images would
+            get one name, ``out`` was made with other options or not by this, a shard has other
+            ``limit`` or ``test_count``, or a number is none.
 
     Example:
         >>> from pathlib import Path
@@ -126,27 +159,37 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         ['data/GT/a.png', 'data/LR_x4_bicubic_antialias/a.png']
     """
     out, shard = Path(out), check_shard(shard)
+    for value, name in ((workers, 'workers'), (limit, 'limit')):
+        optional(check_positive_int, value, name)
+    check_positive_int(test_count, 'test_count', least=-1)
+    _check_apart(source, out, recipe)
     keys = source.keys()[:limit]
     source.close()  # the workers open it themselves
     if not keys:
-        raise ValueError(f'no images in {source.path}')
+        wanted = '' if isinstance(source, LMDBSource) else f', expected {", ".join(SUFFIXES)}'
+        raise ValueError(f'no images in {source.path}{wanted}')
     recipe.check(source, keys)
     names = {}
     for key in keys:
         name = name_of(source, key)
-        other = names.setdefault(name, key)
-        if other != key:
-            raise ValueError(f'{plain(other)} and {plain(key)} would both become {plain(name)}.png')
+        if name in names:
+            raise ValueError(f'{plain(names[name])} and {plain(key)} would both become '
+                             f'{plain(name)}.png')
+        names[name] = key
     files = [f'{name}.png' for name in names]
     header = dict(source=str(source.path.resolve()), **recipe.options())
-    journal = Journal(out, header, shard)
+    journal = Journal(out, header, shard, dict(limit=limit, test_count=test_count))
+    foreign = None if journal.exists() else _foreign(out, recipe, files)
+    if foreign and not journal.exists():  # of no other shard that began meanwhile
+        raise ValueError(f'{plain(foreign)}: exists, and no converter made it: choose another '
+                         'output folder or move it away')
     known, own = journal.read(), journal.own(keys)
     for folder in recipe.folders():
         (out / folder).mkdir(parents=True, exist_ok=True)
         journal.remove_partial_files(out / folder, files, journal.own(files))
     # unless there are shards, those beyond --limit too
     kept = known if shard == (1, 1) else {key: known[key] for key in own if key in known}
-    done = {key: entry for key, entry in kept.items() if _is_there(entry, recipe, out)}
+    done = {key: entry for key, entry in kept.items() if _is_there(entry, recipe, out, source)}
     journal.start(done)
     todo = [key for key in own if key not in done]
     workers = max(1, min(workers or os.cpu_count() or 1, -(-len(todo) // CHUNK)))
@@ -154,7 +197,7 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         _run(source, todo, recipe, out, workers, done, journal.path, progress, len(own))
     if shard != (1, 1):
         done = {**journal.read(), **done}  # of those that finished meanwhile too
-        missing = sum(not ('bad' in done[key] or _is_there(done[key], recipe, out))
+        missing = sum(not ('bad' in done[key] or _is_there(done[key], recipe, out, source))
                       if key in done else 1 for key in keys)
         if missing:
             return dict(shard=list(shard), images=len(own), missing=missing,

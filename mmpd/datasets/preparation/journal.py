@@ -7,12 +7,14 @@ what all others have finished, whatever they were started as.
 import json
 import os
 
-from ...utils.files import PARTIAL, partial_stem, write_atomically
+from ...utils.files import TEMPORARY, partial_stem, write_atomically
 from ...utils.validation import refuse
 
 __all__ = ['Journal', 'check_shard']
 
 NAME = 'progress.jsonl'
+LEFT_OUT = dict(gt=True)  # of a header, where it is so
+LISTS = ('limit', 'test_count')  # of a shard: what the others must have too, or the lists are wrong
 
 
 def check_shard(shard):
@@ -37,18 +39,26 @@ def check_shard(shard):
     return tuple(shard)
 
 
-def _read(path, header):
+def _read(path, header, lists=None):
     """Entries of a file by key; half-written last lines are dropped."""
     try:
         lines, done = path.read_text().split('\n'), {}
         first = json.loads(lines[0])
-    except (FileNotFoundError, ValueError):
-        return {}  # joined meanwhile, or killed while writing its first line
-    if first != header:
-        changed = ', '.join(f'{key} = {first.get(key)!r}' for key in header
-                            if first.get(key) != header[key])
+    except FileNotFoundError:
+        return {}  # joined meanwhile
+    except ValueError:
+        first = None
+    if not isinstance(first, dict) or not first.keys() & header.keys():
+        raise ValueError(f'{path} is no journal of a converter: choose another output folder')
+    others = {key: first.pop(key) for key in LISTS if key in first}
+    changed = _changed({**LEFT_OUT, **first}, {**LEFT_OUT, **header})
+    if changed:
         raise ValueError(f'{path.parent} was made with {changed}: choose another output folder or '
                          'delete it')
+    changed = _changed(others, lists) if lists and others else ''
+    if changed:
+        raise ValueError(f'{path.parent}: another shard was started with {changed}; expected the '
+                         'same of all shards (a run without shards needs none of them)')
     for line in lines[1:]:
         try:
             entry = json.loads(line)
@@ -58,6 +68,11 @@ def _read(path, header):
     return done
 
 
+def _changed(first, second):
+    return ', '.join(f'{key} = {first.get(key)!r}' for key in {**second, **first}
+                     if first.get(key) != second.get(key))
+
+
 class Journal:
     """The journals of an output folder, and the one that this run writes.
 
@@ -65,10 +80,12 @@ class Journal:
         out (Path): The folder.
         header (dict): Options that decide the pixels; all journals must have them.
         shard (tuple[int, int]): (i, n).
+        lists (dict, optional): The options that decide the lists, in which all shards must agree.
     """
 
-    def __init__(self, out, header, shard):
+    def __init__(self, out, header, shard, lists=None):
         self.out, self.header, (self.index, self.count) = out, header, shard
+        self.lists = lists if self.count > 1 else None
         self.path = out / (NAME if self.count == 1 else
                            f'progress.{self.index}-of-{self.count}.jsonl')
 
@@ -76,15 +93,21 @@ class Journal:
         """Those of the keys that are this shard's."""
         return keys[self.index - 1::self.count]
 
+    def exists(self):
+        """Whether a run has begun here."""
+        # in this order, for they are joined in it
+        return any(self.out.glob('progress.*-of-*.jsonl')) or (self.out / NAME).exists()
+
     def read(self):
         """Entries of all finished images by key.
 
         Raises:
-            ValueError: If the folder was made with other options or from another source.
+            ValueError: If the folder was made with other options or from another source, another
+                shard has other lists, or a file is no journal.
         """
         shards = {}
         for path in sorted(self.out.glob('progress.*-of-*.jsonl')):
-            for key, entry in _read(path, self.header).items():
+            for key, entry in _read(path, self.header, self.lists).items():
                 if key not in shards or 'bad' in shards[key]:  # mended since
                     shards[key] = entry
         # last, for a shard that joins them writes this one before it removes the others
@@ -92,16 +115,16 @@ class Journal:
 
     def start(self, done):
         """Begin this run's file with what it need not do again."""
-        self._write(self.path, done.values())
+        self._write(self.path, {**self.header, **(self.lists or {})}, done.values())
 
-    def _write(self, path, entries):
+    def _write(self, path, header, entries):
         write_atomically(path, ''.join(
-            json.dumps(line) + '\n' for line in (self.header, *entries)).encode())
+            json.dumps(line) + '\n' for line in (header, *entries)).encode())
 
     def join(self, keys, done):
         """One file, in the order of the keys, as if there had been no shards."""
         order = dict.fromkeys([*keys, *done])
-        self._write(self.out / NAME, [done[key] for key in order if key in done])
+        self._write(self.out / NAME, self.header, [done[key] for key in order if key in done])
         for path in self.out.glob('progress.*-of-*.jsonl'):
             path.unlink(missing_ok=True)
 
@@ -112,6 +135,5 @@ class Journal:
             others = set(map(partial_stem, set(names) - set(own_names)))
         for name in os.listdir(folder):
             stem = name.rsplit('.', 2)[0]
-            if name.startswith('.') and name.endswith(PARTIAL) and (
-                    self.count == 1 or stem in own - others):
+            if TEMPORARY.fullmatch(name) and (self.count == 1 or stem in own - others):
                 os.unlink(folder / name)

@@ -5,7 +5,7 @@ import os
 import re
 
 from ...utils.files import name_fault, plain, write_partial
-from ...utils.validation import check_choice, refuse
+from ...utils.validation import MOST_CHANNELS, check_choice, check_positive_int, refuse
 from ..resampling import check_kernel, check_library, default_library, downsample
 from .images import BadImage, decode, default_resizer, encode, square
 from .sources import name_of
@@ -59,8 +59,7 @@ class Recipe:
 
     def __init__(self, size, scales=(), kernel='bicubic', antialias=True, link=False,
                  border='library', made_by=None, resized_by=None, gt=True):
-        if size < 1:
-            raise ValueError(f'size must be positive, got {size}')
+        check_positive_int(size, 'size', most=MOST_CHANNELS)
         for scale in scales:
             check_kernel(scale, kernel, antialias, border)
             check_library(made_by, scale, kernel, antialias, border)
@@ -107,12 +106,15 @@ def make_one(source, key, recipe, out):
     """Make GT and LRs of one image.
 
     Returns:
-        dict: ``key``, ``name``, and either ``sha256`` of the GT, ``bytes`` of every file and
-        ``notes`` on what was converted, or the reason why the image is ``bad``.
+        dict: ``key``, ``name``, the source's ``stamp`` if there is one, and either ``sha256`` of
+        the GT, ``bytes`` of every file and ``notes`` on what was converted, or the reason why the
+        image is ``bad``.
     """
     name = name_of(source, key)
-    entry = dict(key=key, name=name)
     source.handle  # noqa: B018  an archive that cannot be opened is no matter of this one image
+    entry, stamp = dict(key=key, name=name), source.stamp(key)
+    if stamp is not None:
+        entry['stamp'] = stamp
     try:
         _check_name(name)
         try:
@@ -149,17 +151,20 @@ def make_one(source, key, recipe, out):
 
 def _write(path, data):
     """The whole file or nothing; a link of that name is replaced, not followed."""
-    os.replace(write_partial(path, data, sync=False), path)
+    try:
+        os.replace(write_partial(path, data, sync=False), path)
+    except FileNotFoundError:  # a run that began meanwhile took it for what a killed one left
+        os.replace(write_partial(path, data, sync=False), path)
 
 
 def _link(file, target):
     """Whether ``target`` is now a hard link to a file; False where there can be none."""
     if file is None:
         return False
-    if os.path.exists(target):
+    if os.path.lexists(target):
         os.remove(target)
     try:
-        os.link(file, target)
+        os.link(os.path.realpath(file), target)  # of a link it would make another, leading nowhere
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

@@ -12,7 +12,7 @@ from ...utils.lmdb_file import check_lmdb
 
 __all__ = ['FolderSource', 'LMDBSource', 'Source', 'ZipSource', 'name_of', 'open_source']
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.npy')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.npy')
 
 
 class Source:
@@ -70,9 +70,27 @@ class Source:
         """Path of the image if it is a file of its own, else None."""
         return None
 
+    def stamp(self, key):
+        """Numbers that become others when the image is replaced; None where nothing tells."""
+        return None
+
+
+def _below(folder, above=()):
+    """Names of all that lies below a folder, through links too."""
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that it lies in
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
+            # of links in a loop DirEntry.is_dir would raise
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                for name in _below(entry.path, (*above, here)):
+                    yield f'{entry.name}/{name}'
+
 
 class FolderSource(Source):
-    """All images below a folder.
+    """All images below a folder, in linked folders too.
 
     Example:
         >>> from pathlib import Path
@@ -85,8 +103,8 @@ class FolderSource(Source):
 
     def keys(self):
         # folders, pipes and dead links with an image's name too: reading tells what they are
-        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob('*')
-                      if path.suffix.lower() in SUFFIXES
+        paths = map(PurePosixPath, _below(self.path))
+        return sorted(str(path) for path in paths if path.suffix.lower() in SUFFIXES
                       and not path.name.startswith('._'))  # macOS's resource forks
 
     def read(self, key):
@@ -94,6 +112,13 @@ class FolderSource(Source):
 
     def file(self, key):
         return self.path / key
+
+    def stamp(self, key):
+        try:
+            status = os.stat(self.path / key)
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
 
 
 class ZipSource(Source):
@@ -124,6 +149,10 @@ class ZipSource(Source):
     def read(self, key):
         check_bytes(self.handle.getinfo(key).file_size)  # zipfile unpacks no more than that
         return self.handle.read(key)
+
+    def stamp(self, key):
+        member = self.handle.getinfo(key)
+        return [member.file_size, member.CRC]
 
 
 class LMDBSource(Source):
