@@ -76,10 +76,10 @@ class FixedStatistics(Hook):
 
 @HOOKS.register_module(force=True)
 class KillRank(Hook):
-    """The second process is killed in the second iteration."""
+    """The second process is killed after an iteration that saves nothing."""
 
     def after_train_iter(self, runner, *args, **kwargs):
-        if runner.iter == 1 and get_rank() == 1:
+        if runner.iter == 0 and get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 '''
 
