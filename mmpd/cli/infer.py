@@ -231,17 +231,13 @@ def check_csv(args):
 def check_device(args, processes):
     """The device, or None to take what there is."""
     import torch
+
+    from ..utils import model
     if args.device is None:
         count = torch.cuda.device_count()
         return f'cuda:{processes.local_rank % count}' if count and processes.world_size > 1 \
             else None
-    try:
-        device = torch.device(args.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split('\n')[0]
-        raise InputError(f'--device {args.device}: {reason}') from None
-    return str(device)
+    return str(model.check_device(args.device, '--device'))
 
 
 def build(args, device):

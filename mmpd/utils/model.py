@@ -4,7 +4,7 @@ from mmagic.registry import MODELS
 from mmengine.model.wrappers import is_model_wrapper
 from torch import nn
 
-from .validation import ArgumentError, check_config, check_str, did_you_mean, refuse
+from .validation import ArgumentError, check_config, check_str, did_you_mean
 
 __all__ = ['check_device', 'check_part', 'unwrap']
 
@@ -25,15 +25,22 @@ def unwrap(module):
 def check_device(value, name):
     """torch.device of ``value``, a name like 'cpu', 'cuda' or 'cuda:1', or a torch.device.
 
+    Raises:
+        ArgumentError: torch knows no such device, or this machine does not have it.
+
     Example:
         >>> from mmpd.utils.model import check_device
-        >>> check_device('cuda:1', 'device')
-        device(type='cuda', index=1)
+        >>> check_device('cpu', 'device')
+        device(type='cpu')
     """
     try:
-        return torch.device(value if isinstance(value, torch.device) else check_str(value, name))
-    except RuntimeError:
-        refuse(name, "'cpu', 'cuda' or another device of torch", value)
+        device = torch.device(value if isinstance(value, torch.device) else check_str(value, name))
+        torch.empty(1, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split('\n')[0]
+        raise ArgumentError(f"{name}: expected 'cpu', 'cuda' or another device of this machine, "
+                            f'got {str(value)!r} ({reason})') from None
 
 
 def check_part(value, name):

@@ -84,7 +84,7 @@ def test_devices_of_several_processes(monkeypatch):
 
     assert device() is None and device(size=4, count=0) is None and device('cpu') == 'cpu'
     assert [device(rank=rank, size=4) for rank in range(3)] == ['cuda:0', 'cuda:1', 'cuda:0']
-    refused(device, 'gpu', match='--device gpu: ')
+    refused(device, 'gpu', match="--device: expected .* device of this machine, got 'gpu' ")
 
 
 def test_folders_that_cannot_be_written_to(tmp_path):

@@ -289,7 +289,7 @@ REFUSED = {
     'undone': ({}, ('--strength', '0.5', '--quantize', 'consistent'), 'would undo --strength 0.5'),
     'batch': ({}, ('--batch-size', '0'), '--batch-size: expected at least 1, got 0'),
     'tile': ({}, ('--tile', '8'), 'takes 8x8 only; tiles are for fully convolutional'),
-    'device': ({}, ('--device', 'quantum'), '--device quantum: '),
+    'device': ({}, ('--device', 'quantum'), "another device of this machine, got 'quantum'"),
     'alias': ({}, ('--alias', ), '--alias: belongs to --operator bicubic'),
     'options': ({}, ('--cfg-options', 'model'), 'expected KEY=VALUE'),
     'section': ({}, ('--cfg-options', 'modl.x=1'), "has no 'modl'"),

@@ -21,10 +21,11 @@ def test_unwrap():
 
 
 def test_devices():
-    assert check_device('cuda:1', 'device') == torch.device('cuda', 1)
+    assert check_device('cpu:0', 'device') == torch.device('cpu', 0)
     assert check_device(torch.device('cpu'), 'device') == torch.device('cpu')
-    for wrong in ('gpu', 'cuda:x', 3, ''):
-        with pytest.raises(ArgumentError, match=f"device: expected .*got {wrong!r}"):
+    for wrong in ('gpu', 'cuda:x', 3, '', 'cuda:99', torch.device('cuda', 99)):
+        got = repr(str(wrong) if isinstance(wrong, torch.device) else wrong)
+        with pytest.raises(ArgumentError, match=f'device: expected .*got {got}'):
             check_device(wrong, 'device')
 
 
