@@ -463,6 +463,23 @@ def test_arrays_that_are_no_images_are_bad(array, reason):
         square(decode(file.getvalue(), 'a.npy')[0], 32)
 
 
+@pytest.mark.parametrize('shape, rows, columns', [
+    ((9, 4), (2, 6), (0, 4)), ((4, 9), (0, 4), (2, 6)), ((4, 4), (0, 4), (0, 4))])
+def test_the_square_is_the_central_one(shape, rows, columns):
+    image = picture(0, shape)
+    np.testing.assert_array_equal(square(image, 4), image[slice(*rows), slice(*columns)])
+
+
+def test_a_closed_source_lets_go_of_its_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'raw.zip', 'w') as archive:
+        archive.writestr('a.png', encode(picture(0)))
+    source = open_source(tmp_path / 'raw.zip')
+    opened = source.handle
+    source.close()
+    assert opened.fp is None and source.keys() == ['a.png']  # opened again
+    source.close()
+
+
 def test_arrays_with_either_kind_of_header_are_read():
     image = picture(0)
     for version in ((1, 0), (2, 0)):
