@@ -1,4 +1,5 @@
 """Files of any depth and number of bands: nothing lost either way, refusals in one line."""
+import pickle
 import struct
 import sys
 import zlib
@@ -158,6 +159,27 @@ def test_refusals(tmp_path, name, make, message):
     assert '\n' not in str(info.value)
 
 
+class Bomb:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+@pytest.mark.parametrize('save', [
+    lambda path, bomb: path.write_bytes(pickle.dumps(bomb)),
+    lambda path, bomb: np.save(path, np.array([[bomb]], object), allow_pickle=True)],
+    ids=('pickle', 'array'))
+def test_nothing_in_an_array_file_is_run(tmp_path, save):
+    save(tmp_path / 'x.npy', Bomb(str(tmp_path / 'ran')))
+    with pytest.raises(ValueError, match='x.npy: not a readable image'):
+        read_raster(tmp_path / 'x.npy')
+    assert not (tmp_path / 'ran').exists()
+
+
 def test_16_bit_colour_of_pil_alone_would_lose_eight(tmp_path):
     (tmp_path / 'x.png').write_bytes(encode_raster(Raster(values((8, 8, 3), 'uint16')), '.png'))
     with Image.open(tmp_path / 'x.png') as image, pytest.raises(
@@ -174,6 +196,9 @@ def test_integers_of_older_pillows(tmp_path):
     raster = raster_from_pil(image)
     assert raster.kind == '16-bit L' and raster.pixels.dtype == np.uint16
     np.testing.assert_array_equal(raster.pixels, array)
+    image.info['transparency'] = int(array[1, 2])
+    np.testing.assert_array_equal(raster_from_pil(image).alpha,
+                                  np.where(array == array[1, 2], 0, 65535))
     image.format = 'TIFF'
     image.tag_v2 = {}
     with pytest.raises(ValueError, match='got signed or 32-bit integers'):
