@@ -18,3 +18,14 @@ def test_a_type_that_is_missing_is_shown_with_its_config():
         MODELS.build(dict(type='GANLoss'))
     with pytest.raises(KeyError), building.config_errors('a.py'):  # of the code, not of a config
         raise KeyError('"type"')
+
+
+def test_a_fault_of_the_code_stays_one():
+    from mmagic.registry import MODELS
+
+    class Faulty:
+        def __init__(self):
+            raise TypeError('1 + None')
+
+    with pytest.raises(TypeError, match='1 . None'), building.config_errors('a.py'):
+        MODELS.build(dict(type=Faulty))
