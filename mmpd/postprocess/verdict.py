@@ -126,6 +126,8 @@ def _kernel_lines(fitted, best, with_gt):
     named = named_kernel(best, fitted)
     likeness = (named * fitted.kernel).sum() / np.sqrt(
         (named**2).sum() * (fitted.kernel**2).sum() + 1e-30)
+    if fitted.flat:
+        return [f'The free kernel says nothing: LR or {"GT" if with_gt else "SR"} has no detail.']
     down, right = fitted.shift
     tall, wide = fitted.width
     which, other = ('LR', 'GT') if with_gt else ('LR or the SR', 'other')

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
+from mmagic.registry import METRICS
 from mmengine.config import Config
 from refusals import refused
 
@@ -274,3 +275,31 @@ def test_names_of_sections_that_are_nearly_right():
             match="has no 'train_cgf'; did you mean 'train_cfg'")
     refused(settings.check_parts, Config(dict(train_cgf=1, model=1)), 'a.py', 'model', 'train_cfg',
             match="config a.py: expected train_cfg, got none; did you mean 'train_cgf'")
+
+
+def test_two_metrics_of_one_name_are_found_before_the_run():
+    """MMagic's evaluator finds them when all images are done."""
+    def check(*evaluators):
+        evaluators = [SimpleNamespace(metrics=[METRICS.build(cfg) for cfg in cfgs])
+                      for cfgs in evaluators]
+        settings.check_metric_names(SimpleNamespace(evaluators=evaluators), 'test')
+
+    psnr, of_y = dict(type='PSNR'), dict(type='PSNR', convert_to='Y')
+    check([psnr, dict(type='SSIM'), dict(type='LRConsistency'), dict(of_y, prefix='Y')])
+    check([psnr], [dict(psnr, prefix='Set5')])
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=[])), 'test')
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=None)), 'test')
+    for several in ([[psnr, of_y]], [[psnr], [psnr]]):
+        refused(check, *several, match='test_evaluator: expected another prefix for the second '
+                "metric 'PSNR', got None")
+    consistency = dict(type='LRConsistency')
+    refused(check, [consistency, consistency], match="second metric 'PSNR_LR'")
+
+    class Named(METRICS.get('PSNR')):
+        def compute_metrics(self, results):
+            return {}
+
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(
+        metrics=[Named(), Named()])), 'val')  # names that are not known yet
+    set5 = dict(psnr, prefix='Set5')
+    refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")
