@@ -165,6 +165,22 @@ def test_as_few_images_as_features_are_said_to_be_too_few(count, told, monkeypat
         True] * told
 
 
+def test_the_reference_knows_the_weights_of_its_network(tmp_path):
+    class Weighted(Pool):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.bfloat16))
+
+        def forward(self, images):
+            return super().forward(images) * self.weight.float()
+
+    path = str(tmp_path / 'gt.npz')
+    first = evaluate(build(reference=path, network=Weighted(1.)), samples())
+    assert evaluate(build(reference=path, network=Weighted(1.)), samples()) == first
+    with pytest.raises(ValueError, match="made with the network 'Weighted-[0-9a-f]{8}', not 'Weig"):
+        build(reference=path, network=Weighted(2.))  # of features twice as large
+
+
 def test_a_file_that_does_not_name_its_images_serves_any(tmp_path):
     path = tmp_path / 'old.npz'
     save_statistics(tmp_path / 'new' / 'folder' / 'a.npz', np.zeros(8), np.eye(8), 5, 'Pool')

@@ -71,6 +71,17 @@ class Inception(torch.nn.Module):
         return self.network(images, return_features=True)
 
 
+def name_of(network):
+    """The class of a network, and a digest of its weights if it has any: others, other features."""
+    digest, state = hashlib.sha256(), network.state_dict()
+    for key, value in sorted(state.items()):
+        if torch.is_tensor(value):
+            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(key.encode() + plain.numpy().tobytes())
+    name = type(network).__name__
+    return f'{name}-{digest.hexdigest()[:8]}' if state else name
+
+
 def statistics(features):
     """Mean and covariance of (N, D) features, in float64.
 
@@ -179,7 +190,7 @@ class SRFID(BaseSampleWiseMetric):
             self.network_name, network = 'inception-2015-12-05', Inception(inception)
         else:
             network = MODELS.build(network) if isinstance(network, dict) else network
-            self.network_name = type(network).__name__
+            self.network_name = name_of(network)
         self.network = network.eval().to(self.network_device)
         self.batch_size, self.reference = batch_size, reference
         self._known = None
