@@ -252,7 +252,7 @@ class DownsamplingTestLoop(MultiTestLoop):
             if case != OWN:
                 dataset['pipeline'] = with_downsampling(dataset.get('pipeline', []), case, scale)
         if len(cases) > 1 and any(type(hook).__name__ == 'BasicVisualizationHook'
-                                  for hook in runner.hooks):
+                                  for hook in getattr(runner, 'hooks', ())):
             # MMagic's visualizer has one name for an image, whatever its LR
             print_log(f'the pictures in vis_image will be those of {cases[-1]}, in place of those '
                       'of the cases before; PanelHook (--panels) keeps a folder for each',
