@@ -331,9 +331,11 @@ def add_consistency(cfg, split):
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
         if any(metric.get('type') in ('LRConsistency', None) for metric in metrics):
             continue
-        prefixes = {metric.get('prefix') for metric in metrics}
+        prefixes = list(dict.fromkeys(metric.get('prefix') for metric in metrics))
+        # of several data sets the results would have one name
+        first = next(filter(None, prefixes), None) if several else None
         metrics.append(dict(type='LRConsistency',
-                            prefix=prefixes.pop() if len(prefixes) == 1 else None))
+                            prefix=prefixes[0] if len(prefixes) == 1 else first))
         evaluator['metrics'] = metrics
         added = f'{key}: LRConsistency is measured too, with the A of the model'
     if several or 'metrics' in given:

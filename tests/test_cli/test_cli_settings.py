@@ -268,6 +268,16 @@ def test_consistency_is_measured_for_models_with_pd(kind, given, expected):
             found['type'] == 'Evaluator'
 
 
+def test_consistency_of_several_data_sets_has_names_of_its_own():
+    cfg = Config(dict(model=dict(type='PDGLEAN'), val_evaluator=[
+        dict(metrics=[dict(type='PSNR', prefix=name),
+                      dict(type='PSNR', convert_to='Y', prefix=f'{name}_Y')])
+        for name in ('Set5', 'Set14')]))
+    settings.add_consistency(cfg, 'val')
+    assert [one['metrics'][-1] for one in cfg.val_evaluator] == [
+        dict(type='LRConsistency', prefix=name) for name in ('Set5', 'Set14')]
+
+
 def test_names_of_sections_that_are_nearly_right():
     cfg = Config(dict(model=dict(), train_cfg=dict(max_iters=3)))
     settings._check_names(cfg, {'model.x': 1, 'quite_another': 1})
