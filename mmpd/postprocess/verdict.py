@@ -64,7 +64,11 @@ def give_verdict(results, fitted=None, jpeg=False, with_gt=True, error=None):
                      f'{" It was compressed by JPEG" + how + "." if jpeg else ""}')
     elif math.isinf(reached):
         kind = 'exact'
-        lines = [f'{name} made the LR: every value is given back.']
+        rival = rivals(results).get('kernel')
+        lines = [f'{name} made the LR: every value is given back.'
+                 if rival is None or not math.isinf(rival.candidate.psnr) else
+                 f'{name} gives every value back, and so does {rival.candidate.operator_name}: '
+                 'these images do not tell which made the LR.']
     elif reached >= FITS:
         lines = [f'{name} made the LR, but for rounding: {best.equal / sum(best.values):.2%} of '
                  'the values are given back.']
