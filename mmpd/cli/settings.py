@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import MODELS, OPTIMIZERS
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
@@ -222,6 +223,29 @@ def check_pairs(loop, split):
                                      f'{info.get("key", index)!r}){near}')
 
 
+def check_metric_names(loop, split):
+    """Raise InputError for two metrics whose results have one name.
+
+    MMagic's evaluators and loops refuse them too, when all images are done.
+
+    Args:
+        loop (BaseLoop): A built loop of mmengine or MMagic.
+        split (str): 'val' or 'test', for the message.
+    """
+    seen = set()
+    for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
+        for metric in evaluator.metrics or ():
+            compute = getattr(type(metric), 'compute_metrics', None)
+            if compute is not BaseSampleWiseMetric.compute_metrics and not getattr(
+                    compute, '__module__', '').startswith('mmpd.'):
+                continue  # its results have names of its own
+            name = '/'.join(filter(None, [metric.prefix, metric.metric]))
+            if name in seen:
+                raise InputError(f'{split}_evaluator: expected another prefix for the second '
+                                 f'metric {name!r}, got {metric.prefix!r}')
+            seen.add(name)
+
+
 def _optim_wrappers(cfg):
     """Names and configs of the one OptimWrapper, or of several and what holds them."""
     wrappers = cfg.get('optim_wrapper') or {}
@@ -307,9 +331,11 @@ def add_consistency(cfg, split):
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
         if any(metric.get('type') in ('LRConsistency', None) for metric in metrics):
             continue
-        prefixes = {metric.get('prefix') for metric in metrics}
+        prefixes = list(dict.fromkeys(metric.get('prefix') for metric in metrics))
+        # of several data sets the results would have one name
+        first = next(filter(None, prefixes), None) if several else None
         metrics.append(dict(type='LRConsistency',
-                            prefix=prefixes.pop() if len(prefixes) == 1 else None))
+                            prefix=prefixes[0] if len(prefixes) == 1 else first))
         evaluator['metrics'] = metrics
         added = f'{key}: LRConsistency is measured too, with the A of the model'
     if several or 'metrics' in given:

@@ -50,7 +50,8 @@ def use_lr_only(cfg, folder):
         raise InputError(f'--lr {folder}: expected a folder')
     in_size = cfg.model.generator.get('in_size')
     try:
-        for path, _ in find_pictures(folder)[0]:
+        pictures = [path for path, _ in find_pictures(folder)[0]]
+        for path in pictures:
             height, width = read_8bit(path).shape[:2]  # MMagic's loader would convert the others
             if in_size is not None and (width, height) != (in_size, in_size):
                 raise ValueError(f'{path}: {width}x{height}, but this config takes '
@@ -61,7 +62,8 @@ def use_lr_only(cfg, folder):
         num_workers=0, batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(
             type='BasicImageDataset', metainfo=dict(dataset_type='lr', task_name='sisr'),
-            data_root=folder, data_prefix=dict(img=''), pipeline=[
+            data_root=folder, data_prefix=dict(img=''),
+            img_suffix=tuple(sorted({path.suffix for path in pictures})), pipeline=[
                 dict(type='LoadImageFromFile', key='img', color_type='color', channel_order='rgb'),
                 dict(type='PackInputs')]))
     head = cfg.model.get('pd_head') or {}
@@ -95,6 +97,7 @@ def test(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
+        settings.check_metric_names(runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     if added:

@@ -1,5 +1,6 @@
 """Evaluation under downsamplings that were not trained on (paper, Table 4); ValLoop, TestLoop."""
 import inspect
+import logging
 import re
 from copy import deepcopy
 
@@ -233,11 +234,9 @@ class DownsamplingTestLoop(MultiTestLoop):
     def __init__(self, runner, dataloader, evaluator, cases=CASES, metrics=(), scale=None,
                  fp16=False):
         cases = check_sequence([cases] if isinstance(cases, str) else cases, 'cases', check_str)
-        if len(set(cases)) < len(cases):
+        meant = {case if case == OWN else parse_case(case) for case in cases}
+        if len(meant) < len(cases):
             raise ArgumentError(f'cases: expected different downsamplings, got {cases}')
-        for case in cases:
-            if case != OWN:
-                parse_case(case)
         metrics = [metrics] if isinstance(metrics, (str, dict)) else metrics
         if metrics != ():
             metrics = check_sequence(metrics, 'metrics', lambda metric, _: metric)
@@ -252,6 +251,12 @@ class DownsamplingTestLoop(MultiTestLoop):
             dataset = dataloaders[-1]['dataset']
             if case != OWN:
                 dataset['pipeline'] = with_downsampling(dataset.get('pipeline', []), case, scale)
+        if len(cases) > 1 and any(type(hook).__name__ == 'BasicVisualizationHook'
+                                  for hook in getattr(runner, 'hooks', ())):
+            # MMagic's visualizer has one name for an image, whatever its LR
+            print_log(f'the pictures in vis_image will be those of {cases[-1]}, in place of those '
+                      'of the cases before; PanelHook (--panels) keeps a folder for each',
+                      'current', logging.WARNING)
         self.cases, self.case = cases, None
         super().__init__(runner, dataloaders,
                          [with_prefix(evaluator, case, metrics) for case in cases], fp16)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from ..errors import InputError
+from ..errors import BadSample, InputError
 from ..operators.decomposition import apply_to_any
 from ..utils.model import unwrap
 from .functional import errors
@@ -72,12 +72,15 @@ def tell_difference(model, dataset, name):
 
     Raises:
         InputError: if LR and GT do not fit the head at all.
+        BadSample: if the first image cannot be used.
     """
     head = getattr(unwrap(model), 'pd_head', None)
     if head is None:
         return
     try:
         compared = _compare(head, dataset)
+    except BadSample:  # the image itself cannot be used
+        raise
     except ValueError as error:
         raise InputError(f'{name}: the LR (by {lr_source(dataset)}) and the GT of the first image '
                          f'do not fit the PD head: {error}') from error

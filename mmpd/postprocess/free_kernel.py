@@ -4,6 +4,7 @@ An LR value is taken for b + Σ k[i, j] HR[i, j] over a window around it.  The w
 they need not be separable, positive, centred or of sum 1, so that a shift, a camera's blur or a
 change of brightness shows in them.
 """
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -18,6 +19,7 @@ from .identify import check_pair
 __all__ = ['FittedKernel', 'fit_kernel', 'named_kernel']
 
 REACHES = (1.5, 1, 0.5, 0)  # LR pixels beside the own one: bicubic with antialias fits in the first
+FLAT = 1e-6  # gain of a kernel that is nothing but rounding
 FINE = 8  # HR pixels in the middle that have a weight each, whatever the scale
 WIDEST = 32  # HR pixels across for which all have
 WORK = 6e10  # multiplications: some seconds
@@ -63,8 +65,16 @@ class FittedKernel:
         return self.kernel.sum()
 
     @property
+    def flat(self):
+        """Whether it has no weights: LR or HR had no detail."""
+        return abs(self.gain) < FLAT
+
+    @property
     def shift(self):
-        """Centre of mass less the centre of the LR pixel, (down, right) in HR pixels."""
+        """Centre of mass less the centre of the LR pixel, (down, right) in HR pixels; NaN if
+        :attr:`flat`."""
+        if self.flat:
+            return math.nan, math.nan
         places = np.arange(len(self.kernel)) + self.start - (self.scale - 1) / 2
         return tuple(float(places @ self.kernel.sum(axis) / self.gain) for axis in (1, 0))
 

@@ -64,7 +64,11 @@ def give_verdict(results, fitted=None, jpeg=False, with_gt=True, error=None):
                      f'{" It was compressed by JPEG" + how + "." if jpeg else ""}')
     elif math.isinf(reached):
         kind = 'exact'
-        lines = [f'{name} made the LR: every value is given back.']
+        rival = rivals(results).get('kernel')
+        lines = [f'{name} made the LR: every value is given back.'
+                 if rival is None or not math.isinf(rival.candidate.psnr) else
+                 f'{name} gives every value back, and so does {rival.candidate.operator_name}: '
+                 'these images do not tell which made the LR.']
     elif reached >= FITS:
         lines = [f'{name} made the LR, but for rounding: {best.equal / sum(best.values):.2%} of '
                  'the values are given back.']
@@ -126,6 +130,8 @@ def _kernel_lines(fitted, best, with_gt):
     named = named_kernel(best, fitted)
     likeness = (named * fitted.kernel).sum() / np.sqrt(
         (named**2).sum() * (fitted.kernel**2).sum() + 1e-30)
+    if fitted.flat:
+        return [f'The free kernel says nothing: LR or {"GT" if with_gt else "SR"} has no detail.']
     down, right = fitted.shift
     tall, wide = fitted.width
     which, other = ('LR', 'GT') if with_gt else ('LR or the SR', 'other')

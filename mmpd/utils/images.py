@@ -376,10 +376,11 @@ def saved_images(folder):
     """What MMagic's visualizer saved during a test.
 
     Args:
-        folder (str | Path): Work folder of the test. Of several tests the newest counts.
+        folder (str | Path): Work folder of the test. Of several tests the newest counts, alone:
+            pictures that only older ones saved may be those of another checkpoint.
 
     Returns:
-        dict[str, Path]: Stem of the GT file -> picture.
+        dict[str, Path]: Stem of the GT file -> picture, of several that of the last step.
 
     Example:
         >>> from pathlib import Path
@@ -391,5 +392,12 @@ def saved_images(folder):
         ['face']
     """
     # {work_dir}/{timestamp}/vis_data/vis_image/{stem}_{step}.png
-    files = sorted(Path(folder).glob('**/vis_image/*.png'))
-    return {path.stem.rsplit('_', 1)[0]: path for path in files}
+    files = list(Path(folder).glob('**/vis_image/*.png'))
+    newest = max((path.parts[-4:-1], path.parent) for path in files)[1] if files else None
+
+    def step(path):
+        last = path.stem.rsplit('_', 1)[-1]
+        return int(last) if last.isdecimal() else -1, path.name
+
+    return {path.stem.rsplit('_', 1)[0]: path for path in sorted(files, key=step)
+            if path.parent == newest}

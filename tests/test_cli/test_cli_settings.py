@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
+from mmagic.registry import METRICS
 from mmengine.config import Config
 from refusals import refused
 
@@ -267,6 +268,16 @@ def test_consistency_is_measured_for_models_with_pd(kind, given, expected):
             found['type'] == 'Evaluator'
 
 
+def test_consistency_of_several_data_sets_has_names_of_its_own():
+    cfg = Config(dict(model=dict(type='PDGLEAN'), val_evaluator=[
+        dict(metrics=[dict(type='PSNR', prefix=name),
+                      dict(type='PSNR', convert_to='Y', prefix=f'{name}_Y')])
+        for name in ('Set5', 'Set14')]))
+    settings.add_consistency(cfg, 'val')
+    assert [one['metrics'][-1] for one in cfg.val_evaluator] == [
+        dict(type='LRConsistency', prefix=name) for name in ('Set5', 'Set14')]
+
+
 def test_names_of_sections_that_are_nearly_right():
     cfg = Config(dict(model=dict(), train_cfg=dict(max_iters=3)))
     settings._check_names(cfg, {'model.x': 1, 'quite_another': 1})
@@ -274,3 +285,31 @@ def test_names_of_sections_that_are_nearly_right():
             match="has no 'train_cgf'; did you mean 'train_cfg'")
     refused(settings.check_parts, Config(dict(train_cgf=1, model=1)), 'a.py', 'model', 'train_cfg',
             match="config a.py: expected train_cfg, got none; did you mean 'train_cgf'")
+
+
+def test_two_metrics_of_one_name_are_found_before_the_run():
+    """MMagic's evaluator finds them when all images are done."""
+    def check(*evaluators):
+        evaluators = [SimpleNamespace(metrics=[METRICS.build(cfg) for cfg in cfgs])
+                      for cfgs in evaluators]
+        settings.check_metric_names(SimpleNamespace(evaluators=evaluators), 'test')
+
+    psnr, of_y = dict(type='PSNR'), dict(type='PSNR', convert_to='Y')
+    check([psnr, dict(type='SSIM'), dict(type='LRConsistency'), dict(of_y, prefix='Y')])
+    check([psnr], [dict(psnr, prefix='Set5')])
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=[])), 'test')
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=None)), 'test')
+    for several in ([[psnr, of_y]], [[psnr], [psnr]]):
+        refused(check, *several, match='test_evaluator: expected another prefix for the second '
+                "metric 'PSNR', got None")
+    consistency = dict(type='LRConsistency')
+    refused(check, [consistency, consistency], match="second metric 'PSNR_LR'")
+
+    class Named(METRICS.get('PSNR')):
+        def compute_metrics(self, results):
+            return {}
+
+    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(
+        metrics=[Named(), Named()])), 'val')  # names that are not known yet
+    set5 = dict(psnr, prefix='Set5')
+    refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")

@@ -14,7 +14,8 @@ def test_results_of_a_test_are_json_files(tmp_path, out):
 
 def test_lr_images_alone_are_a_test_set(tmp_path):
     from PIL import Image
-    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    for name in ('a.Png', 'c.WEBP', 'd.ppm'):
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
     cfg = Config(dict(
         model=dict(generator=dict(in_size=8), data_preprocessor=dict(), pd_head=dict(
             operator=dict(type='CEM', scale=4))),
@@ -22,6 +23,7 @@ def test_lr_images_alone_are_a_test_set(tmp_path):
     test_tool.use_lr_only(cfg, str(tmp_path))
     dataset = cfg.test_dataloader.dataset
     assert dataset.data_root == str(tmp_path) and dataset.data_prefix == dict(img='')
+    assert list(dataset.img_suffix) == ['.Png', '.WEBP']  # all that was checked, nothing else
     assert cfg.test_dataloader.sampler.shuffle is False and cfg.test_dataloader.batch_size == 1
     assert cfg.test_dataloader.num_workers == 0
     assert cfg.test_evaluator[0] == dict(type='LRConsistency', operator=dict(type='CEM', scale=4))

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmpd.datasets.resampling import downsample
+from mmpd.engine import loops
 from mmpd.engine.loops import (
     CASES,
     DEFAULTS,
@@ -33,7 +34,7 @@ class Catch(Hook):
         self.metrics = metrics
 
 
-def run(tmp_path, name, **test_cfg):
+def run(tmp_path, name, hooks=(), **test_cfg):
     folder = tmp_path / 'gt'
     folder.mkdir(exist_ok=True)
     for index in range(2):
@@ -51,7 +52,7 @@ def run(tmp_path, name, **test_cfg):
             upscale_factor=4), data_preprocessor=dict(type='DataPreprocessor')),
         test_dataloader=loader, test_evaluator=[dict(type='LRConsistency'), dict(type='MAE')],
         test_cfg=dict(dict(type='DownsamplingTestLoop'), **test_cfg),
-        custom_hooks=[dict(type='PanelHook', max_images=1)])))
+        custom_hooks=[dict(type='PanelHook', max_images=1), *hooks])))
     catch = Catch()
     runner.register_hook(catch)
     runner.test()
@@ -77,11 +78,15 @@ def test_cases_are_an_option(tmp_path):
     assert {key.split('/')[0] for key in metrics} == {'bicubic(alias)'}
 
 
-def test_own_lr_and_further_metrics(tmp_path):
+def test_own_lr_and_further_metrics(tmp_path, monkeypatch):
     _, metrics = run(tmp_path, 'loop_own', cases='own', metrics=['PSNR', dict(type='MSE')])
     assert {'PSNR', 'MSE', 'MAE', 'PSNR_LR'} <= set(metrics)
     assert not any('/' in key for key in metrics)
-    _, both = run(tmp_path, 'loop_both', cases=['own', 'bicubic(antialias)'], metrics='PSNR')
+    lines = []
+    monkeypatch.setattr(loops, 'print_log', lambda line, *_: lines.append(line))
+    _, both = run(tmp_path, 'loop_both', cases=['own', 'bicubic(antialias)'], metrics='PSNR',
+                  hooks=[dict(type='BasicVisualizationHook', interval=9)])
+    assert 'pictures in vis_image will be those of bicubic(antialias)' in lines[0]
     assert both['PSNR'] == both['bicubic(antialias)/PSNR']  # LRSynthesis's default
 
 
@@ -130,7 +135,7 @@ def test_prefixes_are_joined():
 
 def test_bad_options_are_named(tmp_path):
     for wrong, message in ((dict(cases=[]), 'at least one'),
-                           (dict(cases=['box', 'box']), 'different'),
+                           (dict(cases=['box', 'box(antialias)']), 'different'),
                            (dict(cases=['gauss']), 'gauss')):
         with pytest.raises(ValueError, match=message):
             run(tmp_path, f'loop_bad_{message}_{len(wrong["cases"])}', **wrong)

@@ -278,6 +278,16 @@ def test_panels_have_the_names_of_their_files(keys, name):
     assert _name(keys, 5) == name
 
 
+def test_panels_of_one_name_do_not_replace_each_other(tmp_path):
+    hook, runner = HOOKS.build(dict(type='PanelHook')), FakeRunner(tmp_path)
+    for _ in range(2):  # the next validation or test begins anew
+        hook._start(runner, 'val')
+        for path in ('b/x.png', 'c/x.2.png', 'd/x.png'):
+            hook.after_val_iter(runner, 0, outputs=[Sample(sample(), gt_path=path)])
+        written = sorted(path.name for path in tmp_path.glob('**/panels/val/*.png'))
+        assert written == ['x.2_0.png', 'x.3_0.png', 'x_0.png']
+
+
 @pytest.mark.parametrize('given, asked', [
     ([], []), (dict(type='Mine', name='own'), ['own']), (None, []),
     ([dict(type='Mine'), dict(type='Mine', name='b'), dict(type='Mine', name='a')], ['a', 'b'])])

@@ -12,7 +12,7 @@ from mmagic.structures import DataSample
 from mmengine.config import Config
 
 from mmpd.cli.settings import add_consistency
-from mmpd.errors import InputError
+from mmpd.errors import BadSample, InputError
 from mmpd.evaluation import degradation
 from mmpd.operators import build_operator
 
@@ -131,6 +131,13 @@ def test_sizes_that_do_not_fit_are_an_input_error(lines):
     with pytest.raises(InputError, match='val_dataloader.*do not fit the PD head: .*multiples of'):
         degradation.tell_difference(
             tiny_model(), Pairs(dict(type='AveragePooling', scale=2), 34), 'val_dataloader')
+
+    class Bad:
+        def __getitem__(self, index):
+            raise BadSample('0.png: expected 8 bits per channel, got 16 bits')
+
+    with pytest.raises(BadSample, match='^0.png: expected 8 bits'):  # it is not the head
+        degradation.tell_difference(tiny_model(), Bad(), 'val_dataloader')
 
 
 def test_looking_changes_no_random_number(lines):

@@ -1,6 +1,7 @@
 """FID: the arithmetic on known Gaussians, the metric with a small feature network."""
 import json
 from hashlib import sha256
+from types import SimpleNamespace
 
 import mmpd  # noqa: F401  isort: skip  (its stand-ins come before mmagic's models)
 import numpy as np
@@ -10,6 +11,7 @@ from mmagic.evaluation import FrechetInceptionDistance
 from mmagic.registry import METRICS
 from scipy.linalg import sqrtm
 
+from mmpd.errors import InputError
 from mmpd.evaluation.functional import frechet_distance
 from mmpd.evaluation.metrics import fid
 from mmpd.evaluation.metrics.fid import Inception, load_statistics, save_statistics, statistics
@@ -163,6 +165,22 @@ def test_as_few_images_as_features_are_said_to_be_too_few(count, told, monkeypat
         True] * told
 
 
+def test_the_reference_knows_the_weights_of_its_network(tmp_path):
+    class Weighted(Pool):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.bfloat16))
+
+        def forward(self, images):
+            return super().forward(images) * self.weight.float()
+
+    path = str(tmp_path / 'gt.npz')
+    first = evaluate(build(reference=path, network=Weighted(1.)), samples())
+    assert evaluate(build(reference=path, network=Weighted(1.)), samples()) == first
+    with pytest.raises(ValueError, match="made with the network 'Weighted-[0-9a-f]{8}', not 'Weig"):
+        build(reference=path, network=Weighted(2.))  # of features twice as large
+
+
 def test_a_file_that_does_not_name_its_images_serves_any(tmp_path):
     path = tmp_path / 'old.npz'
     save_statistics(tmp_path / 'new' / 'folder' / 'a.npz', np.zeros(8), np.eye(8), 5, 'Pool')
@@ -170,6 +188,28 @@ def test_a_file_that_does_not_name_its_images_serves_any(tmp_path):
     for file in (path, tmp_path / 'new' / 'folder' / 'a.npz'):
         assert load_statistics(file, 'Pool')[2:] == (5, '')
         assert evaluate(build(reference=str(file)), samples())['FID'] > 0
+
+
+def test_nan_is_no_black_image(monkeypatch):
+    lines, data = [], samples()
+    monkeypatch.setattr(fid, 'print_log', lambda text, *_, **__: lines.append(text))
+    data[3]['output']['pred_img'][0, 0, 0] = torch.nan
+    got = evaluate(build(batch_size=2), data)
+    assert np.isnan(got['FID']) and got['FID_images'] == 7
+    assert 'FID: 1 of 7 outputs hold NaN' in lines[-1]
+
+
+def test_what_cannot_be_measured_is_refused_before_the_first_image(tmp_path):
+    module, loader = SimpleNamespace(data_preprocessor=None), SimpleNamespace(dataset=[0])
+    with pytest.raises(InputError, match='FID needs at least 2 images, got 1'):
+        build().prepare(module, loader)
+    path, data = str(tmp_path / 'gt.npz'), samples(5)
+    evaluate(build(reference=path), data)
+    metric, loader.dataset = build(reference=path), [0] * 7
+    metric.prepare(module, loader)
+    with pytest.raises(InputError, match=r'other GT images \(5\) than those of this run \(7\)'):
+        metric.process(None, data[:1])
+    metric.process(None, samples(1, gt=False))  # which are not known
 
 
 def test_images_of_several_sizes():

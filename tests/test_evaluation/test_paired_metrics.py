@@ -171,6 +171,9 @@ def test_lpips_equals_torchmetrics(backbone):
     assert evaluate(cfg, [sample(gt, pred - 0.4)])['LPIPS_alex'] == got
     assert evaluate(cfg, [sample(gt, gt)])['LPIPS_alex'] == pytest.approx(0, abs=1e-9)
     assert got != evaluate(cfg, [sample(gt.flip(0), pred.flip(0))])['LPIPS_alex']
+    for other in (pred[:1], pred[:, 1:]):  # of which the network makes maps of one size
+        with pytest.raises(ValueError, match=r'cannot compare shapes \([13], .*\) and \(3, '):
+            evaluate(cfg, [sample(gt, other)])
     network = build_lpips('alex', backbone)
     assert not network.training and not any(p.requires_grad for p in network.parameters())
 

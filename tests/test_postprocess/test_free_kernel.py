@@ -328,6 +328,15 @@ def test_verdicts_on_jpeg_and_fits():
     assert 'Careful' in without.lines[1]
     assert any('the kernel is clear' in line for line in without.lines)
     flat = [(np.full((8, 8, 3), 90, np.uint8), np.full((32, 32, 3), 90, np.uint8))]
+    assert give_verdict(identify(flat)).lines[0] == (
+        'Average pooling gives every value back, and so does bicubic (antialias): these images do '
+        'not tell which made the LR.')
+    noisy = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    grey = np.full_like(noisy, 90)
+    for lr, hr in ((grey[:16, :16], grey), (grey[:16, :16], noisy), (noisy[:16, :16], grey)):
+        pairs = [(lr, hr)] * 9
+        lines = give_verdict(identify(pairs), fit_kernel(pairs)).lines
+        assert lines[-1].startswith('The free kernel says nothing') and 'nan' not in str(lines)
     unclear = give_verdict(identify(flat), with_gt=False)
     assert any('the kernel is not clear' in line for line in unclear.lines)
 

@@ -194,6 +194,16 @@ def test_names_in_the_csv_table_are_no_formulas(tmp_path, capsys):
     assert [row['PSNR (ours)'] for row in rows] == ['27.5'] * 2
 
 
+def test_figures_that_are_no_numbers_are_not_missing(tmp_path, capsys):
+    a = result_file(tmp_path / 'a' / '2' / '2.json', PSNR=float('inf'), FID=float('nan'))
+    result_file(tmp_path / 'a' / '1' / '1.json', PSNR=20., FID=1.)  # of an older test
+    for form, line in (('markdown', '|  | A\\|B C | nan | inf |'), ('csv', ',"A|B\nC",,nan,,inf,'),
+                       ('json', '"FID": NaN,\n    "PSNR": Infinity')):
+        assert make_table.main(['custom', '--run', f'A|B\nC={a.parents[1]}', '--metrics', 'FID',
+                                'PSNR', '--format', form]) == 0
+        assert line in capsys.readouterr().out
+
+
 def test_missing_runs_are_marked_and_named(tmp_path, capsys):
     a = result_file(tmp_path / 'a.json', PSNR=27.123)
     assert make_table.main(['custom', '--run', f'A={a}', '--run', f'B={tmp_path}/none']) == 0
@@ -224,6 +234,7 @@ def test_paper_figures_match_the_paper_table_layout():
 
 def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
     good = write_log(tmp_path / 'good', {10: 1.})
+    result_file(tmp_path / 'a.json', PSNR=27.5)
     (tmp_path / 'broken.json').write_text('{')
     (tmp_path / 'list.json').write_text('[1]')
     for tool, args, message in (
@@ -231,8 +242,16 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
             (make_table, ['custom', '--run', f'A={tmp_path}/broken.json'], 'is no JSON file'),
             (make_table, ['custom', '--run', f'A={tmp_path}/list.json'], 'holds no metrics'),
             (make_table, ['custom', '--run', 'A'], 'NAME=PATH'),
-            (make_table, ['custom'], '--run goes with'),
-            (make_table, ['table2', '--run', 'A=x'], '--run goes with'),
+            (make_table, ['custom'], '--run and --metrics go with'),
+            (make_table, ['table2', '--run', 'A=x'], '--run and --metrics go with'),
+            (make_table, ['table2', '--metrics', 'PSNR'], '--run and --metrics go with'),
+            (make_table, ['custom', '--run', f'={tmp_path}/a.json'], 'NAME=PATH'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/a.json', '--metrics', 'PNSR'],
+             '--metrics PNSR: no run has it, there are: PSNR'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/a.json', '--out',
+                          f'{tmp_path}/./a.json'], 'is an input'),
+            (plot, ['--run', f'A={good}', '--run', f'B={tmp_path}/a.json', '--out',
+                    f'{tmp_path}/a.png'], 'a.json: is an input'),
             (plot, ['--run', f'A={good}'], 'at least two'),
             (plot, ['--run', f'A={good}', '--run', f'A={good}'], 'every name once'),
             (plot, ['--run', f'A={good}', '--run', f'B={tmp_path}/none'], 'no log'),
@@ -242,6 +261,7 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
         capsys.readouterr()
         assert tool.main(args) == 2, args
         assert message in capsys.readouterr().err
+    assert json.loads((tmp_path / 'a.json').read_text()) == dict(PSNR=27.5)
 
 
 @pytest.fixture
@@ -277,11 +297,22 @@ def test_results_side_by_side(results, capsys):
 
 @pytest.mark.parametrize('change, message', [
     (['--run', 'x=nowhere'], 'no folder nowhere'), (['--run', 'nothing'], 'NAME=FOLDER'),
-    (['--names', 'c'], 'c (not in'), (['--run', 'small={root}/small'], 'small is 8x8, GT 64x64')])
+    (['--names', 'c'], 'c (not in'), (['--run', 'small={root}/small'], 'small is 8x8, GT 64x64'),
+    (['--run', 'grey={root}/grey'], 'a: grey is 64x64 grey, GT 64x64 RGB'),
+    (['--run', 'GT={root}/other'], "a run cannot be named 'GT'"),
+    (['--run', 'LR={root}/other'], "a run cannot be named 'LR'"),
+    (['--run', 'two={root}/two'], "expected one file for 'a', got a.bmp and a.png"),
+    (['--kernel', 'box'], '--kernel goes with --scale'),
+    (['--scale', '0'], 'scale: expected an integer of at least 1, got 0'),
+    (['--out', '{root}/other/a.png', '--run', 'x={root}/other'], 'a.png: is an input')])
 def test_results_that_cannot_be_compared(results, capsys, change, message):
-    (results / 'small').mkdir()
+    for folder in ('small', 'grey', 'two'):
+        (results / folder).mkdir()
     for stem in ('a', 'b_1'):
         cv2.imwrite(str(results / 'small' / f'{stem}.png'), np.zeros((8, 8, 3), np.uint8))
+        cv2.imwrite(str(results / 'grey' / f'{stem}.png'), np.zeros((64, 64), np.uint8))
+    for name in ('a.png', 'a.bmp', 'b_1.png'):
+        cv2.imwrite(str(results / 'two' / name), np.zeros((64, 64, 3), np.uint8))
     change = [word.format(root=results) for word in change]
     assert compare.main(['--gt', str(results / 'gt'), '--run', f'exact={results / "test"}', '--out',
                          str(results / 'x.png'), *change]) == 2

@@ -177,8 +177,15 @@ def test_pd_costs_next_to_nothing(tool):
     assert plain['train_flop'] <= pd['train_flop'] < 1.001 * plain['train_flop']
 
 
-def test_bad_arguments(tool, capsys):
-    for argv, message in ((['no.py'], 'no config no.py'), (['--tflops', '0'], 'positive')):
+def test_bad_arguments(tool, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a', 'b'):
+        Path(name).mkdir()
+        Path(name, 'x.py').touch()
+    for argv, message in ((['no.py'], 'no config no.py'), (['--tflops', '0'], 'positive'),
+                          (['--tflops', 'nan'], 'positive'),
+                          (['a/x.py', 'b/x.py'], 'different names, got x twice'),
+                          (['--out', 'a/x.py/y'], '--out: ')):
         with pytest.raises(SystemExit) as stop:
             tool.parse_args(argv)
         assert stop.value.code == 2 and message in capsys.readouterr().err

@@ -164,6 +164,9 @@ def test_what_the_visualizer_saved(tmp_path):
         for stem in ('a_b', 'c'):
             (folder / f'{stem}_{step}.png').touch()
     assert saved_images(tmp_path) == {'a_b': folder / 'a_b_5.png', 'c': folder / 'c_5.png'}
+    (folder / 'c_5.png').unlink()  # what only an older test saw is not of the newest
+    (folder / 'a_b_10.png').touch()
+    assert saved_images(tmp_path) == {'a_b': folder / 'a_b_10.png'}
 
 
 def test_more_pixels_than_allowed_are_refused_from_the_header(tmp_path, monkeypatch):

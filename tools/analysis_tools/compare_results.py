@@ -27,7 +27,7 @@ def parse_args(argv=None):
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--lr', type=Path, help='folder of LR images, shown first')
     source.add_argument('--scale', type=int, help='make the LR images from the GT at this scale')
-    parser.add_argument('--kernel', choices=KERNELS, default='bicubic', help='of --scale')
+    parser.add_argument('--kernel', choices=KERNELS, help='of --scale; default: bicubic')
     parser.add_argument('--names', nargs='+', metavar='STEM', help='which images')
     parser.add_argument('--count', type=int, default=4, help='without --names: the first so many')
     parser.add_argument('--gain', type=float, default=5, help='factor on the errors')
@@ -44,26 +44,45 @@ def images_in(folder):
     """stem -> path, of a test's work folder or of a folder of images."""
     if not Path(folder).is_dir():
         raise ValueError(f'no folder {folder}')
-    found = saved_images(folder) or {
-        path.stem: path for path in sorted(Path(folder).iterdir())
-        if path.suffix.lower() in SUFFIXES}
+    found = saved_images(folder)
+    for path in [] if found else sorted(Path(folder).iterdir()):
+        if path.suffix.lower() in SUFFIXES:
+            if path.stem in found:
+                raise ValueError(f'{folder}: expected one file for {path.stem!r}, got '
+                                 f'{found[path.stem].name} and {path.name}')
+            found[path.stem] = path
     if not found:
         raise ValueError(f'no images in {folder}')
     return found
 
 
+def _unlike(image, other):
+    """What differs between two images, in words: (of the one, of the other)."""
+    if image.shape[:2] != other.shape[:2]:
+        return [f'{one.shape[1]}x{one.shape[0]}' for one in (image, other)]
+    return [f'{one.shape[1]}x{one.shape[0]} {"grey" if one.ndim == 2 else "RGB"}'
+            for one in (image, other)]
+
+
 def compare(args):
     """The picture, uint8 RGB."""
+    if args.kernel and args.scale is None:
+        raise ValueError('--kernel goes with --scale')
     runs = {}
     for run in args.run:
         name, _, folder = run.rpartition('=')
         if not name or name in runs:
             raise ValueError(f'--run takes NAME=FOLDER, every name once, got {run!r}')
+        if name in ('GT', 'LR'):
+            raise ValueError(f'--run {run}: a run cannot be named {name!r}, which are others here')
         runs[name] = images_in(folder)
     folders = dict(runs, GT=images_in(args.gt))
     if args.lr:
         folders['LR'] = images_in(args.lr)
     common = set.intersection(*map(set, folders.values()))
+    if args.out.resolve() in (path.resolve() for found in folders.values()
+                              for path in found.values()):
+        raise ValueError(f'--out {args.out}: is an input')
     names = args.names or sorted(common)[:args.count]
     missing = [f'{stem} (not in {title})' for stem in names for title, found in folders.items()
                if stem not in found]
@@ -73,13 +92,13 @@ def compare(args):
     for stem in names:
         images = {title: read_8bit(found[stem]) for title, found in folders.items()}
         gt, lr = images.pop('GT'), images.pop('LR', None)
-        if args.scale:
-            lr = downsample(gt, args.scale, args.kernel)
+        if args.scale is not None:
+            lr = downsample(gt, args.scale, args.kernel or 'bicubic')
         for title, image in images.items():
             if image.shape != gt.shape:
-                raise ValueError(f'{stem}: {title} is {image.shape[1]}x{image.shape[0]}, GT '
-                                 f'{gt.shape[1]}x{gt.shape[0]}; save the prediction alone, with '
-                                 "visualizer.img_keys=['pred_img']")
+                ours, theirs = _unlike(image, gt)
+                raise ValueError(f'{stem}: {title} is {ours}, GT {theirs}; save the prediction '
+                                 "alone, with visualizer.img_keys=['pred_img']")
         columns = images if lr is None else {'LR': lr, **images}
         panels.append(comparison_panel(columns, gt=gt, gain=args.gain))
     return stack_panels(panels)

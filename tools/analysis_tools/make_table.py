@@ -12,7 +12,6 @@ import argparse
 import csv
 import io
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mmpd.utils.files import csv_text
 
 PAPER = Path(__file__).with_name('paper_tables.json')
 MISSING = 'missing'
+PIPE = '\\|'  # in a cell
 
 
 def read_result(path, wanted=()):
@@ -31,7 +31,8 @@ def read_result(path, wanted=()):
             taken, or the newest of all if none has.
 
     Returns:
-        dict | None: Metric name -> figure; None if there is no result.
+        dict | None: Metric name -> figure, which may be NaN or infinite; None if there is no
+        result.
 
     Raises:
         ValueError: If a file is no JSON object.
@@ -51,8 +52,7 @@ def read_result(path, wanted=()):
     if not isinstance(result, dict):
         raise ValueError(f'{path} holds no metrics but a {type(result).__name__}')
     return {key: float(value) for key, value in result.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value)}
+            if isinstance(value, (int, float)) and not isinstance(value, bool)}
 
 
 def paper_table(name, work_dirs):
@@ -82,12 +82,12 @@ def custom_table(runs, metrics):
     A run that is not there is shown as missing, and named on the standard error.
 
     Raises:
-        ValueError: If a run is malformed or named twice, or if none is there.
+        ValueError: If a run is malformed or named twice, if none is there, or none has a metric.
     """
     rows, absent = {}, []
     for run in runs:
         name, _, path = run.partition('=')
-        if not path or name in rows:
+        if not name or not path or name in rows:
             raise ValueError(f'--run takes NAME=PATH, every name once, got {run!r}')
         result = read_result(path)
         if result is None:
@@ -97,7 +97,11 @@ def custom_table(runs, metrics):
         raise ValueError('; '.join(absent))
     for line in absent:
         print(line, file=sys.stderr)
-    metrics = metrics or sorted({key for result in rows.values() for key in result})
+    known = sorted({key for result in rows.values() for key in result})
+    for name in metrics or ():
+        if name not in known:
+            raise ValueError(f'--metrics {name}: no run has it, there are: {", ".join(known)}')
+    metrics = metrics or known
     return 'Results', metrics, [
         dict(dataset='', method=name, config=None, ours=[result.get(key) for key in metrics],
              paper=[None] * len(metrics)) for name, result in rows.items()]
@@ -116,11 +120,13 @@ def to_markdown(title, columns, rows):
         mine = figure(ours) or MISSING
         return mine if paper is None else f'{mine} ({figure(paper)})'
 
-    lines = [f'**{title}**, ours (paper)', '',
-             '| ' + ' | '.join(['Dataset', 'Method', *columns]) + ' |',
+    def line(cells):
+        return f'| {" | ".join(" ".join(text.split()).replace("|", PIPE) for text in cells)} |'
+
+    lines = [f'**{title}**, ours (paper)', '', line(['Dataset', 'Method', *columns]),
              '|' + ' --- |' * (len(columns) + 2)]
-    lines += ['| ' + ' | '.join([row['dataset'], row['method'],
-                                 *map(cell, row['ours'], row['paper'])]) + ' |' for row in rows]
+    lines += [line([row['dataset'], row['method'], *map(cell, row['ours'], row['paper'])])
+              for row in rows]
     return '\n'.join(lines) + '\n'
 
 
@@ -139,7 +145,7 @@ def to_csv(title, columns, rows):
 
 
 def to_json(title, columns, rows):
-    """Objects with null where there is no figure."""
+    """Objects with null where there is no figure; NaN and infinity as Python's json has them."""
     return json.dumps(dict(title=title, rows=[
         dict(dataset=row['dataset'], method=row['method'], config=row['config'],
              ours=dict(zip(columns, row['ours'], strict=True)),
@@ -163,8 +169,11 @@ def main(argv=None):
     parser.add_argument('--out', type=Path, help='file (default: standard output)')
     args = parser.parse_args(argv)
     try:
-        if (args.table == 'custom') != bool(args.run):
-            raise ValueError("--run goes with 'custom', and only with it")
+        if (args.table == 'custom') != bool(args.run) or args.metrics and not args.run:
+            raise ValueError("--run and --metrics go with 'custom', and only with it")
+        if args.out and args.out.resolve() in (Path(run.partition('=')[2]).resolve()
+                                               for run in args.run):
+            raise ValueError(f'--out {args.out}: is an input')
         table = (custom_table(args.run, args.metrics) if args.table == 'custom'
                  else paper_table(args.table, args.work_dirs))
         text = FORMATS[args.format](*table)

@@ -162,6 +162,8 @@ def main(argv=None):
         runs = {name: read_log(path) for name, path in pairs if name}
         if len(runs) != len(args.run) or len(runs) < 2:
             raise ValueError('--run takes NAME=PATH, at least two, every name once')
+        if args.out.with_suffix('.json').resolve() in (Path(path).resolve() for _, path in pairs):
+            raise ValueError(f'--out {args.out}: {args.out.with_suffix(".json")}: is an input')
         baseline = args.baseline or next(iter(runs))
         if baseline not in runs:
             raise ValueError(f'no run named {baseline}, there are: {", ".join(runs)}')

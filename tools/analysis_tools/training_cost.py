@@ -38,6 +38,7 @@ from torchvision.models import vgg
 
 import mmpd  # noqa: F401  registers the model types
 from mmpd.engine.amp import CPUAmpOptimWrapper
+from mmpd.utils.files import folder_fault
 from mmpd.utils.validation import parameters_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -270,11 +271,18 @@ def parse_args(argv=None):
                         'float32); default: 10')
     parser.add_argument('--out', help='write OUT.md and OUT.json')
     args = parser.parse_args(argv)
-    if args.tflops <= 0:
+    if not args.tflops > 0:
         parser.error(f'--tflops: expected a positive number, got {args.tflops}')
     missing = [path for path in args.configs if not Path(path).is_file()]
     if missing:
         parser.error(f'no config {", ".join(missing)}')
+    stems = [Path(path).stem for path in args.configs]
+    for stem in stems:
+        if stems.count(stem) > 1:  # the name of its row
+            parser.error(f'configs: expected different names, got {stem} twice')
+    fault = args.out and folder_fault(Path(args.out).absolute().parent)
+    if fault:
+        parser.error(f'--out: {fault}')
     if not args.configs:
         names = [row['config'] for rows in json.loads(PAPER.read_text()).values()
                  for row in rows['rows'] if re.search(r'_\d+xb\d+', row['config'])]

@@ -33,7 +33,8 @@ class PanelHook(Hook):
     """Write panels LR | x_r | δ | A† y | x̂ | GT with ×5 error maps (Figs. 4, 6 and 9).
 
     Files go to ``{work_dir}/{timestamp}/panels/{val,test}/{name}_{step}.png``, name being that of
-    the GT or LR file (in a folder per downsampling under ``DownsamplingTestLoop``); every backend
+    the GT or LR file, the second one of a name ``{name}.2`` (in a folder per downsampling under
+    ``DownsamplingTestLoop``); every backend
     of the visualizer (TensorBoard, WandB ...) that goes by the name of its class or by one in the
     config gets the same picture as ``panel_{mode}/{name}``.
     The image drawn is ``pred_img``, as it is saved.
@@ -79,6 +80,7 @@ class PanelHook(Hook):
         self.modes = [mode for mode, on in (('val', on_val), ('test', on_test)) if on]
         self.out_dir = out_dir
         self._written, self._case, self._keep_raw = 0, None, None
+        self._names = set()
         self._trains = False
 
     def before_train(self, runner):
@@ -87,6 +89,7 @@ class PanelHook(Hook):
 
     def _start(self, runner, mode):
         self._written, self._case, model = 0, None, unwrap(runner.model)
+        self._names.clear()
         if mode in self.modes and self.raw and hasattr(model, 'forward_raw'):
             model.test_cfg = dict(model.test_cfg or {})
             self._keep_raw = model.test_cfg.get('keep_raw', False)
@@ -120,6 +123,7 @@ class PanelHook(Hook):
         case = getattr(runner.test_loop, 'case', None) if mode == 'test' else None
         if case != self._case:  # DownsamplingTestLoop runs over the same images again
             self._written, self._case = 0, case
+            self._names.clear()
         for sample in outputs:
             if 0 <= self.max_images <= self._written:
                 return
@@ -139,6 +143,13 @@ class PanelHook(Hook):
             return None
         return dict(type='AveragePooling')
 
+    def _unused(self, name):
+        """The name, with a number if another image of this run has it, in another folder say."""
+        names = (name, *(f'{name}.{number}' for number in range(2, len(self._names) + 2)))
+        found = next(one for one in names if one not in self._names)
+        self._names.add(found)
+        return found
+
     def _write(self, runner, sample, mode):
         output, lr = sample.output.pred_img, sample.get('input')
         if lr is None:
@@ -151,7 +162,7 @@ class PanelHook(Hook):
         panel = decomposition_panel(
             **{key: _rgb(image) for key, image in images.items() if image is not None},
             operator=operator, gain=self.gain, cell=self.cell)
-        name = _name(sample, self._written)
+        name = self._unused(_name(sample, self._written))
         folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode / (self._case or '')
         folder.mkdir(parents=True, exist_ok=True)
         step = runner.iter if self._trains else 0

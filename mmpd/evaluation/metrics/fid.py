@@ -1,6 +1,8 @@
 """FID between outputs and GT images."""
 import hashlib
 import io
+import logging
+import math
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from mmagic.registry import METRICS, MODELS
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
-from ...errors import WeightsMismatch, WeightsNotFound
+from ...errors import ArgumentError, WeightsMismatch, WeightsNotFound
 from ...utils.download import fetch, sha256_of
 from ...utils.files import write_atomically
 from ...utils.model import check_part
@@ -69,6 +71,17 @@ class Inception(torch.nn.Module):
         return self.network(images, return_features=True)
 
 
+def name_of(network):
+    """The class of a network, and a digest of its weights if it has any: others, other features."""
+    digest, state = hashlib.sha256(), network.state_dict()
+    for key, value in sorted(state.items()):
+        if torch.is_tensor(value):
+            plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(key.encode() + plain.numpy().tobytes())
+    name = type(network).__name__
+    return f'{name}-{digest.hexdigest()[:8]}' if state else name
+
+
 def statistics(features):
     """Mean and covariance of (N, D) features, in float64.
 
@@ -77,7 +90,7 @@ def statistics(features):
     """
     features = np.asarray(features, np.float64)
     if len(features) < 2:
-        raise ValueError(f'FID needs at least 2 images, got {len(features)}')
+        raise ArgumentError(f'FID needs at least 2 images, got {len(features)}')
     return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
@@ -144,7 +157,7 @@ class SRFID(BaseSampleWiseMetric):
         prefix (str, optional): Prefix of the metric name. Defaults to None.
 
     Metrics:
-        - FID (float)
+        - FID (float): NaN if an output holds NaN, for no image could be saved of it
         - FID_images (int): number of outputs it was computed from
 
     Example:
@@ -177,7 +190,7 @@ class SRFID(BaseSampleWiseMetric):
             self.network_name, network = 'inception-2015-12-05', Inception(inception)
         else:
             network = MODELS.build(network) if isinstance(network, dict) else network
-            self.network_name = type(network).__name__
+            self.network_name = name_of(network)
         self.network = network.eval().to(self.network_device)
         self.batch_size, self.reference = batch_size, reference
         self._known = None
@@ -194,12 +207,25 @@ class SRFID(BaseSampleWiseMetric):
         if self._known is None and self.reference and Path(self.reference).exists():
             self._known = load_statistics(self.reference, self.network_name)
 
+    def prepare(self, module, dataloader):
+        """Refuse a data set that is too small before the first image, not after the last."""
+        super().prepare(module, dataloader)
+        if self.size < 2:
+            raise ArgumentError(f'FID needs at least 2 images, got {self.size}')
+
+    def _check_reference(self, same, count):
+        if self._known is not None and self._known[3] and not same:
+            raise ArgumentError(f'FID: {self.reference} was made from other GT images '
+                                f'({self._known[2]}) than those of this run ({count}): give '
+                                'another file name, or delete it to compute the statistics anew')
+
     def process(self, data_batch, data_samples):
         """Queue the images of a batch; the network runs whenever ``batch_size`` have come."""
         if not self.results and not self._waiting:
             self._load_reference()  # another evaluator of this run may have written it
         for sample in data_samples:
             pred = self._pixels(sample['output'], self.pred_key)
+            nan = bool(torch.as_tensor(sample['output'][self.pred_key]).isnan().any())
             if self._known is None:
                 if self.gt_key not in sample:
                     raise ValueError(f"SRFID needs '{self.gt_key}' in the samples, or a file of "
@@ -207,9 +233,11 @@ class SRFID(BaseSampleWiseMetric):
                 gt = self._pixels(sample, self.gt_key)
             digest = None
             if self.reference and self.gt_key in sample:
+                if self._known is not None and hasattr(self, 'size'):
+                    self._check_reference(self._known[2] == self.size, self.size)
                 gt = self._pixels(sample, self.gt_key)
                 digest = hashlib.sha256(gt.numpy().tobytes()).hexdigest()
-            self._waiting.append((pred, None if self._known else gt, digest))
+            self._waiting.append((pred, None if self._known else gt, digest, nan))
             if len(self._waiting) >= self.batch_size:
                 self._flush()
 
@@ -220,9 +248,8 @@ class SRFID(BaseSampleWiseMetric):
     def _flush(self):
         waiting, self._waiting = self._waiting, []
         columns = [self._features([row[i] for row in waiting]) for i in (0, 1)]
-        columns.append([row[2] for row in waiting])
-        self.results += [dict(pred=pred, gt=gt, digest=digest)
-                         for pred, gt, digest in zip(*columns, strict=True)]
+        self.results += [dict(pred=pred, gt=gt, digest=digest, nan=nan)
+                         for pred, gt, (*_, digest, nan) in zip(*columns, waiting, strict=True)]
 
     @torch.no_grad()
     def _features(self, images):
@@ -246,10 +273,8 @@ class SRFID(BaseSampleWiseMetric):
         known = self._known
         hashes = [row['digest'] for row in results]
         digest = digest_of(hashes) if all(hashes) else ''
-        if known is not None and digest and known[3] not in ('', digest):
-            raise ValueError(f'FID: {self.reference} was made from other GT images ({known[2]}) '
-                             f'than those of this run ({len(results)}): give another file name, or '
-                             'delete it to compute the statistics anew')
+        if digest:
+            self._check_reference(known is None or known[3] == digest, len(results))
         if known is None:
             known = *statistics([row['gt'] for row in results]), len(results), digest
             if self.reference and is_main_process():
@@ -258,5 +283,9 @@ class SRFID(BaseSampleWiseMetric):
         if min(len(results), known[2]) <= predicted.shape[1]:
             print_log(f'FID of {len(results)} images against {known[2]} with {predicted.shape[1]} '
                       'features: too few for comparison with published figures', 'current')
+        nan = sum(row['nan'] for row in results)
+        if nan:  # which pixels of 8 bits cannot hold: it would be counted as black
+            print_log(f'FID: {nan} of {len(results)} outputs hold NaN', 'current', logging.WARNING)
+            return dict(FID=math.nan, FID_images=len(results))
         distance = frechet_distance(*statistics(predicted), *known[:2])
         return dict(FID=distance, FID_images=len(results))

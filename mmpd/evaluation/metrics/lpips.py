@@ -123,5 +123,8 @@ class LPIPS(BaseSampleWiseMetric):
     def process_image(self, gt, pred, mask):
         """LPIPS of one image, a Python float."""
         pair = [as_tensor(gt, self.gt_key), to_saved(as_tensor(pred, self.pred_key))]
+        if pair[0].shape != pair[1].shape:  # the network would repeat a grey one, crop a larger one
+            raise ValueError(f'cannot compare shapes {tuple(pair[1].shape)} and '
+                             f'{tuple(pair[0].shape)}')
         pair = [(x.flip(0)[None] / 127.5 - 1).float().to(self.network_device) for x in pair]
         return self.network(*pair).item()
