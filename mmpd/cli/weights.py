@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import InputError, WeightsMismatch, WeightsNotFound
-from ..utils.checkpoint import compare, match_model, sizes_of, strip_wrapper_prefix
+from ..utils.checkpoint import compare, match_model, sizes_of, state_dict_in, strip_wrapper_prefix
 from ..utils.model import unwrap
-from ..utils.reader import check_finite, read_checkpoint
+from ..utils.reader import read_checkpoint
 from .settings import known_configs
 
 __all__ = ['check_checkpoint', 'check_matches', 'fitting_config']
@@ -41,12 +41,8 @@ def check_checkpoint(path, option, resume=False):
     if resume and missing:
         raise InputError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
                          'weights to start from (--cfg-options load_from=FILE), not a run')
-    state = content.get('state_dict', content)
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f'checkpoint {path} ({option}) holds no state dict')
     try:
-        check_finite(state, f'checkpoint {path} ({option})')
+        state = state_dict_in(content, f'checkpoint {path} ({option})')
     except WeightsMismatch as error:
         raise InputError(str(error)) from error
     return {key: value.to('meta') for key, value in state.items()}
