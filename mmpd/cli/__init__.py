@@ -37,6 +37,18 @@ def path_argument(text):
     return Path(text)
 
 
+def text_argument(text):
+    """The ``type`` of an option that takes a file, a folder or an address; an empty one is none.
+
+    Example:
+        >>> from mmpd.cli import text_argument
+        >>> text_argument('https://host/a.pth')
+        'https://host/a.pth'
+    """
+    path_argument(text)
+    return text
+
+
 def run_tool(function, argv=None):
     """Run a tool; an :class:`InputError` or a full disk ends it with one line and code 2.
 

@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import get_state_dict
 from ..errors import WeightsMismatch, WeightsNotFound
 from .model import unwrap
 from .reader import check_finite, read_checkpoint
+from .validation import check_keys, check_path, check_str
 
 __all__ = ['Differences', 'compare', 'load_completely', 'match_model', 'pretrained_cfg',
            'read_state_dict', 'sizes_of', 'state_dict_in', 'strip_wrapper_prefix']
@@ -158,13 +159,22 @@ def _modules(key, new):
 def pretrained_cfg(init_cfg):
     """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None.
 
+    Raises:
+        ArgumentError: if it has no checkpoint, or keys that are not mmengine's.
+
     Example:
         >>> from mmpd.utils.checkpoint import pretrained_cfg
         >>> pretrained_cfg([dict(type='Kaiming'), dict(type='Pretrained', checkpoint='prior.pth')])
         {'type': 'Pretrained', 'checkpoint': 'prior.pth'}
     """
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+    found = next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+    if found is not None:
+        check_keys(found, 'init_cfg', ('type', 'checkpoint', 'prefix', 'map_location'))
+        check_path(found.get('checkpoint'), 'init_cfg.checkpoint', 'a file or address')
+        if found.get('prefix'):
+            check_str(found['prefix'], 'init_cfg.prefix')
+    return found
 
 
 class Differences(NamedTuple):
