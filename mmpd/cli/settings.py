@@ -8,14 +8,18 @@ from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import torch
+from mmagic.engine.hooks import BasicVisualizationHook
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import MODELS, OPTIMIZERS
+from mmagic.structures import DataSample
+from mmagic.visualization import ConcatImageVisualizer
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..evaluation.degradation import untouched_randomness
 from ..utils.validation import (
     check_bool,
     check_choice,
@@ -253,6 +257,34 @@ def check_pairs(loop, split):
                     near = did_you_mean(name, listed[folder])
                     raise InputError(f'{split}_dataloader: no file {path} ({key} of the image '
                                      f'{info.get("key", index)!r}){near}')
+
+
+def check_sample_keys(runner, loop, split):
+    """Raise InputError for keys that metrics and visualizer will look for in samples in vain.
+
+    Args:
+        runner (Runner): Of mmengine.
+        loop (BaseLoop): Its loop for ``split``, built.
+        split (str): 'val' or 'test', for the message.
+    """
+    loaders = getattr(loop, 'dataloaders', None) or [loop.dataloader]
+    evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
+    for loader, evaluator in zip(loaders, evaluators, strict=True):
+        wanted = [(f'{split}_evaluator: {type(metric).__name__}.gt_key', metric.gt_key)
+                  for metric in evaluator.metrics if getattr(type(metric), 'process', None)
+                  is BaseSampleWiseMetric.process]
+        if type(runner.visualizer) is ConcatImageVisualizer and any(
+                isinstance(hook, BasicVisualizationHook) for hook in runner.hooks):
+            wanted.append(('visualizer.fn_key', runner.visualizer.fn_key))
+        if not wanted:
+            continue
+        with untouched_randomness():
+            sample = loader.dataset[0].get('data_samples')
+        known = sorted(sample.all_keys()) if isinstance(sample, DataSample) else []
+        for name, key in wanted:
+            if known and key not in known:
+                raise InputError(f'{name}: expected one of {", ".join(known)}, which the samples '
+                                 f'have, got {key!r}{did_you_mean(key, known)}')
 
 
 def _optim_wrappers(cfg):

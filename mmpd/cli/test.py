@@ -96,6 +96,7 @@ def test(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
+        settings.check_sample_keys(runner, runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     if added:

@@ -113,6 +113,7 @@ def train(argv=None):
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         if runner.val_loop is not None:
             settings.check_pairs(runner.val_loop, 'val')
+            settings.check_sample_keys(runner, runner.val_loop, 'val')
             settings.check_best(runner)
         runner.train()
     print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')

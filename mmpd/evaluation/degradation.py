@@ -12,7 +12,7 @@ from ..operators.decomposition import apply_to_any
 from ..utils.model import unwrap
 from .functional import errors
 
-__all__ = ['lr_source', 'tell_difference']
+__all__ = ['lr_source', 'tell_difference', 'untouched_randomness']
 
 SAME = 50.0  # dB: two roundings of one picture are farther apart than this only where A differs
 ANOTHER = 30.0  # dB: below, it is not a question of the kernel any more
@@ -20,8 +20,18 @@ _told = set()
 
 
 @contextmanager
-def _untouched_randomness():
-    """Whatever is drawn inside, the random numbers of the run stay the same."""
+def untouched_randomness():
+    """Whatever is drawn inside, the random numbers of the run stay the same.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.degradation import untouched_randomness
+        >>> torch_state = torch.get_rng_state()
+        >>> with untouched_randomness():
+        ...     drawn = torch.rand(1)
+        >>> torch.equal(torch.get_rng_state(), torch_state)
+        True
+    """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -43,7 +53,7 @@ def lr_source(dataset):
 
 def _compare(head, dataset):
     """(the head's operator, PSNR in dB between its A and the LR of the first image), or None."""
-    with _untouched_randomness():
+    with untouched_randomness():
         sample = dataset[0]
     lr, gt = sample['inputs'], sample['data_samples'].get('gt_img')
     lr = lr.get('img') if isinstance(lr, dict) else lr
