@@ -16,23 +16,16 @@ import torch
 
 from ..errors import InputError
 from ..utils.files import write_atomically
-from . import path_argument, run_tool
+from . import file_argument, run_tool
 
 SUFFIXES = dict(onnx='.onnx', torch='.pt2')
-
-
-def _out(text):
-    path = path_argument(text)
-    if not path.name or text.endswith(os.sep):
-        raise argparse.ArgumentTypeError(f'expected a path that ends in a file name, got {text!r}')
-    return path
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', help='config, name of the zoo, or checkpoint')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint, if MODEL is a config')
-    parser.add_argument('--out', type=_out, required=True, help='path without suffix')
+    parser.add_argument('--out', type=file_argument, required=True, help='path without suffix')
     parser.add_argument('--size', type=int, nargs='+', metavar='N',
                         help='height and width of the LR, or one number for both; default: the '
                         "network's in_size, else 64")

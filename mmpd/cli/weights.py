@@ -72,7 +72,9 @@ def check_matches(model, state, path, cfg, partial=False, training=False):
     if not differences.count:
         return
     loaded = len(own) - len(differences.missing) - len(differences.reshaped)
-    if partial and loaded:
+    # of another type: mmengine would load them, cut off
+    retyped = any(isinstance(given, torch.dtype) for given, _ in differences.reshaped.values())
+    if partial and loaded and not retyped:
         print_log(f'--allow-partial: {loaded} of {len(own)} tensors are loaded from {path}; these '
                   f'stay as initialised: {differences.unloaded or "none"}; of the file '
                   f'{len(differences.unexpected)} are not used', logger='current',
@@ -80,7 +82,7 @@ def check_matches(model, state, path, cfg, partial=False, training=False):
         return
     fitting = fitting_config(state, cfg)
     advice = f'It fits {fitting}.' if fitting else 'It fits none of the configs of mmpd.'
-    if loaded:
+    if loaded and not retyped:
         advice += ' --allow-partial loads what fits'
     raise InputError(f'checkpoint {path} is not one of this config: {loaded} of {len(own)} '
                      f'tensors fit, {differences.count} not: {differences.first}. {advice}')

@@ -51,7 +51,7 @@ def lr_source(dataset):
     return ', '.join(synthesis) or (f'files in {files}' if files else 'the pipeline')
 
 
-def _compare(head, dataset):
+def _compare(head, dataset, model=None):
     """(the head's operator, PSNR in dB between its A and the LR of the first image), or None."""
     with untouched_randomness():
         sample = dataset[0]
@@ -61,6 +61,11 @@ def _compare(head, dataset):
         return None
     image, target = gt[None].cpu().double(), lr[None].cpu().double()
     operator = head.operator_for(image, target)
+    factor = getattr(getattr(model, 'generator', None), 'upscale_factor', None)
+    wanted = [side * factor for side in target.shape[2:]] if isinstance(factor, int) else None
+    if wanted and wanted != [*image.shape[2:]]:
+        raise ValueError(f'upscale_factor={factor} makes {wanted[0]}x{wanted[1]} of the LR, the GT '
+                         'is {}x{}'.format(*image.shape[2:]))
     device = next((b.device for b in operator.buffers()), 'cpu') if isinstance(
         operator, torch.nn.Module) else 'cpu'
     measured = apply_to_any(operator, 'A', image.to(device)).cpu()
@@ -87,7 +92,7 @@ def tell_difference(model, dataset, name):
     if head is None:
         return
     try:
-        compared = _compare(head, dataset)
+        compared = _compare(head, dataset, unwrap(model))
     except ValueError as error:
         raise InputError(f'{name}: the LR (by {lr_source(dataset)}) and the GT of the first image '
                          f'do not fit the PD head: {error}') from error
