@@ -175,6 +175,9 @@ def to_onnx(program, opset=18, own_pd=None):
         onnx_program = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False,
                                          input_names=['lr'], output_names=['sr'])
         model = onnx_program.model_proto
+        made = next(one.version for one in model.opset_import if not one.domain)
+        if made != opset:  # torch only logs why, and goes on
+            raise ValueError(f'expected an opset that torch can write, got {opset}')
         model.metadata_props.add(key=METADATA, value=json.dumps(dict(pd=own_pd)))
         return model.SerializeToString()
     except Exception as error:

@@ -12,6 +12,7 @@ from ..models.editors.pd_mixin import PDMixin
 from ..models.generators import OnnxGenerator
 from ..models.generators.spandrel_generator import load_spandrel
 from ..operators import build_operator
+from ..utils.checkpoint import Differences, compare, state_dict_in
 from ..utils.foreign import generator_weights, read_content
 from ..utils.ncnn import read_rrdb
 
@@ -50,11 +51,14 @@ class RecognisedModel:
             nn.Module: On the CPU.
 
         Raises:
-            WeightsMismatch: if a tensor is missing, superfluous or of another shape.
+            WeightsMismatch: if a tensor is missing, superfluous, or of another shape or type.
         """
         init_default_scope('mmagic')
         model = MODELS.build(dict(self.model, **settings))
         if self.weights is not None:
+            unlike = Differences([], [], compare(model.state_dict(), self.weights).reshaped)
+            if unlike.count:  # of another type, which would be cut off without a word
+                raise WeightsMismatch(unlike.first)
             try:
                 model.load_state_dict(self.weights)
             except RuntimeError as error:
@@ -164,7 +168,7 @@ def _mmengine_checkpoint(content, path):
     if name != 'PDModel' and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
         model = dict(model, type='PDModel', base=name)
     model = {key: value for key, value in model.items() if key not in TRAINING_ONLY}
-    weights = {key: value for key, value in content['state_dict'].items()
+    weights = {key: value for key, value in state_dict_in(content, path).items()
                if key.split('.')[0] not in TRAINING_ONLY and key != 'step_counter'}
     architecture = (model.get('generator') or {}).get('type', name)
     return RecognisedModel('mmpd', str(architecture), None, model, weights)

@@ -1,5 +1,6 @@
 """Command lines: what they share, and those that are commands of an installed mmpd."""
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,36 @@ def path_argument(text):
     if not text.strip():
         raise argparse.ArgumentTypeError(f'expected a path, got {text!r}')
     return Path(text)
+
+
+def file_argument(text):
+    """The ``type`` of an option that takes a file to write: a path that ends in a name.
+
+    Example:
+        >>> from mmpd.cli import file_argument
+        >>> file_argument('zoo/model').name
+        'model'
+        >>> file_argument('zoo/')
+        Traceback (most recent call last):
+            ...
+        argparse.ArgumentTypeError: expected a path that ends in a file name, got 'zoo/'
+    """
+    path = path_argument(text)
+    if not path.name or text.endswith(('/', os.sep)):
+        raise argparse.ArgumentTypeError(f'expected a path that ends in a file name, got {text!r}')
+    return path
+
+
+def text_argument(text):
+    """The ``type`` of an option that takes a file, a folder or an address; an empty one is none.
+
+    Example:
+        >>> from mmpd.cli import text_argument
+        >>> text_argument('https://host/a.pth')
+        'https://host/a.pth'
+    """
+    path_argument(text)
+    return text
 
 
 def run_tool(function, argv=None):

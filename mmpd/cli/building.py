@@ -12,7 +12,10 @@ UNKNOWN = re.compile(r"^(\S+) is not in the (?:(\S+)::)?(.+?) registry")
 ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) arguments?: (.+)')
 # what constructors raise for wrong values; anything else is a fault of the code
-OF_VALUES = (AssertionError, ImportError, OSError, ValueError)
+OF_VALUES = (AssertionError, ImportError, NotImplementedError, OSError, ValueError)
+
+# and what the types of other packages, which check little, do as well
+FROM_OTHERS = (KeyError, RuntimeError, TypeError)
 
 
 @contextmanager
@@ -62,8 +65,13 @@ def _describe(error):
                     f'{did_you_mean(argument[1], parameters_of(cls))}')
         if missing and cls is not None:
             return f'{name}: expected the arguments {missing[1]}, got none'
-        return None
-    if isinstance(error, OF_VALUES):
+        if given and text.endswith('takes no arguments'):
+            return f'{name}.{next(iter(given))}: {name} has no such argument'
+        if cls is None:  # the builder itself, of what is no config
+            outer = builders[-2].f_locals.get('obj_cls') if builders[1:] else None
+            return f'{outer.__name__}: ' * bool(outer) + text
+    others = not (getattr(cls, '__module__', None) or 'mmpd').startswith('mmpd')
+    if isinstance(error, OF_VALUES) or others and isinstance(error, FROM_OTHERS):
         return f'{name}: {text or type(error).__name__}'
     return None
 

@@ -11,13 +11,12 @@ compared with PyTorch before it is written: they must agree to 1e-4.
 import argparse
 import io
 import os
-from pathlib import Path
 
 import torch
 
 from ..errors import InputError
 from ..utils.files import write_atomically
-from . import run_tool
+from . import file_argument, run_tool
 
 SUFFIXES = dict(onnx='.onnx', torch='.pt2')
 
@@ -26,7 +25,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', help='config, name of the zoo, or checkpoint')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint, if MODEL is a config')
-    parser.add_argument('--out', type=Path, required=True, help='path without suffix')
+    parser.add_argument('--out', type=file_argument, required=True, help='path without suffix')
     parser.add_argument('--size', type=int, nargs='+', metavar='N',
                         help='height and width of the LR, or one number for both; default: the '
                         "network's in_size, else 64")
@@ -45,6 +44,8 @@ def parse_args(argv=None):
         parser.error(f'--size: expected one or two positive numbers, got {args.size}')
     if args.opset < 18:
         parser.error(f'--opset: expected at least 18, got {args.opset}')
+    if args.raw and args.operator:
+        parser.error(f'--operator {args.operator}: with --raw there is no PD that it would be for')
     return args
 
 
@@ -82,7 +83,11 @@ def export(argv=None):
     args = parse_args(argv)
     targets = check_targets(args)
     from ..apis import export as engine
+    from ..models.generators import OnnxGenerator
     model = load_model(args)
+    if isinstance(model.generator, OnnxGenerator):
+        raise InputError(f'{args.model}: expected a config, a name of the zoo or a checkpoint of '
+                         'PyTorch, got an ONNX file')
     size = args.size or [getattr(model.generator, 'in_size', None) or 64]
     size = (size[0], size[-1])
     network = engine.ConsistentNetwork(model, size, args.raw).eval()

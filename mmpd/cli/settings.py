@@ -4,25 +4,34 @@ import difflib
 import inspect
 import os
 import tempfile
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import torch
+from mmagic.engine.hooks import BasicVisualizationHook
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import MODELS, OPTIMIZERS
+from mmagic.structures import DataSample
+from mmagic.visualization import ConcatImageVisualizer
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..evaluation.degradation import untouched_randomness
 from ..utils.validation import (
+    check_bool,
     check_choice,
     check_dict,
     check_keys,
+    check_path,
     check_positive_int,
     did_you_mean,
     parameters_of,
     refuse,
 )
+from . import text_argument
 
 # what OptimWrapper calls for each type of clip_grad, and the argument that says how much
 CLIPPING = dict(norm=(torch.nn.utils.clip_grad_norm_, 'max_norm'),
@@ -42,7 +51,8 @@ class OptionAction(DictAction):
 
 def add_common_arguments(parser):
     """The arguments of MMagic's tools that training and testing share."""
-    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
+    parser.add_argument('--work-dir', type=text_argument,
+                        help='folder for logs, checkpoints and results')
     parser.add_argument(
         '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE',
         help='override settings of the config: a.b=1, lists as a="[1,2]" or a=1,2, no spaces')
@@ -79,6 +89,7 @@ def load_config(args):
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
             raise InputError(f'--cfg-options do not fit {args.config}: {error}') from error
+    _check_runtime(cfg)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -120,6 +131,31 @@ def _check_names(cfg, options):
         if section not in cfg and near:
             raise InputError(f'--cfg-options {key}: the config has no {section!r}; '
                              f'did you mean {near[0]!r}?')
+
+
+def _check_runtime(cfg):
+    """Raise InputError for settings of the run that mmengine takes wrongly, or would ignore."""
+    if cfg.get('load_from') is not None:
+        check_path(cfg.load_from, 'load_from', 'a file or address')
+    if cfg.get('resume') is not None:
+        check_bool(cfg.resume, 'resume')
+    level = cfg.get('log_level')
+    if level is not None and not isinstance(level, int):
+        check_choice(level, 'log_level', ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'))
+    for name, known in (
+            ('randomness', list(inspect.signature(Runner.set_randomness).parameters)[1:]),
+            ('env_cfg', ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
+            ('env_cfg.mp_cfg', ('mp_start_method', 'opencv_num_threads'))):
+        given = cfg
+        for key in name.split('.'):
+            given = check_dict(given.get(key) or {}, name)
+        check_keys(given, name, known)
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None:
+        check_positive_int(seed, 'randomness.seed', least=0, most=2**32 - 1)
+    method = ((cfg.get('env_cfg') or {}).get('mp_cfg') or {}).get('mp_start_method')
+    if method is not None:
+        check_choice(method, 'env_cfg.mp_cfg.mp_start_method', get_all_start_methods())
 
 
 def known_configs():
@@ -246,6 +282,34 @@ def check_metric_names(loop, split):
             seen.add(name)
 
 
+def check_sample_keys(runner, loop, split):
+    """Raise InputError for keys that metrics and visualizer will look for in samples in vain.
+
+    Args:
+        runner (Runner): Of mmengine.
+        loop (BaseLoop): Its loop for ``split``, built.
+        split (str): 'val' or 'test', for the message.
+    """
+    loaders = getattr(loop, 'dataloaders', None) or [loop.dataloader]
+    evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
+    for loader, evaluator in zip(loaders, evaluators, strict=True):
+        wanted = [(f'{split}_evaluator: {type(metric).__name__}.gt_key', metric.gt_key)
+                  for metric in evaluator.metrics if getattr(type(metric), 'process', None)
+                  is BaseSampleWiseMetric.process]
+        if type(runner.visualizer) is ConcatImageVisualizer and any(
+                isinstance(hook, BasicVisualizationHook) for hook in runner.hooks):
+            wanted.append(('visualizer.fn_key', runner.visualizer.fn_key))
+        if not wanted:
+            continue
+        with untouched_randomness():
+            sample = loader.dataset[0].get('data_samples')
+        known = sorted(sample.all_keys()) if isinstance(sample, DataSample) else []
+        for name, key in wanted:
+            if known and key not in known:
+                raise InputError(f'{name}: expected one of {", ".join(known)}, which the samples '
+                                 f'have, got {key!r}{did_you_mean(key, known)}')
+
+
 def _optim_wrappers(cfg):
     """Names and configs of the one OptimWrapper, or of several and what holds them."""
     wrappers = cfg.get('optim_wrapper') or {}
@@ -286,14 +350,42 @@ def _check_clipping(clip_grad, name):
 
 
 def check_hooks(runner):
-    """Raise InputError for arguments that CheckpointHook would only stumble over when it saves."""
+    """Raise InputError for what hooks would only stumble over when they log, save or draw."""
     known = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]
     for hook in runner.hooks:
+        interval = getattr(hook, 'interval', None)
+        kind = 'CheckpointHook' if isinstance(hook, CheckpointHook) else type(hook).__name__
+        if interval is not None and not isinstance(interval, dict):
+            check_positive_int(interval, f'{kind}.interval', least=-1)
         if isinstance(hook, CheckpointHook):
             for key in hook.args:
                 if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
                                      f'{did_you_mean(key, known)}')
+
+
+def check_best(runner):
+    """Raise InputError if the best checkpoint goes by a metric that no evaluator measures.
+
+    mmengine ends at the first validation. Metrics of other packages, which do not say what they
+    measure, may measure anything.
+    """
+    names = []
+    for evaluator in getattr(runner.val_loop, 'evaluators', None) or [runner.val_loop.evaluator]:
+        for metric in evaluator.metrics:
+            own = getattr(metric, 'names', None)
+            if own is None and getattr(type(metric), 'compute_metrics', None) \
+                    is BaseSampleWiseMetric.compute_metrics:
+                own = [metric.metric]
+            if own is None:
+                return
+            names += [f'{metric.prefix}/{name}' if metric.prefix else name for name in own]
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.save_best:
+            for key in hook.key_indicators:
+                if key not in (*names, 'auto'):
+                    raise InputError(f'CheckpointHook.save_best: expected one of '
+                                     f'{", ".join(names)}, got {key!r}{did_you_mean(key, names)}')
 
 
 def add_nan_hook(cfg):

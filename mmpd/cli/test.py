@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from ..errors import InputError
 from ..utils.images import find_pictures, read_8bit
-from . import run_tool, settings, weights
+from . import run_tool, settings, text_argument, weights
 from .building import config_errors
 
 
@@ -18,12 +18,13 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Test a model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint, file or URL')
-    parser.add_argument('--out', help='JSON file for the metrics')
+    parser.add_argument('--out', type=text_argument, help='JSON file for the metrics')
     parser.add_argument('--panels', type=int, metavar='N',
                         help='write panels of the first N images (-1: all): LR, raw prediction, '
                         'null-space part, output, GT, error maps')
-    parser.add_argument('--lr', metavar='FOLDER', help='test on these LR images, without GT: '
-                        'consistency only (mmpd-infer writes the pictures)')
+    parser.add_argument('--lr', metavar='FOLDER', type=text_argument,
+                        help='test on these LR images, without GT: consistency only '
+                             '(mmpd-infer writes the pictures)')
     settings.add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -98,6 +99,7 @@ def test(argv=None):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
         settings.check_metric_names(runner.test_loop, 'test')
+        settings.check_sample_keys(runner, runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     if added:

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..evaluation.degradation import tell_difference
 from ..utils.run_folder import resumable
-from . import run_tool, settings, weights
+from . import run_tool, settings, text_argument, weights
 from .building import config_errors
 
 
@@ -16,7 +16,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT', type=text_argument,
         help='go on from CHECKPOINT, or from the last one in the work directory')
     parser.add_argument('--amp', action='store_true',
                         help='automatic mixed precision (bfloat16 on a CPU)')
@@ -114,6 +114,8 @@ def train(argv=None):
         if runner.val_loop is not None:
             settings.check_pairs(runner.val_loop, 'val')
             settings.check_metric_names(runner.val_loop, 'val')
+            settings.check_sample_keys(runner, runner.val_loop, 'val')
+            settings.check_best(runner)
         runner.train()
     print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')
 

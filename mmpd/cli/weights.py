@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import InputError, WeightsMismatch, WeightsNotFound
-from ..utils.checkpoint import compare, match_model, sizes_of, strip_wrapper_prefix
+from ..utils.checkpoint import compare, match_model, sizes_of, state_dict_in, strip_wrapper_prefix
 from ..utils.model import unwrap
-from ..utils.reader import check_finite, read_checkpoint
+from ..utils.reader import read_checkpoint
 from .settings import known_configs
 
 __all__ = ['check_checkpoint', 'check_matches', 'fitting_config']
@@ -41,12 +41,8 @@ def check_checkpoint(path, option, resume=False):
     if resume and missing:
         raise InputError(f'checkpoint {path} ({option}) has no {", ".join(missing)}: it holds '
                          'weights to start from (--cfg-options load_from=FILE), not a run')
-    state = content.get('state_dict', content)
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f'checkpoint {path} ({option}) holds no state dict')
     try:
-        check_finite(state, f'checkpoint {path} ({option})')
+        state = state_dict_in(content, f'checkpoint {path} ({option})')
     except WeightsMismatch as error:
         raise InputError(str(error)) from error
     return {key: value.to('meta') for key, value in state.items()}
@@ -76,7 +72,9 @@ def check_matches(model, state, path, cfg, partial=False, training=False):
     if not differences.count:
         return
     loaded = len(own) - len(differences.missing) - len(differences.reshaped)
-    if partial and loaded:
+    # of another type: mmengine would load them, cut off
+    retyped = any(isinstance(given, torch.dtype) for given, _ in differences.reshaped.values())
+    if partial and loaded and not retyped:
         print_log(f'--allow-partial: {loaded} of {len(own)} tensors are loaded from {path}; these '
                   f'stay as initialised: {differences.unloaded or "none"}; of the file '
                   f'{len(differences.unexpected)} are not used', logger='current',
@@ -84,7 +82,7 @@ def check_matches(model, state, path, cfg, partial=False, training=False):
         return
     fitting = fitting_config(state, cfg)
     advice = f'It fits {fitting}.' if fitting else 'It fits none of the configs of mmpd.'
-    if loaded:
+    if loaded and not retyped:
         advice += ' --allow-partial loads what fits'
     raise InputError(f'checkpoint {path} is not one of this config: {loaded} of {len(own)} '
                      f'tensors fit, {differences.count} not: {differences.first}. {advice}')

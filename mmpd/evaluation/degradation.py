@@ -12,7 +12,7 @@ from ..operators.decomposition import apply_to_any
 from ..utils.model import unwrap
 from .functional import errors
 
-__all__ = ['lr_source', 'tell_difference']
+__all__ = ['lr_source', 'tell_difference', 'untouched_randomness']
 
 SAME = 50.0  # dB: two roundings of one picture are farther apart than this only where A differs
 ANOTHER = 30.0  # dB: below, it is not a question of the kernel any more
@@ -20,8 +20,18 @@ _told = set()
 
 
 @contextmanager
-def _untouched_randomness():
-    """Whatever is drawn inside, the random numbers of the run stay the same."""
+def untouched_randomness():
+    """Whatever is drawn inside, the random numbers of the run stay the same.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.evaluation.degradation import untouched_randomness
+        >>> torch_state = torch.get_rng_state()
+        >>> with untouched_randomness():
+        ...     drawn = torch.rand(1)
+        >>> torch.equal(torch.get_rng_state(), torch_state)
+        True
+    """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -41,9 +51,9 @@ def lr_source(dataset):
     return ', '.join(synthesis) or (f'files in {files}' if files else 'the pipeline')
 
 
-def _compare(head, dataset):
+def _compare(head, dataset, model=None):
     """(the head's operator, PSNR in dB between its A and the LR of the first image), or None."""
-    with _untouched_randomness():
+    with untouched_randomness():
         sample = dataset[0]
     lr, gt = sample['inputs'], sample['data_samples'].get('gt_img')
     lr = lr.get('img') if isinstance(lr, dict) else lr
@@ -51,6 +61,11 @@ def _compare(head, dataset):
         return None
     image, target = gt[None].cpu().double(), lr[None].cpu().double()
     operator = head.operator_for(image, target)
+    factor = getattr(getattr(model, 'generator', None), 'upscale_factor', None)
+    wanted = [side * factor for side in target.shape[2:]] if isinstance(factor, int) else None
+    if wanted and wanted != [*image.shape[2:]]:
+        raise ValueError(f'upscale_factor={factor} makes {wanted[0]}x{wanted[1]} of the LR, the GT '
+                         'is {}x{}'.format(*image.shape[2:]))
     device = next((b.device for b in operator.buffers()), 'cpu') if isinstance(
         operator, torch.nn.Module) else 'cpu'
     measured = apply_to_any(operator, 'A', image.to(device)).cpu()
@@ -78,7 +93,7 @@ def tell_difference(model, dataset, name):
     if head is None:
         return
     try:
-        compared = _compare(head, dataset)
+        compared = _compare(head, dataset, unwrap(model))
     except BadSample:  # the image itself cannot be used
         raise
     except ValueError as error:

@@ -3,15 +3,17 @@ import re
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+import torch
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import get_state_dict
 
 from ..errors import WeightsMismatch, WeightsNotFound
 from .model import unwrap
 from .reader import check_finite, read_checkpoint
+from .validation import check_keys, check_path, check_str
 
 __all__ = ['Differences', 'compare', 'load_completely', 'match_model', 'pretrained_cfg',
-           'read_state_dict', 'sizes_of', 'strip_wrapper_prefix']
+           'read_state_dict', 'sizes_of', 'state_dict_in', 'strip_wrapper_prefix']
 
 WRAPPER = re.compile(r'(^|\.)(?:module\.)+')
 COUNTERS = {'steps', 'n_averaged'}  # what averaged models keep beside ``module``
@@ -32,12 +34,49 @@ def read_state_dict(checkpoint):
         >>> sorted(read_state_dict('linear.pth'))
         ['bias', 'weight']
     """
-    content = read_checkpoint(checkpoint)
+    return state_dict_in(read_checkpoint(checkpoint), checkpoint)
+
+
+def state_dict_in(content, name):
+    """The state dict in what a checkpoint file holds, checked to be names and dense tensors.
+
+    Others (sparse, quantised, without data) load nowhere, which ``strict=False`` hides.
+
+    Args:
+        content (dict): From :func:`mmpd.utils.reader.read_checkpoint`.
+        name (str | Path): What to call the file in messages.
+
+    Returns:
+        dict: Keys to tensors.
+
+    Raises:
+        WeightsMismatch: if it is none; names the first key and what lies there. Or if weights are
+            NaN or infinite.
+
+    Example:
+        >>> import torch
+        >>> from mmpd.utils.checkpoint import state_dict_in
+        >>> state_dict_in(dict(meta={}, state_dict=dict(bias=torch.zeros(1))), 'a.pth')
+        {'bias': tensor([0.])}
+    """
     state = content.get('state_dict', content)
-    if not isinstance(state, dict) or not state or not all(
-            hasattr(value, 'shape') for value in state.values()):
-        raise WeightsMismatch(f'{checkpoint} holds no state dict')
-    check_finite(state, checkpoint)
+    wrong = f'is a {type(state).__name__}' if not isinstance(state, dict) else (
+        '' if state else 'is empty')
+    for key, value in () if wrong else state.items():
+        if not isinstance(key, str):
+            wrong = f'has the {type(key).__name__} {key!r} for a name'
+        elif not isinstance(value, torch.Tensor):
+            wrong = f'has {key!r} of the type {type(value).__name__}'
+        elif value.is_meta or value.is_quantized or value.layout != torch.strided:
+            kind = 'a tensor without data' if value.is_meta else (
+                'a quantised tensor' if value.is_quantized else 'a sparse tensor')
+            wrong = f'has {kind} as {key!r}'
+        if wrong:
+            break
+    if wrong:
+        raise WeightsMismatch(f'{name} holds no state dict: expected names and dense tensors, '
+                              f'{"state_dict" if state is not content else "it"} {wrong}')
+    check_finite(state, name)
     return state
 
 
@@ -120,13 +159,22 @@ def _modules(key, new):
 def pretrained_cfg(init_cfg):
     """The ``Pretrained`` entry of an ``init_cfg`` (a dict or a list of them), or None.
 
+    Raises:
+        ArgumentError: if it has no checkpoint, or keys that are not mmengine's.
+
     Example:
         >>> from mmpd.utils.checkpoint import pretrained_cfg
         >>> pretrained_cfg([dict(type='Kaiming'), dict(type='Pretrained', checkpoint='prior.pth')])
         {'type': 'Pretrained', 'checkpoint': 'prior.pth'}
     """
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+    found = next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+    if found is not None:
+        check_keys(found, 'init_cfg', ('type', 'checkpoint', 'prefix', 'map_location'))
+        check_path(found.get('checkpoint'), 'init_cfg.checkpoint', 'a file or address')
+        if found.get('prefix'):
+            check_str(found['prefix'], 'init_cfg.prefix')
+    return found
 
 
 class Differences(NamedTuple):
@@ -142,7 +190,7 @@ class Differences(NamedTuple):
     """
     missing: list  # keys that only the model has
     unexpected: list  # keys that only the state dict has
-    reshaped: dict  # key: (shape in the state dict, shape in the model)
+    reshaped: dict  # key: (shape or type in the state dict, that in the model)
 
     @property
     def count(self):
@@ -167,7 +215,9 @@ class Differences(NamedTuple):
 def compare(own, state):
     """How ``state`` differs from ``own``, the state dict of a model.
 
-    Counters of batch normalisation, which old files lack, are not missed.
+    Counters of batch normalisation, which old files lack, are not missed. Real floating point
+    types are one kind: they load into each other; whole, boolean and complex numbers for such
+    weights are others, which copying would cut off without a word.
 
     Example:
         >>> from torch import nn
@@ -178,8 +228,10 @@ def compare(own, state):
     return Differences(
         [key for key in own if key not in state and not key.endswith('num_batches_tracked')],
         [key for key in state if key not in own],
-        {key: (tuple(state[key].shape), tuple(value.shape)) for key, value in own.items()
-         if key in state and state[key].shape != value.shape})
+        {key: (tuple(state[key].shape), tuple(value.shape)) if state[key].shape != value.shape
+         else (state[key].dtype, value.dtype) for key, value in own.items() if key in state
+         and (state[key].shape != value.shape or value.is_floating_point()
+              and not state[key].is_floating_point())})
 
 
 def match_model(model, state, training=False, resuming=False):

@@ -77,7 +77,10 @@ def fetch(url):
         WeightsNotFound: if it cannot be had; names the place for a file got by other means.
         WeightsMismatch: if what came has not the hash that the name says.
     """
-    target = cache_path(url)
+    try:
+        target = cache_path(url)
+    except ValueError as error:  # of an IPv6 address, say
+        raise WeightsNotFound(f'expected an address, got {url}: {error}') from error
     if _is_right(target):
         return target
     try:

@@ -2,8 +2,8 @@
 import torch
 
 from ..errors import WeightsMismatch
-from .checkpoint import strip_wrapper_prefix
-from .reader import check_finite, read_checkpoint
+from .checkpoint import state_dict_in, strip_wrapper_prefix
+from .reader import read_checkpoint
 
 __all__ = ['generator_weights', 'read_content']
 
@@ -56,8 +56,7 @@ def generator_weights(content, path):
     if not state:
         raise WeightsMismatch(f'checkpoint {path} holds no weights; it has: '
                               f'{", ".join(map(str, list(content)[:8]))}')
-    check_finite(state, path)
-    state = strip_wrapper_prefix(state)
+    state = strip_wrapper_prefix(state_dict_in(dict(state_dict=state), path))
     for prefix in GENERATORS:
         part = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
         if part:

@@ -147,7 +147,8 @@ def resolve_model(model, checkpoint=None):
         return ModelSource(name, None, str(wheel_weights(name)))
     if path.suffix in CHECKPOINTS:
         raise WeightsNotFound(f'no checkpoint {model}')
-    near = difflib.get_close_matches(
-        path.stem if path.suffix == '.py' else name, [*zoo(), *WHEEL_WEIGHTS], n=3)
+    names = {known.lower(): known for known in (*zoo(), *WHEEL_WEIGHTS)}
+    near = [names[key] for key in difflib.get_close_matches(
+        (path.stem if path.suffix == '.py' else name).lower(), names, n=3)]
     hint = f'; did you mean {" or ".join(near)}?' if near else '; names: docs/model_zoo.md'
     raise InputError(f'no config, checkpoint or model of the zoo is called {model}{hint}')

@@ -1,6 +1,6 @@
 """What is exported is what the model computes, or it is refused and said why."""
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -132,3 +132,14 @@ def test_networks_that_cannot_be_traced(monkeypatch):
     monkeypatch.setattr(torch.onnx, 'export', fails)
     with pytest.raises(engine.ExportError, match='torch.onnx cannot translate .*: a reason$'):
         engine.to_onnx(None)
+
+
+def test_an_opset_that_torch_does_not_write_is_not_replaced_by_another(monkeypatch):
+    onnx = pytest.importorskip('onnx')
+    made = SimpleNamespace(model_proto=onnx.ModelProto(opset_import=[
+        onnx.OperatorSetIdProto(domain='', version=18)]))
+    monkeypatch.setitem(sys.modules, 'onnxscript', ModuleType('onnxscript'))
+    monkeypatch.setattr(torch.onnx, 'export', lambda *args, **kwargs: made)
+    assert engine.to_onnx(None)
+    with pytest.raises(engine.ExportError, match='expected an opset that torch can write, got 99'):
+        engine.to_onnx(None, 99)

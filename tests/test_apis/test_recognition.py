@@ -56,6 +56,9 @@ def test_real_esrgan_files_need_no_spandrel(factor, container, tmp_path, monkeyp
     assert (predict(model, list(lr)) - wanted).abs().max() < 1e-5
     exact = predict(recognise(tmp_path / 'x.pth').build(), list(lr))
     assert (torch.nn.functional.avg_pool2d(exact, factor) - lr / 255).abs().max() < 1e-5
+    found.weights['generator.conv_hr.bias'] = torch.ones(8, dtype=torch.int8)
+    with pytest.raises(WeightsMismatch, match='"generator.conv_hr.bias" is torch.int8 in the file'):
+        found.build()
 
 
 def test_only_exact_rrdb_networks_are_taken_for_one():

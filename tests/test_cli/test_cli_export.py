@@ -14,6 +14,10 @@ def export_args(*argv):
 
 
 @pytest.mark.parametrize('argv, said', [
+    (['x', '--raw', '--operator', 'box'], '--operator box: with --raw there is no PD'),
+    ([''], "--out: expected a path, got ''"),
+    (['x/'], "--out: expected a path that ends in a file name, got 'x/'"),
+    (['.'], "--out: expected a path that ends in a file name, got '.'"),
     (['x', '--opset', '17'], '--opset: expected at least 18, got 17'),
     (['x', '--size', '0'], '--size: expected one or two positive numbers, got [0]'),
     (['x', '--size', '8', '8', '8'], '--size: expected one or two positive numbers')])
@@ -54,6 +58,14 @@ def test_the_operator_that_export_gives_the_model(monkeypatch, operator, expecte
     argv = ['a.py', 'b.pth', '--out', 'x'] + (['--operator', operator] if operator else [])
     assert export_tool.load_model(export_tool.parse_args(argv)) == 'the model'
     assert seen == [(('a.py', 'b.pth'), dict(pd_head=dict(operator=expected)) if expected else {})]
+
+
+def test_an_onnx_file_is_no_model_to_export(tmp_path, monkeypatch):
+    from mmpd.models.generators import OnnxGenerator
+    monkeypatch.setattr(export_tool, 'load_model', lambda args: SimpleNamespace(
+        generator=OnnxGenerator.__new__(OnnxGenerator)))
+    refused(export_tool.export, ['a.onnx', '--out', str(tmp_path / 'x')],
+            match='a.onnx: expected a config, .* got an ONNX file')
 
 
 @pytest.mark.parametrize('argv, in_size, size, sizes', [

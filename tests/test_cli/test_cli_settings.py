@@ -7,11 +7,13 @@ import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmagic.registry import METRICS
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from refusals import refused
 
 from mmpd.cli import settings
 from mmpd.cli import train as train_tool
 from mmpd.errors import InputError
+from mmpd.evaluation.metrics import LRConsistency
 
 
 def parse(*argv):
@@ -276,6 +278,35 @@ def test_consistency_of_several_data_sets_has_names_of_its_own():
     settings.add_consistency(cfg, 'val')
     assert [one['metrics'][-1] for one in cfg.val_evaluator] == [
         dict(type='LRConsistency', prefix=name) for name in ('Set5', 'Set14')]
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(load_from=5), 'load_from: expected a file or address, got 5'),
+    (dict(load_from=''), "load_from: expected a file or address, got ''"),
+    (dict(resume='no'), "resume: expected True or False, got 'no'"),
+    (dict(log_level='INFOO'), "log_level: expected one of DEBUG, .* got 'INFOO'"),
+    (dict(randomness=dict(sed=3)), "randomness.sed: .*did you mean 'seed'"),
+    (dict(randomness=dict(seed='a')), "randomness.seed: expected an integer .*got 'a'"),
+    (dict(env_cfg='a'), "env_cfg: expected a dict, got 'a'"),
+    (dict(env_cfg=dict(cudnn_benchmrk=True)), "env_cfg.*did you mean 'cudnn_benchmark'"),
+    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))), "expected one of .*got 'frok'")])
+def test_settings_of_the_run_that_mmengine_would_take_wrongly(given, message):
+    refused(settings._check_runtime, Config(given), match=message)
+    settings._check_runtime(Config(dict(
+        load_from='a.pth', resume=True, log_level='DEBUG', randomness=dict(seed=3), env_cfg=dict(
+            cudnn_benchmark=True, mp_cfg=dict(mp_start_method='spawn'), resource_limit=9))))
+
+
+def test_metrics_that_do_not_say_what_they_measure_may_measure_anything():
+    class Any:
+        prefix = None
+
+    evaluator = SimpleNamespace(metrics=[Any()])
+    hook = CheckpointHook(save_best='mine', rule='less')
+    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[hook])
+    settings.check_best(runner)
+    evaluator.metrics = [METRICS.build(dict(type='PSNR', prefix='a')), LRConsistency()]
+    refused(settings.check_best, runner, match='save_best: expected one of a/PSNR, PSNR_LR, .*mine')
 
 
 def test_names_of_sections_that_are_nearly_right():

@@ -184,7 +184,8 @@ def test_the_lr_that_one_would_make_of_the_saved_image_is_clipped(pair):
 def test_values_that_were_not_met_are_summed_over_the_images_that_count_them(pair):
     samples = [sample(*pair, **output) for output in (
         dict(lr_unmatched=2), dict(), dict(lr_unmatched=torch.tensor(3)))]
-    assert evaluate(build(), samples)['Unmatched_LR_8bit'] == 5
+    found = evaluate(build(), samples)
+    assert found['Unmatched_LR_8bit'] == 5 and {*found} == {*build().names}
     assert 'Unmatched_LR_8bit' not in evaluate(build(), samples[1:2])
 
 

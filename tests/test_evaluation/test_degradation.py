@@ -140,6 +140,13 @@ def test_sizes_that_do_not_fit_are_an_input_error(lines):
         degradation.tell_difference(tiny_model(), Bad(), 'val_dataloader')
 
 
+def test_a_network_for_another_scale_is_an_input_error(lines):
+    model = tiny_model()
+    model.generator.upscale_factor = 8  # the pictures are to be enlarged 4 times
+    with pytest.raises(InputError, match='upscale_factor=8 makes 64x64 of the LR, the GT is 32x32'):
+        degradation.tell_difference(model, Pairs(POOLING), 'x')
+
+
 def test_looking_changes_no_random_number(lines):
     model = tiny_model()  # seeds torch itself
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()

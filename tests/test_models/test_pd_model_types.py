@@ -58,7 +58,7 @@ def test_inherited_model_gains_pd_and_keeps_its_keys(name, base, tmp_path):
 def test_bases_that_cannot_be():
     with pytest.raises(ValueError, match="'NoSuchModel'"):
         MODELS.build(dict(type='PDModel', base='NoSuchModel'))
-    with pytest.raises(TypeError, match='BaseEditModel'):
+    with pytest.raises(ValueError, match='base: expected .*BaseEditModel'):
         MODELS.build(dict(type='PDModel', base='MSRResNet'))
     for base in (None, 3, ''):
         with pytest.raises(ValueError, match='base: expected a model type or its name'):

@@ -121,6 +121,12 @@ def test_partial_on_purpose(model, said):
                      r'initialised: generator.decoder \(\d+\); of the file 1 are not used', said[0])
     with pytest.raises(InputError, match='is not one of this config'):
         weights.check_matches(model, {'w': torch.ones(1)}, 'x.pth', CFG, partial=True)
+    state = dict(model.state_dict())
+    key = next(key for key in state if key.startswith('generator.'))
+    state[key] = state[key].to(torch.int8)  # of a fitting shape, mmengine would load it
+    with pytest.raises(InputError, match=f'"{key}" is torch.int8 in the file') as caught:
+        weights.check_matches(model, state, 'x.pth', CFG, partial=True)
+    assert '--allow-partial' not in str(caught.value)
 
 
 def test_the_config_that_fits_is_named():

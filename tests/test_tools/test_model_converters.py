@@ -85,6 +85,8 @@ def test_bad_arguments(tmp_path, capsys, arguments, message):
     (lambda path: bare(path, generator__w=torch.tensor([1., torch.nan])), [],
      '1 of 2 values of "generator.w" are NaN'),
     (lambda path: bare(path, generator__w=torch.tensor([1., torch.inf])), [], 'are infinite'),
+    (lambda path: bare(path, generator__w=torch.ones(1)), ['--drop', 'generator'],
+     '--drop generator: nothing would be left'),
     (checkpoint, ['--drop', 'generatr'], 'no key begins with "generatr."'),
 ])
 def test_bad_input_ends_with_one_line_and_no_file(tmp_path, capsys, make, options, message):
@@ -93,6 +95,13 @@ def test_bad_input_ends_with_one_line_and_no_file(tmp_path, capsys, make, option
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
     assert not list(tmp_path.glob('zoo/*'))
+
+
+@pytest.mark.parametrize('out', ['', '.', 'zoo/'])
+def test_a_folder_is_no_name(tmp_path, capsys, out):
+    with pytest.raises(SystemExit) as stop:
+        publish([str(checkpoint(tmp_path / 'a.pth')), out])
+    assert stop.value.code == 2 and 'out: expected a path' in capsys.readouterr().err
 
 
 def test_an_existing_file_is_not_overwritten(tmp_path, capsys):

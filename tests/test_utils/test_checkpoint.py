@@ -7,7 +7,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from torch import nn
 
-from mmpd.errors import WeightsMismatch
+from mmpd.cli.weights import check_checkpoint
+from mmpd.errors import InputError, WeightsMismatch
 from mmpd.models.generators import GLEANNet, StyleGAN2Prior
 from mmpd.utils import checkpoint as room
 from mmpd.utils.checkpoint import compare, load_completely, match_model, sizes_of
@@ -231,11 +232,33 @@ def test_parts_that_training_alone_needs_are_compared_when_it_does():
     assert found(dict(state)) == (['generator_ema.bias', 'generator_ema.weight'], [], 4)
 
 
-def test_what_holds_no_state_dict(tmp_path):
-    for content in (dict(state_dict={}), dict(state_dict=dict(a=3)), dict(state_dict=[1])):
-        torch.save(content, tmp_path / 'a.pth')
-        with pytest.raises(WeightsMismatch, match='a.pth holds no state dict'):
-            room.read_state_dict(tmp_path / 'a.pth')
+NO_STATE_DICTS = dict(
+    nothing=(dict(), 'state_dict is empty'),
+    number=(dict(a=3), "has 'a' of the type int"),
+    list=([1], 'state_dict is a list'),
+    names=({'a': torch.ones(1), 3: torch.ones(1)}, 'has the int 3 for a name'),
+    numpy=(dict(a=torch.ones(2).numpy()), "has 'a' of the type ndarray"),
+    sparse=(dict(a=torch.eye(2).to_sparse()), "has a sparse tensor as 'a'"),
+    meta=(dict(a=torch.ones(2, device='meta')), "has a tensor without data as 'a'"))
+
+
+@pytest.mark.parametrize('kind', NO_STATE_DICTS)
+def test_what_holds_no_state_dict(tmp_path, kind):
+    """mmengine would load what it can, without a word, and go on with random weights."""
+    content, reason = NO_STATE_DICTS[kind]
+    torch.save(dict(state_dict=content, meta={}), tmp_path / 'a.pth')
+    found = f'a.pth.* holds no state dict: expected names and dense tensors, .*{reason}'
+    with pytest.raises(WeightsMismatch, match=found):
+        room.read_state_dict(tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=found):
+        check_checkpoint(str(tmp_path / 'a.pth'), 'load_from')
+
+
+@pytest.mark.filterwarnings('ignore:.*quantize')
+def test_quantised_weights_are_none(tmp_path):
+    bad = torch.quantize_per_tensor(torch.ones(2), .1, 0, torch.qint8)
+    with pytest.raises(WeightsMismatch, match="has a quantised tensor as 'a'"):
+        room.state_dict_in(dict(a=bad), 'a.pth')
 
 
 def test_what_differs_and_what_stays_random():
@@ -248,3 +271,8 @@ def test_what_differs_and_what_stays_random():
     assert differences.first == ('"a.b.w" is (3,) in the file and (2,) in the model; "a.b.v" is '
                                  'not in the file; "e" of the file is not in the model')
     assert not compare(own, own).count
+    for kind in (torch.int8, torch.bool, torch.complex64):  # copied, they would be cut off
+        differences = compare(own, {**own, 'd': own['d'].to(kind)})
+        assert differences.first == f'"d" is {kind} in the file and torch.float32 in the model'
+    for kind in (torch.half, torch.bfloat16, torch.double):
+        assert not compare(own, {**own, 'd': own['d'].to(kind)}).count

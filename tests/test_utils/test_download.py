@@ -176,6 +176,8 @@ def test_one_that_never_comes_whole_leaves_nothing(server, etag, tmp_path):
 
 def test_no_server(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(WeightsNotFound, match=r'expected an address, got http://\[::1/x.pth'):
+        fetch('http://[::1/x.pth')
     with pytest.raises(WeightsNotFound, match='cannot download http://127.0.0.1:9/x.pth'):
         fetch('http://127.0.0.1:9/x.pth')
     (tmp_path / 'file').write_text('')

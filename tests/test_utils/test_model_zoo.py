@@ -87,6 +87,7 @@ def test_names_files_and_both(tmp_path):
     (('glean_x8_1xb4-100k_ffqh', ), InputError, 'did you mean .*glean_x8_1xb4-100k_ffhq'),
     (('realesrgan-x4pluss', ), InputError, 'did you mean realesrgan-x4plus'),
     (('some/folder/pdn_x8_1xb4-100k_ffhq.py', ), InputError, 'did you mean pdn_x8_1xb4-100k_ffhq'),
+    (('GLEAN_x8_1xb4-100K_FFHQ', ), InputError, 'did you mean glean_x8_1xb4-100k_ffhq'),
     (('zzzz', ), InputError, 'is called zzzz; names: docs/model_zoo.md'),
     (('x.pth', ), WeightsNotFound, 'no checkpoint x.pth'),
     (('pdn_x8_1xb4-100k_ffhq', ), WeightsNotFound,

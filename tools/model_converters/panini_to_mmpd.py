@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
-from mmpd.cli import run_tool
+from mmpd.cli import file_argument, run_tool
 from mmpd.cli.model_converter import ConversionError, check, rename, write
 from mmpd.errors import InputError
 from mmpd.utils.checkpoint import read_state_dict
@@ -113,11 +113,12 @@ def run(argv=None):
     """Convert one file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', type=Path, help='official checkpoint, .pth or .safetensors')
-    parser.add_argument('target', type=Path, help='file to write')
+    parser.add_argument('target', type=file_argument, help='file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
     args = parser.parse_args(argv)
-    if args.target.exists() and not args.overwrite:
-        raise InputError(f'{args.target} exists, use --overwrite to replace it')
+    if args.target.is_dir() or args.target.exists() and not args.overwrite:
+        raise InputError(f'{args.target} exists' + ('' if args.target.is_dir() else
+                                                    ', use --overwrite to replace it'))
     init_default_scope('mmagic')
     try:
         state, cfg = convert(read_state_dict(args.source))

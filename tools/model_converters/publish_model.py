@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mmpd.cli import file_argument
 from mmpd.utils.checkpoint import read_state_dict, strip_wrapper_prefix
 
 EMA, GENERATOR = 'generator_ema.', 'generator.'
@@ -22,7 +23,7 @@ def parse_args(argv=None):
                     'digits begin its sha256 hash, which torch.hub can check on download.')
     parser.add_argument('checkpoint', type=Path, help='the checkpoint, of mmengine, a bare '
                                                       'state dict, or .safetensors')
-    parser.add_argument('out', type=Path, help='path to write to; ".pth" may be left out')
+    parser.add_argument('out', type=file_argument, help='path to write to; ".pth" may be left out')
     parser.add_argument('--ema', action='store_true',
                         help='publish generator_ema as the generator')
     parser.add_argument('--drop', nargs='+', default=[], metavar='PREFIX',
@@ -58,8 +59,11 @@ def drop(state, prefixes):
     for start in starts:
         if not any(key.startswith(start) for key in state):
             raise ValueError(f'--drop: no key begins with "{start}"')
-    return OrderedDict((key, value) for key, value in state.items()
+    left = OrderedDict((key, value) for key, value in state.items()
                        if not key.startswith(tuple(starts)))
+    if not left:
+        raise ValueError(f'--drop {" ".join(prefixes)}: nothing would be left')
+    return left
 
 
 def write(state, target, day):

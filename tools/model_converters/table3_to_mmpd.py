@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from mmengine.registry import init_default_scope
 
-from mmpd.cli import run_tool
+from mmpd.cli import file_argument, run_tool
 from mmpd.cli.model_converter import ConversionError, check, rename, write
 from mmpd.errors import InputError
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
@@ -367,7 +367,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='official checkpoint')
-    parser.add_argument('target', type=Path, help='file to write')
+    parser.add_argument('target', type=file_argument, help='file to write')
     parser.add_argument('--mapping', type=Path, help='PULSE: mapping.pt or gaussian_fit.pt')
     parser.add_argument('--samples', type=int, default=1_000_000,
                         help='PULSE: random latents to which the Gaussian is fitted')
@@ -381,8 +381,9 @@ def run(argv=None):
     args = parse_args(argv)
     if args.samples < 2:
         raise InputError(f'--samples: expected at least 2, got {args.samples}')
-    if args.target.exists() and not args.overwrite:
-        raise InputError(f'{args.target} exists, use --overwrite to replace it')
+    if args.target.is_dir() or args.target.exists() and not args.overwrite:
+        raise InputError(f'{args.target} exists' + ('' if args.target.is_dir() else
+                                                    ', use --overwrite to replace it'))
     if not args.target.parent.is_dir():
         raise InputError(f'no folder {args.target.parent}')
     init_default_scope('mmagic')

@@ -41,6 +41,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, on_full_disk='stop', **kwargs):
         check_choice(on_full_disk, 'on_full_disk', ('stop', 'retry'))
+        for rule in () if kwargs.get('rule') is None else ([kwargs['rule']] if isinstance(
+                kwargs['rule'], str) else kwargs['rule']):
+            check_choice(rule, 'rule', ('greater', 'less'))
         super().__init__(*args, **kwargs)
         self.on_full_disk = on_full_disk
 

@@ -64,6 +64,9 @@ class LRConsistency(BaseSampleWiseMetric):
     """
 
     metric = 'PSNR_LR'
+    names = ('PSNR_LR', 'L1_LR', 'MSE_LR', 'PSNR_LR_8bit', 'L1_LR_8bit', 'MSE_LR_8bit',
+             'MaxErr_LR_8bit', 'PSNR_LR_8bit_rounded', 'MaxErr_LR_8bit_rounded',
+             'Unmatched_LR_8bit')
     _MAXIMA = ('MaxErr_LR_8bit', 'MaxErr_LR_8bit_rounded')
 
     def __init__(self, operator=None, pred_key='pred_img', input_key='input',

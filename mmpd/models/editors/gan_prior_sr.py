@@ -110,10 +110,10 @@ class GANPriorSR(TrainingMixin, SRGAN):
         super().init_weights()
         if self._prior_cfg:
             load_completely(unwrap(self.generator).generator, self._prior_cfg['checkpoint'],
-                       self._prior_cfg.get('prefix', ''))
+                       self._prior_cfg.get('prefix') or '')
         if self._discriminator_cfg:
             load_completely(unwrap(self.discriminator), self._discriminator_cfg['checkpoint'],
-                       self._discriminator_cfg.get('prefix', ''), name='discriminator')
+                       self._discriminator_cfg.get('prefix') or '', name='discriminator')
         if self.use_ema:
             unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())
 

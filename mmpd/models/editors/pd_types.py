@@ -7,7 +7,7 @@ from mmagic.models.editors.real_esrgan import RealESRGAN
 from mmagic.models.editors.srgan import SRGAN
 from mmagic.registry import MODELS
 
-from ...utils.validation import ArgumentError, check_str, did_you_mean, parameters_of
+from ...utils.validation import ArgumentError, check_str, did_you_mean, parameters_of, refuse
 from .gan_prior_sr import GANPriorSR
 from .pd_mixin import PDMixin
 
@@ -138,8 +138,7 @@ DECLARED = {cls.__bases__[1]: cls for cls in (PDEdit, PDSRGAN, PDESRGAN, PDRealE
 def _with_pd(model_type):
     """The declared class for ``model_type``, or one made for a type that is not MMagic's own."""
     if not (isinstance(model_type, type) and issubclass(model_type, BaseEditModel)):
-        raise TypeError('base: expected a model type of the BaseEditModel family, got '
-                        f'{model_type!r}')
+        refuse('base', 'a model type of the BaseEditModel family', model_type)
     return DECLARED.get(model_type) or type(
         f'PD{model_type.__name__}', (PDMixin, model_type), {})
 
@@ -160,8 +159,8 @@ def PDModel(base='BaseEditModel', **kwargs):
         BaseEditModel: the model, a :class:`PDEdit`, :class:`PDSRGAN` ...
 
     Raises:
-        ValueError: if no such model type is registered.
-        TypeError: if it is not an image model of MMagic's ``BaseEditModel`` family.
+        ArgumentError: if no such model type is registered, or it is not an image model of MMagic's
+            ``BaseEditModel`` family.
 
     Example:
         >>> from mmagic.registry import MODELS

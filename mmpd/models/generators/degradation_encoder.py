@@ -50,7 +50,7 @@ class DegradationEncoder(BaseModule):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
         pretrained = pretrained_cfg(self.init_cfg)
         if pretrained and not self._is_init:
-            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix', ''),
+            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix') or '',
                        name='degradation encoder')
             self._is_init = True
         else:

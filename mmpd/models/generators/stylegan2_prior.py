@@ -181,7 +181,7 @@ class StyleGAN2Prior(BaseModule):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
         pretrained = pretrained_cfg(self.init_cfg)
         if pretrained and not self._is_init:
-            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix', ''))
+            load_completely(self, pretrained['checkpoint'], pretrained.get('prefix') or '')
             self._is_init = True
         else:
             super().init_weights()

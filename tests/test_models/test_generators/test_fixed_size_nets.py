@@ -132,6 +132,13 @@ def test_psp_takes_a_pretrained_prior_and_its_channel_order(tmp_path):
                                 for key, value in prior.state_dict().items()}), tmp_path / 'p.pth')
     pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'p.pth'), prefix='generator_ema')
     net = MODELS.build({**PSP, 'in_size': 4, 'out_size': 32, 'prior_init_cfg': pretrained}).eval()
+    for wrong, match in ((dict(prefx='x'), "prefx: .*did you mean 'prefix'"),
+                         (dict(checkpoint=5), 'checkpoint: expected a file or address, got 5'),
+                         (dict(prefix=5), 'prefix: expected a string, got 5')):
+        net.generator.init_cfg = {**pretrained, **wrong}
+        with pytest.raises(ValueError, match=f'init_cfg.{match}'):
+            net.init_weights()
+    net.generator.init_cfg = pretrained
     net.init_weights()
     for key, value in net.generator.state_dict().items():
         assert torch.equal(value, prior.state_dict()[key]), key

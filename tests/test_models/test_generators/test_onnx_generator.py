@@ -146,7 +146,7 @@ OWN = dict(operator=POOLING, name='A', strength=1.)
     (dict(pd=dict(OWN, operator=dict(type='Pooling'))), {}, WeightsMismatch,
      "x.onnx: .* unknown type 'Pooling'"),
     ({}, dict(dtype='bfloat16'), InputError, r'x \(OnnxGenerator\) computes in float32 only, got'),
-    ({}, dict(device='cuda'), InputError, 'x is an ONNX file, .* expected cpu, got cuda'),
+    ({}, dict(device='meta'), InputError, 'x is an ONNX file, .* expected cpu, got meta'),
     ({}, dict(tile=4), InputError, 'OnnxGenerator takes 8x8 only; tiles are for'),
     ({}, dict(checkpoint='x.onnx'), InputError, 'x.onnx is a checkpoint already'),
     (dict(batch=2), {}, WeightsMismatch, r'expected one input lr float\[1, 3, h, w\] .* got x'),
