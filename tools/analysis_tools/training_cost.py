@@ -89,8 +89,9 @@ def build(cfg, device):
         if model.get('perceptual_loss'):
             loss = model['perceptual_loss']
             loss['pretrained'] = f'{folder}/vgg.pth'
-            torch.save(getattr(vgg, loss['vgg_type'])(weights=None).state_dict(),
-                       loss['pretrained'])
+            state = getattr(vgg, loss['vgg_type'])(weights=None).state_dict()
+            torch.save({key: torch.zeros((), dtype=value.dtype, device='cpu').expand(value.shape)
+                        for key, value in state.items()}, loss['pretrained'])
         built = MODELS.build(model)
     built.to(device)
     built.step_counter = torch.tensor(0)  # SRGAN asks for its value
