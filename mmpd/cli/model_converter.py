@@ -43,6 +43,14 @@ def check(state, cfg):
                               f'{"; ".join(problems[:3])}')
 
 
+def check_target(target, overwrite):
+    """Raise InputError if there is something that must not be written over."""
+    if target.is_dir():
+        raise InputError(f'{target} exists, and is a folder')
+    if target.exists() and not overwrite:
+        raise InputError(f'{target} exists, use --overwrite to replace it')
+
+
 def write(state, cfg, source, target):
     """Save a converted state dict, the whole file or nothing, and say so."""
     meta, file = dict(mmpd_version=__version__, converted_from=source.name), io.BytesIO()

@@ -259,6 +259,17 @@ def check_pairs(loop, split):
                                      f'{info.get("key", index)!r}){near}')
 
 
+def _result_names(metric):
+    """What the results of a metric are called, or None if it does not say."""
+    names = getattr(metric, 'names', None)
+    if names is None:
+        compute = getattr(type(metric), 'compute_metrics', None)
+        if compute is not BaseSampleWiseMetric.compute_metrics:
+            return None
+        names = [metric.metric]
+    return [f'{metric.prefix}/{name}' if metric.prefix else name for name in names]
+
+
 def check_metric_names(loop, split):
     """Raise InputError for two metrics whose results have one name.
 
@@ -271,15 +282,11 @@ def check_metric_names(loop, split):
     seen = set()
     for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
         for metric in evaluator.metrics or ():
-            compute = getattr(type(metric), 'compute_metrics', None)
-            if compute is not BaseSampleWiseMetric.compute_metrics and not getattr(
-                    compute, '__module__', '').startswith('mmpd.'):
-                continue  # its results have names of its own
-            name = '/'.join(filter(None, [metric.prefix, metric.metric]))
-            if name in seen:
-                raise InputError(f'{split}_evaluator: expected another prefix for the second '
-                                 f'metric {name!r}, got {metric.prefix!r}')
-            seen.add(name)
+            for name in _result_names(metric) or ():
+                if name in seen:
+                    raise InputError(f'{split}_evaluator: expected another prefix for the second '
+                                     f'metric {name!r}, got {metric.prefix!r}')
+                seen.add(name)
 
 
 def check_sample_keys(runner, loop, split):
@@ -373,13 +380,10 @@ def check_best(runner):
     names = []
     for evaluator in getattr(runner.val_loop, 'evaluators', None) or [runner.val_loop.evaluator]:
         for metric in evaluator.metrics:
-            own = getattr(metric, 'names', None)
-            if own is None and getattr(type(metric), 'compute_metrics', None) \
-                    is BaseSampleWiseMetric.compute_metrics:
-                own = [metric.metric]
+            own = _result_names(metric)
             if own is None:
                 return
-            names += [f'{metric.prefix}/{name}' if metric.prefix else name for name in own]
+            names += own
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             for key in hook.key_indicators:

@@ -14,8 +14,7 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 
 from mmpd.cli import file_argument, run_tool
-from mmpd.cli.model_converter import ConversionError, check, rename, write
-from mmpd.errors import InputError
+from mmpd.cli.model_converter import ConversionError, check, check_target, rename, write
 from mmpd.utils.checkpoint import read_state_dict
 
 # official name -> ours, inside the generator
@@ -116,9 +115,7 @@ def run(argv=None):
     parser.add_argument('target', type=file_argument, help='file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing target')
     args = parser.parse_args(argv)
-    if args.target.is_dir() or args.target.exists() and not args.overwrite:
-        raise InputError(f'{args.target} exists' + ('' if args.target.is_dir() else
-                                                    ', use --overwrite to replace it'))
+    check_target(args.target, args.overwrite)
     init_default_scope('mmagic')
     try:
         state, cfg = convert(read_state_dict(args.source))

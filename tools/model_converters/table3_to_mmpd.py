@@ -18,7 +18,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmpd.cli import file_argument, run_tool
-from mmpd.cli.model_converter import ConversionError, check, rename, write
+from mmpd.cli.model_converter import ConversionError, check, check_target, rename, write
 from mmpd.errors import InputError
 from mmpd.models.generators.stylegan1 import StyleGAN1Mapping, latent_statistics
 from mmpd.utils.reader import read_checkpoint
@@ -381,9 +381,7 @@ def run(argv=None):
     args = parse_args(argv)
     if args.samples < 2:
         raise InputError(f'--samples: expected at least 2, got {args.samples}')
-    if args.target.is_dir() or args.target.exists() and not args.overwrite:
-        raise InputError(f'{args.target} exists' + ('' if args.target.is_dir() else
-                                                    ', use --overwrite to replace it'))
+    check_target(args.target, args.overwrite)
     if not args.target.parent.is_dir():
         raise InputError(f'no folder {args.target.parent}')
     init_default_scope('mmagic')

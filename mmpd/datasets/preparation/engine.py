@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from ...utils.files import plain, write_atomically
+from ...utils.files import folder_fault, plain, write_atomically
 from ...utils.validation import check_positive_int, optional
 from .journal import Journal, check_shard
 from .recipe import make_one
@@ -63,10 +63,9 @@ def _is_there(entry, recipe, out, source):
 def _check_apart(source, out, recipe):
     """Refuse to write over raw images, or among them, where the next run would find them."""
     path, where = source.path.resolve(), out.resolve()
-    upper = next(path for path in (where, *where.parents) if path.exists())
-    if not upper.is_dir():
-        raise ValueError(f'{plain(out)}: expected a folder to write to, but {plain(upper)} is a '
-                         'file')
+    fault = folder_fault(out)
+    if fault:
+        raise ValueError(f'{plain(out)}: {fault}')
     for folder in recipe.folders():
         target = (where / folder).resolve()
         if target in (path, *path.parents):

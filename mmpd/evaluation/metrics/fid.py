@@ -175,6 +175,7 @@ class SRFID(BaseSampleWiseMetric):
     """
 
     metric = 'FID'
+    names = ('FID', 'FID_images')
 
     def __init__(self, inception=None, reference=None, network=None, batch_size=16, device='auto',
                  gt_key='gt_img', pred_key='pred_img', collect_device='cpu', prefix=None):
