@@ -124,10 +124,24 @@ def training_memory(found):
 
 
 def data_path(found):
-    return 'More of it: [benchmark_data](benchmark_data.md).\n\n' + table(
-        ['LR synthesis', 'ms', "it / torch's uint8 path"],
-        [[name, spread(row['ms']), spread(row['ratio'])]
-         for name, row in found['synthesis'].items()])
+    synthesis = table(['LR synthesis', 'ms', "it / torch's uint8 path"],
+                      [[name, spread(row['ms']), spread(row['ratio'])]
+                       for name, row in found['synthesis'].items()])
+    loader = table(['training loader', 'images per second and worker', 'a step at', 'takes',
+                    f'workers for {found["options"]["margin"]:g} times as many'],
+                   [[name, f'{row["per_worker"]:.1f}', f'{need["tflops"]:g} TFLOP/s (assumed)',
+                     f'{need["images_per_second"]:.0f} images per second', need['workers']]
+                    for name, row in found['loader'].items() for need in row['needs']])
+    return f'More of it: [benchmark_data](benchmark_data.md).\n\n{synthesis}\n\n{loader}'
+
+
+def converters(found):
+    return (f'{found["images"]} pictures of {found["size"]}², LR {found["scale"]}×, '
+            f'{found["workers"]} processes. What the loop does and what it leaves out: '
+            '[benchmark_converter](benchmark_converter.md).\n\n') + table(
+        ['mode', 'ours, images/s', 'bare loop, images/s', 'ours / loop', 'in CPU time'],
+        [[mode, *(spread(row['images_per_second'][who], 1) for who in ('converter', 'loop')),
+          spread(row['ratio']), spread(row['cpu_ratio'])] for mode, row in found['modes'].items()])
 
 
 def on_a_gpu(found):
@@ -141,6 +155,8 @@ SECTIONS = (
     ('PD under load', 'benchmark_pd_load', pd_load, 'tools/benchmark/pd_load.py'),
     ('Training memory', 'training_cost', training_memory, 'tools/analysis_tools/training_cost.py'),
     ('Data path', 'benchmark_data', data_path, 'tools/benchmark/data.py'),
+    ('Converters', 'benchmark_converter', converters,
+     'tools/analysis_tools/benchmark_converter.py'),
     ('CPU inference', 'benchmark_inference', cpu_inference, 'tools/benchmark/inference.py'),
     ('Exact 8-bit rounding', 'benchmark_rounding', exact_rounding, 'tools/benchmark/rounding.py'),
     ('Time to the first iteration', 'benchmark_imports', first_iteration,
