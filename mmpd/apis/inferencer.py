@@ -152,8 +152,8 @@ class PDInferencer:
     def _check_tiling(self, generator):
         kind = type(generator).__name__
         if self.only_size is not None:
-            raise InputError('tile: {} takes {}x{} only; tiles are for fully convolutional '
-                             'networks'.format(kind, *self.only_size))
+            raise InputError(f'tile: {kind} takes {self._only_size()} only; tiles are for fully '
+                             'convolutional networks')
         if getattr(generator, 'tiling', None) == 'internal':
             raise InputError(f'tile: {getattr(generator, "architecture", kind)} looks at the whole '
                              'picture; tiles are for fully convolutional networks')
@@ -177,10 +177,14 @@ class PDInferencer:
 
     def check_size(self, size):
         """Raise ValueError, naming the valid ones, unless the model takes (width, height)."""
-        if self.only_size is not None and tuple(size) != self.only_size:
-            raise ValueError('{}x{}, but {} takes {}x{} only (crop or resize it, or take a model '
+        if any(only not in (None, side) for only, side in zip(
+                self.only_size or (), size, strict=False)):
+            raise ValueError('{}x{}, but {} takes {} only (crop or resize it, or take a model '
                              'for its size: docs/model_zoo.md)'.format(
-                                 *size, self.name, *self.only_size))
+                                 *size, self.name, self._only_size()))
+
+    def _only_size(self):
+        return 'x'.join('*' if side is None else str(side) for side in self.only_size)
 
     @torch.no_grad()
     def predict(self, pictures):

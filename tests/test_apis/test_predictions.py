@@ -202,3 +202,7 @@ def test_files_and_their_notes_are_named(make, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='b.png: 8x9, but config takes 8x8 only'):
         one([tmp_path / 'a.png', tmp_path / 'b.png'], out=tmp_path / 'sr')
     assert one([tmp_path / 'a.png'], out=tmp_path / 'sr') == [tmp_path / 'sr' / 'a.png']
+    one.only_size = None, 8  # an ONNX file can have one side fixed
+    one.check_size((5, 8))
+    with pytest.raises(ValueError, match=r'8x9, but config takes \*x8 only'):
+        one.check_size((8, 9))

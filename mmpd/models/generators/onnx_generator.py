@@ -83,7 +83,8 @@ class OnnxGenerator(nn.Module):
 
     Attributes:
         scale (int): By how much it enlarges.
-        only_size (tuple[int, int] | None): The one (width, height) that it takes.
+        only_size (tuple[int | None, int | None] | None): The one width and the one height that it
+            takes, None for any.
         own_pd (dict | None): ``operator`` (a config, or None where only its name is known), its
             ``name`` and the ``strength`` of the PD that is in the file, by what ``mmpd-export``
             noted in it: then no model adds its own.
@@ -127,10 +128,10 @@ class OnnxGenerator(nn.Module):
         note = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
         self.own_pd = _read_note(note, checkpoint) if note else None
         height, width = self._input.shape[2:]
-        fixed = isinstance(height, int) and isinstance(width, int)
-        self.only_size = (width, height) if fixed else None
+        only = tuple(side if isinstance(side, int) else None for side in (width, height))
+        self.only_size = None if only == (None, None) else only
         made = tuple(output.shape[1:])
-        if not fixed or not all(isinstance(size, int) for size in made):
+        if None in only or not all(isinstance(size, int) for size in made):
             height, width = (side if isinstance(side, int) else SMALL for side in (height, width))
             made = self._run(np.zeros((1, 3, height, width), np.float32)).shape[1:]
         self.scale = made[1] // height
