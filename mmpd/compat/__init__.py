@@ -8,7 +8,7 @@ from .checkpoints import (
 from .ext_ops import install_ext_ops, silence_rolling_back
 from .mmagic_import import install_mmagic_finder
 from .onedl import block_unsafe_reload, tell_tensors_from_musa
-from .package_utils import replace_pkg_resources
+from .package_utils import replace_find_loader, replace_pkg_resources
 from .process_group import join_gloo_threads_at_exit
 
 __all__ = ['apply']
@@ -29,6 +29,7 @@ def apply():
     install_ext_ops()
     silence_rolling_back()
     replace_pkg_resources()
+    replace_find_loader()
     allow_history_buffers()
     load_safely()
     write_checkpoints_atomically()

@@ -1,9 +1,10 @@
-"""``mmagic::`` bases without ``pkg_resources``, which setuptools 81 dropped.
+"""What mmengine finds packages by: ``pkg_resources`` and ``pkgutil.find_loader``, both gone.
 
-mmengine looks for installed packages through it.  Where it is missing, the
-three functions below take the place of mmengine's; nothing named
-``pkg_resources`` appears, so others still see that it is not there.
+setuptools 81 dropped the first.  Where it is missing, three functions below take the place of
+mmengine's; nothing named ``pkg_resources`` appears, so others still see that it is not there.
+Python 3.14 dropped the second, without which no training begins.
 """
+import pkgutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from mmengine.utils import package_utils
 
-__all__ = ['get_installed_path', 'is_installed', 'package2module', 'replace_pkg_resources']
+__all__ = ['find_loader', 'get_installed_path', 'is_installed', 'package2module',
+           'replace_find_loader', 'replace_pkg_resources']
 
 NAMES = ('is_installed', 'get_installed_path', 'package2module')
 
@@ -83,3 +85,15 @@ def replace_pkg_resources():
         for holder, module in list(sys.modules.items()):
             if holder.partition('.')[0] == 'mmengine' and vars(module).get(name) is theirs:
                 setattr(module, name, ours)
+
+
+def find_loader(name):
+    """The loader of a module, or None: ``pkgutil.find_loader``, as Python had it before 3.14."""
+    spec = find_spec(name)
+    return spec and spec.loader
+
+
+def replace_find_loader():
+    """Give ``pkgutil`` its function where it has none; mmengine and mmcv call it by that name."""
+    if not hasattr(pkgutil, 'find_loader'):
+        pkgutil.find_loader = find_loader

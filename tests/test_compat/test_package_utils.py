@@ -1,5 +1,6 @@
 """Installed packages are found without pkg_resources, as mmengine finds them with it."""
 import importlib.util
+import pkgutil
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.utils import package_utils as theirs
 
 from mmpd.compat import package_utils as ours
+from mmpd.compat.ext_ops import has_compiled_ops
 
 
 @pytest.fixture
@@ -85,6 +87,17 @@ def test_mmengine_uses_them_only_where_pkg_resources_is_missing(monkeypatch):
             assert (holder.is_installed is ours.is_installed) is (wants and not present)
         assert foreign.is_installed is upstream.is_installed
         assert not hasattr(mmengine.fileio, 'is_installed')
+
+
+def test_what_mmengine_asks_of_pkgutil_is_there_where_python_dropped_it(monkeypatch):
+    monkeypatch.delattr(pkgutil, 'find_loader', raising=False)  # Python 3.14 has none
+    ours.replace_find_loader()
+    assert pkgutil.find_loader('mmengine') is mmengine.__spec__.loader
+    assert pkgutil.find_loader('no_such_package') is None
+    assert mmengine.utils.dl_utils.mmcv_full_available() == has_compiled_ops()
+    given = pkgutil.find_loader = SimpleNamespace()
+    ours.replace_find_loader()
+    assert pkgutil.find_loader is given
 
 
 def test_the_bases_of_mmagic_are_found(tmp_path, monkeypatch):

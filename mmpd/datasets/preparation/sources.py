@@ -223,7 +223,7 @@ def open_source(path):
         return LMDBSource(path) if (path / 'data.mdb').is_file() else FolderSource(path)
     if path.suffix.lower() == '.mdb':
         return LMDBSource(path)
-    if zipfile.is_zipfile(path):
+    if path.suffix.lower() == '.zip' or zipfile.is_zipfile(path):
         source = ZipSource(path)
         if any(name.endswith('data.mdb') for name in source.handle.namelist()):
             raise ValueError(f'{path} holds an LMDB: unpack it and give the folder')
