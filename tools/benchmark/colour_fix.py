@@ -137,7 +137,8 @@ def methods(operator, made_by):
         return consistent_uint8(operator.project(sr, lr), lr, operator, made_by=made_by)
 
     found = {
-        ENLARGED: lambda sr, lr: F.interpolate(lr, sr.shape[2:], mode='bicubic'),
+        ENLARGED: lambda sr, lr: F.interpolate(  # with antialias the cubic is PIL's, a = -0.5
+            lr, sr.shape[2:], mode='bicubic', antialias=True),
         NONE: lambda sr, lr: sr,
         'AdaIN': adain,
         'wavelet, 5 levels': wavelet,
