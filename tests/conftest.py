@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.registry import init_default_scope
 
@@ -14,6 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 init_default_scope('mmagic')  # as a config's default_scope does
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """The converters without worker processes, which take time and hide their lines."""
+    from raw_images import Inline
+
+    from mmpd.datasets.preparation import engine
+    monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
 
 
 def load_script(path):

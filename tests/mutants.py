@@ -22,7 +22,7 @@ from mutation import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS, TESTS = 'mmpd/operators/', 'tests/test_operators/'
-CONVERTERS = 'tests/test_tools/test_dataset_converters.py'
+JOURNAL = 'tests/test_datasets/test_preparation/test_preparation_journal.py'
 MUTANTS = [
     # of the pass that training uses
     ('backward', OPS + 'pooling_function.py',
@@ -116,13 +116,13 @@ MUTANTS = [
     ('sums_of_16_bits', 'mmpd/datasets/resampling.py', 'and scale <= 16:', 'and scale <= 999:',
      'tests/test_datasets/test_resampling.py', 'large_scales'),
     ('shard', 'mmpd/datasets/preparation/journal.py', 'keys[self.index - 1::self.count]', 'keys',
-     CONVERTERS, 'shards'),
+     JOURNAL, 'shards'),
     ('mended', 'mmpd/datasets/preparation/journal.py', " or 'bad' in shards[key]:", ':',
-     CONVERTERS, 'mended'),
+     JOURNAL, 'mended'),
     ('others_at_work', 'mmpd/datasets/preparation/journal.py', 'stem in own - others', 'True',
-     CONVERTERS, 'killed_shards'),
+     JOURNAL, 'killed_shards'),
     ('joined', 'mmpd/datasets/preparation/engine.py', '        journal.join(keys, done)\n',
-     '        pass\n', CONVERTERS, 'byte_for_byte'),
+     '        pass\n', JOURNAL, 'byte_for_byte'),
     ('checksum', 'mmpd/utils/plain_files.py',
      ' or checksum(data, end)[0] != crc32(view[position + 4:end])', '',
      'tests/test_utils/test_plain_files.py', 'before_opencv'),
