@@ -83,7 +83,8 @@ MUTANTS = [
     ('held_gradient_of_y', OPS + 'bounded.py', '* weight * scale**2', '* scale**2',
      TESTS + 'test_bounded.py', 'gradients and 1.0'),
     ('dykstra', OPS + 'alternating.py', 'image = (x + ahead).clamp(low, high)',
-     'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_bounded.py', 'equal_the_exact'),
+     'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_alternating.py',
+     'equal_the_exact'),
     # of 8-bit images
     ('library', OPS + 'row_refinement.py', 'library(rounded).contiguous()',
      'operator.A(pixels).round().to(integers)', TESTS + 'test_library_resize.py', 'rounds_between'),
