@@ -99,7 +99,7 @@ MUTANTS = [
      'tests/test_models/test_pd_head.py', 'does_not_wait'),
     ('ema', 'mmpd/models/editors/gan_prior_sr.py',
      'unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())', 'pass',
-     'tests/test_models/test_pd_models.py', 'averaged_generator_begins'),
+     'tests/test_models/test_gan_prior_sr.py', 'averaged_generator_begins'),
     ('made_by', 'mmpd/models/editors/pd_mixin.py', 'made_by=self.made_by)', 'made_by=None)',
      'tests/test_models/test_pd_models.py', 'library_that_made'),
     ('grey', 'mmpd/models/editors/pd_mixin.py', 'saved = saved.flip(1)', 'saved = saved',
