@@ -252,16 +252,16 @@ def _pil_tags(image):
     return {code: (found.tagtype[code], found[code]) for code in GEOGRAPHY if code in found}
 
 
-def _import(name, package, what):
+def _opencv(package, what):
     try:
-        return import_module(name)
+        return import_module('cv2')
     except ImportError:
         raise Refused(f'{what} needs {package}, which is not installed: '
                       f'pip install {package}') from None
 
 
 def _read_wide_png(path, mode, transparent=False):
-    cv2 = _import('cv2', 'opencv-python', f'a 16-bit {mode} PNG')
+    cv2 = _opencv('opencv-python', f'a 16-bit {mode} PNG')
     pixels = cv2.imdecode(np.memmap(path, np.uint8, 'r'), cv2.IMREAD_UNCHANGED)
     channels = 4 if mode in ('RGBA', 'LA') else 3
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[2:] != (channels,):
@@ -444,7 +444,7 @@ def _write_tiff(raster, file):
     try:
         tifffile = import_module('tifffile')
     except ImportError:
-        cv2 = _import('cv2', 'tifffile', f'a {raster.kind} TIFF')
+        cv2 = _opencv('tifffile', f'a {raster.kind} TIFF')
         if raster.bands not in (1, 3) or raster.alpha is not None or raster.tags:
             raise ValueError(f'a {raster.kind} TIFF needs tifffile, which is not installed: '
                              'pip install tifffile') from None
