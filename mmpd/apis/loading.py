@@ -8,16 +8,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..errors import InputError, WeightsMismatch
-from ..models.editors.pd_mixin import PDMixin
+from ..errors import InputError, WeightsMismatch, first_line
+from ..models.editors.pd_types import for_inference
 from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
 from ..utils.download import sha256_of
 from ..utils.model_zoo import ModelSource, resolve_model
 
 __all__ = ['LoadedModel', 'load_model']
-
-TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
-
 
 @dataclass
 class LoadedModel:
@@ -94,11 +91,7 @@ def _read_config(path):
     try:
         return Config.fromfile(path)
     except Exception as error:  # whatever a config file can do wrong
-        raise InputError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
-
-
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).split('\n')[0]
+        raise InputError(f'config {path}: {type(error).__name__}: {first_line(error)}') from error
 
 
 def _build(cfg, name, options, pd_head, test_cfg):
@@ -114,15 +107,11 @@ def _build(cfg, name, options, pd_head, test_cfg):
         raise
     except Exception as error:  # whatever a config and a constructor can do wrong
         raise InputError(f'{name}: the model cannot be built: '
-                         f'{type(error).__name__}: {_first_line(error)}') from error
+                         f'{type(error).__name__}: {first_line(error)}') from error
 
 
 def _with_pd(cfg, pd_head, test_cfg):
-    model = ConfigDict({key: value for key, value in cfg.model.items()
-                        if key not in TRAINING_ONLY})
-    kind = MODELS.get(model.type) if isinstance(model.type, str) else model.type
-    if model.type != 'PDModel' and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
-        model.update(type='PDModel', base=model.type)
+    model = ConfigDict(for_inference(cfg.model))
     model.pd_head = {**(model.get('pd_head') or {}), **pd_head}
     model.test_cfg = {**(model.get('test_cfg') or {}), **test_cfg}
     return MODELS.build(model)
