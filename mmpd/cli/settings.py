@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmagic.engine.hooks import BasicVisualizationHook
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
-from mmagic.registry import OPTIMIZERS
+from mmagic.registry import MODELS, OPTIMIZERS
 from mmagic.structures import DataSample
 from mmagic.visualization import ConcatImageVisualizer
 from mmengine.config import Config, DictAction
@@ -411,10 +411,13 @@ def add_consistency(cfg, split):
     Returns:
         str | None: What to tell the user once there is a log.
     """
-    from ..models.editors.pd_types import has_pd
-    key, added = f'{split}_evaluator', None
+    from ..models.editors import PDMixin, PDModel
+    kind, key, added = cfg.model.get('type'), f'{split}_evaluator', None
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if kind is not PDModel and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
+        return None
     given = cfg.get(key)
-    if not given or not has_pd(cfg.model.get('type')):
+    if not given:
         return None
     several = isinstance(given, (list, tuple)) and any('metrics' in item for item in given)
     evaluators = [item if 'metrics' in item else dict(metrics=item) for item in given] if several \
