@@ -35,3 +35,14 @@ class BadSample(InputError, ValueError):
     def __init__(self, message):
         # a data loader makes it anew of a text in which a worker's traceback goes before
         super().__init__(str(message).rsplit(f'{type(self).__name__}: ', 1)[-1].strip())
+
+
+def first_line(error):
+    """What an error of any kind says, in one line; its type if it says nothing.
+
+    Example:
+        >>> from mmpd.errors import first_line
+        >>> first_line(OSError("no space\\nleft")), first_line(KeyError())
+        ('no space', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).split('\n')[0]

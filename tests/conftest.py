@@ -5,8 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 import mmpd  # noqa: F401  before mmagic, whose import needs mmcv's compiled ops or their stand-ins
 
@@ -16,6 +19,15 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 init_default_scope('mmagic')  # as a config's default_scope does
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """The converters without worker processes, which take time and hide their lines."""
+    from raw_images import Inline
+
+    from mmpd.datasets.preparation import engine
+    monkeypatch.setattr(engine, 'ProcessPoolExecutor', Inline)
+
+
 def load_script(path):
     """A script of the repository as a module, by its path from the root."""
     path = ROOT / path
@@ -23,6 +35,15 @@ def load_script(path):
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # workers look it up
     spec.loader.exec_module(module)
     return module
+
+
+def write_gt(folder, count):
+    """Smooth pictures of 64 px, ``GT/0.png`` and so on, to train and test on."""
+    (folder / 'GT').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((64, 64), Image.BICUBIC).save(folder / f'GT/{index}.png')
 
 
 TINY = dict(

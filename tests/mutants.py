@@ -22,7 +22,7 @@ from mutation import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 OPS, TESTS = 'mmpd/operators/', 'tests/test_operators/'
-CONVERTERS = 'tests/test_tools/test_dataset_converters.py'
+JOURNAL = 'tests/test_datasets/test_preparation/test_preparation_journal.py'
 MUTANTS = [
     # of the pass that training uses
     ('backward', OPS + 'pooling_function.py',
@@ -83,7 +83,8 @@ MUTANTS = [
     ('held_gradient_of_y', OPS + 'bounded.py', '* weight * scale**2', '* scale**2',
      TESTS + 'test_bounded.py', 'gradients and 1.0'),
     ('dykstra', OPS + 'alternating.py', 'image = (x + ahead).clamp(low, high)',
-     'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_bounded.py', 'equal_the_exact'),
+     'image = x = (x + ahead).clamp(low, high)', TESTS + 'test_alternating.py',
+     'equal_the_exact'),
     # of 8-bit images
     ('library', OPS + 'row_refinement.py', 'library(rounded).contiguous()',
      'operator.A(pixels).round().to(integers)', TESTS + 'test_library_resize.py', 'rounds_between'),
@@ -98,7 +99,7 @@ MUTANTS = [
      'tests/test_models/test_pd_head.py', 'does_not_wait'),
     ('ema', 'mmpd/models/editors/gan_prior_sr.py',
      'unwrap(self.generator_ema).load_state_dict(unwrap(self.generator).state_dict())', 'pass',
-     'tests/test_models/test_pd_models.py', 'averaged_generator_begins'),
+     'tests/test_models/test_gan_prior_sr.py', 'averaged_generator_begins'),
     ('made_by', 'mmpd/models/editors/pd_mixin.py', 'made_by=self.made_by)', 'made_by=None)',
      'tests/test_models/test_pd_models.py', 'library_that_made'),
     ('grey', 'mmpd/models/editors/pd_mixin.py', 'saved = saved.flip(1)', 'saved = saved',
@@ -116,13 +117,13 @@ MUTANTS = [
     ('sums_of_16_bits', 'mmpd/datasets/resampling.py', 'and scale <= 16:', 'and scale <= 999:',
      'tests/test_datasets/test_resampling.py', 'large_scales'),
     ('shard', 'mmpd/datasets/preparation/journal.py', 'keys[self.index - 1::self.count]', 'keys',
-     CONVERTERS, 'shards'),
+     JOURNAL, 'shards'),
     ('mended', 'mmpd/datasets/preparation/journal.py', " or 'bad' in shards[key]:", ':',
-     CONVERTERS, 'mended'),
+     JOURNAL, 'mended'),
     ('others_at_work', 'mmpd/datasets/preparation/journal.py', 'stem in own - others', 'True',
-     CONVERTERS, 'killed_shards'),
+     JOURNAL, 'killed_shards'),
     ('joined', 'mmpd/datasets/preparation/engine.py', '        journal.join(keys, done)\n',
-     '        pass\n', CONVERTERS, 'byte_for_byte'),
+     '        pass\n', JOURNAL, 'byte_for_byte'),
     ('checksum', 'mmpd/utils/plain_files.py',
      ' or checksum(data, end)[0] != crc32(view[position + 4:end])', '',
      'tests/test_utils/test_plain_files.py', 'before_opencv'),

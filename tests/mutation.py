@@ -472,7 +472,7 @@ PACKAGES = dict(
         'train_test_tools', 'wrong_configs', 'checkpoint_matching', 'make_consistent',
         'make_consistent_more', 'identify_tool', 'dataset_converters', 'infer', 'processes',
         'console_scripts', 'web_command', 'model_converters', 'survival')] + [
-            'tests/test_apis/test_export.py'],
+            'tests/test_apis/test_export.py', 'tests/test_datasets/test_preparation'],
     compat=['tests/test_compat'],
     datasets=['tests/test_datasets', TOOLS + 'test_dataset_converters.py'],
     engine=['tests/test_engine', TOOLS + 'test_train_test_tools.py'],

@@ -25,7 +25,8 @@ README = ROOT / 'README.md'
 BEGIN, END = '<!-- table of tools/test_matrix.py -->\n', '<!-- end of table -->\n'
 SMOKE = ('tests/test_smoke.py', )
 FAST = (*SMOKE, 'tests/test_compat', 'tests/test_models/test_pd_head.py',
-        'tests/test_models/test_pd_models.py', 'tests/test_engine/test_checkpoint_hooks.py',
+        'tests/test_models/test_pd_models.py', 'tests/test_models/test_gan_prior_sr.py',
+        'tests/test_engine/test_checkpoint_hooks.py',
         'tests/test_tools/test_train_test_tools.py', 'tests/test_tools/test_make_consistent.py',
         'tests/test_operators/test_average_pooling.py', 'tests/test_operators/test_quantize.py')
 LOCKED = '--no-deps --require-hashes -r requirements/{}'

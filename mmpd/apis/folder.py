@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..utils.files import name_fault, plain
 from ..utils.image_files import read_bytes
 from ..utils.images import Picture, picture_size, read_description, read_picture, write_picture
@@ -64,10 +64,6 @@ def read_record(path):
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).split('\n')[0]
 
 
 class FolderRun:
@@ -256,7 +252,7 @@ class FolderRun:
         if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
             return 'out of memory: try a smaller --batch-size' + (
                 '' if self.inferencer.only_size else ' or --tile')
-        return _first_line(error)
+        return first_line(error)
 
     def _fail(self, job, message, report):
         self.failures[job.source] = message

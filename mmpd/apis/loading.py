@@ -1,5 +1,4 @@
 """Models for inference, from a config, a name of the model zoo or a checkpoint."""
-import hashlib
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..errors import InputError, WeightsMismatch
-from ..models.editors.pd_mixin import PDMixin
+from ..errors import InputError, WeightsMismatch, first_line
+from ..models.editors.pd_types import for_inference
 from ..utils.checkpoint import match_model, read_state_dict, strip_wrapper_prefix
+from ..utils.download import sha256_of
 from ..utils.model_zoo import ModelSource, resolve_model
 
 __all__ = ['LoadedModel', 'load_model']
-
-TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
-
 
 @dataclass
 class LoadedModel:
@@ -58,39 +55,21 @@ def load_model(model, checkpoint=None, cfg_options=None, pd_head=None, test_cfg=
         source, cfg = ModelSource('config', None, checkpoint), deepcopy(model)
     else:
         source, cfg = resolve_model(model, checkpoint), None
-    overrides = dict(pd_head or {}), dict(test_cfg or {})
+    pd_head, test_cfg = dict(pd_head or {}), dict(test_cfg or {})
     if cfg is None and source.config is None:
         if cfg_options:
             raise InputError(f'{model}: a checkpoint has no config that options could change')
-        return _recognised(source, *overrides)
+        return _recognised(source, pd_head, test_cfg)
     if cfg is None:
         cfg = _read_config(source.config)
-    init_default_scope(cfg.get('default_scope', 'mmagic'))
-    for key in cfg_options or {}:
-        if key.split('.')[0] not in cfg:
-            raise InputError(f'{key}: the config of {source.name} has no {key.split(".")[0]!r}')
-    try:
-        cfg.merge_from_dict(cfg_options or {})
-        network = _build(cfg, *overrides)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a config and a constructor can do wrong
-        raise InputError(f'{source.name}: the model cannot be built: '
-                         f'{type(error).__name__}: {_first_line(error)}') from error
+    network = _build(cfg, source.name, cfg_options or {}, pd_head, test_cfg)
     checkpoint = source.checkpoint or cfg.get('load_from')
     if checkpoint is None:
         own = getattr(network.generator, 'checkpoint', None)  # SpandrelGenerator
         if own is None:
             raise InputError(f'{source.name}: a config needs a checkpoint as well')
         return LoadedModel(network.eval(), source.name, _fingerprint(own))
-    state = read_state_dict(checkpoint)
-    differences, own = match_model(network, state)
-    if differences.count:
-        raise WeightsMismatch(f'checkpoint {checkpoint} is not one of {source.name}: of '
-                              f'{len(own)} tensors {differences.count} differ: {differences.first}')
-    state = strip_wrapper_prefix(state, own)
-    network.load_state_dict({key: value for key, value in state.items() if key in own},
-                            strict=False)  # match_model has seen to it
+    _load_weights(network, checkpoint, source.name)
     return LoadedModel(network.eval(), source.name, _fingerprint(checkpoint))
 
 
@@ -112,31 +91,46 @@ def _read_config(path):
     try:
         return Config.fromfile(path)
     except Exception as error:  # whatever a config file can do wrong
-        raise InputError(f'config {path}: {type(error).__name__}: {_first_line(error)}') from error
+        raise InputError(f'config {path}: {type(error).__name__}: {first_line(error)}') from error
 
 
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).split('\n')[0]
+def _build(cfg, name, options, pd_head, test_cfg):
+    """The network of a config, which ``options`` change; InputError says what is wrong with it."""
+    init_default_scope(cfg.get('default_scope', 'mmagic'))
+    for key in options:
+        if key.split('.')[0] not in cfg:
+            raise InputError(f'{key}: the config of {name} has no {key.split(".")[0]!r}')
+    try:
+        cfg.merge_from_dict(options)
+        return _with_pd(cfg, pd_head, test_cfg)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a config and a constructor can do wrong
+        raise InputError(f'{name}: the model cannot be built: '
+                         f'{type(error).__name__}: {first_line(error)}') from error
 
 
-def _build(cfg, pd_head, test_cfg):
-    model = ConfigDict({key: value for key, value in cfg.model.items()
-                        if key not in TRAINING_ONLY})
-    kind = MODELS.get(model.type) if isinstance(model.type, str) else model.type
-    if model.type != 'PDModel' and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
-        model.update(type='PDModel', base=model.type)
+def _with_pd(cfg, pd_head, test_cfg):
+    model = ConfigDict(for_inference(cfg.model))
     model.pd_head = {**(model.get('pd_head') or {}), **pd_head}
     model.test_cfg = {**(model.get('test_cfg') or {}), **test_cfg}
     return MODELS.build(model)
+
+
+def _load_weights(network, checkpoint, name):
+    state = read_state_dict(checkpoint)
+    differences, own = match_model(network, state)
+    if differences.count:
+        raise WeightsMismatch(f'checkpoint {checkpoint} is not one of {name}: of {len(own)} '
+                              f'tensors {differences.count} differ: {differences.first}')
+    state = strip_wrapper_prefix(state, own)
+    network.load_state_dict({key: value for key, value in state.items() if key in own},
+                            strict=False)  # match_model has seen to it
 
 
 def _fingerprint(checkpoint):
     """The first eight digits of a checkpoint's SHA-256; a published name has them in it."""
     if '://' in str(checkpoint):
         return Path(str(checkpoint)).stem.rsplit('-', 1)[-1][:8]
-    path, digest = Path(checkpoint), hashlib.sha256()
-    path = path.with_suffix('.bin') if path.suffix == '.param' else path
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:8]
+    path = Path(checkpoint)
+    return sha256_of(path.with_suffix('.bin') if path.suffix == '.param' else path)[:8]

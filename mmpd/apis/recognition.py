@@ -8,7 +8,7 @@ from mmagic.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from ..errors import WeightsMismatch
-from ..models.editors.pd_mixin import PDMixin
+from ..models.editors.pd_types import TRAINING_ONLY, for_inference
 from ..models.generators import OnnxGenerator
 from ..models.generators.spandrel_generator import load_spandrel
 from ..operators import build_operator
@@ -17,8 +17,6 @@ from ..utils.foreign import generator_weights, read_content
 from ..utils.ncnn import read_rrdb
 
 __all__ = ['RecognisedModel', 'recognise', 'rrdbnet_config']
-
-TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
 
 
 @dataclass
@@ -164,14 +162,10 @@ def _mmengine_checkpoint(content, path):
         model, dict) and isinstance(model.get('type'), str) else None
     if kind is None or not isinstance(content.get('state_dict'), dict):
         return None
-    name = model['type']
-    if name != 'PDModel' and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
-        model = dict(model, type='PDModel', base=name)
-    model = {key: value for key, value in model.items() if key not in TRAINING_ONLY}
     weights = {key: value for key, value in state_dict_in(content, path).items()
                if key.split('.')[0] not in TRAINING_ONLY and key != 'step_counter'}
-    architecture = (model.get('generator') or {}).get('type', name)
-    return RecognisedModel('mmpd', str(architecture), None, model, weights)
+    architecture = (model.get('generator') or {}).get('type', model['type'])
+    return RecognisedModel('mmpd', str(architecture), None, for_inference(model), weights)
 
 
 def recognise(path):

@@ -222,24 +222,45 @@ def _advice(best, verdict):
     return lines
 
 
-def _main(argv=None):
-    args = parse_args(argv)
-    files, total = find_pairs(args)
+def _check_targets(args, files):
     inputs = {path.resolve() for _, *paths in files for path in paths}
-    targets = [(args.csv, '--csv'), (args.kernel_out, '--kernel-out')]
-    for path, option in targets:
+    for path, option in ((args.csv, '--csv'), (args.kernel_out, '--kernel-out')):
         if path:
             _check_target(path, option, args.overwrite, inputs)
     if args.csv and args.kernel_out and in_the_way(args.csv, [args.kernel_out]):
         raise InputError(f'--csv {args.csv}: is --kernel-out too')
-    pairs = Pairs(files)
+
+
+def _announce(pairs, total, hr):
+    """Say what is compared, before it takes its time."""
     scale, lr_shape, hr_shape = pairs.shape
-    hr = 'GT' if args.gt else 'SR'
     of = f' of {total}' if len(pairs) < total else ''
     print(f'{len(pairs)}{of} pairs, scale {scale}; the first: LR {lr_shape[1]}x{lr_shape[0]}, '
           f'{hr} {hr_shape[1]}x{hr_shape[0]}', flush=True)
     for library, reason in absent_libraries().items():
         print(f'{library} is not installed ({reason}): its resizings were not tried')
+
+
+def _write_files(args, results, fitted):
+    if args.csv:
+        _write_csv(results, args.csv)
+    if args.kernel_out and fitted is None:
+        raise InputError(f'--kernel-out {args.kernel_out}: not written, no kernel could be fitted')
+    if args.kernel_out:
+        file = io.BytesIO()
+        draw_kernels(fitted, results[0]).save(file, 'PNG')
+        write_atomically(args.kernel_out, file.getvalue())
+    written = [os.fspath(path) for path in (args.csv, args.kernel_out) if path]
+    if written:
+        print(f'written: {", ".join(written)}')
+
+
+def _main(argv=None):
+    args = parse_args(argv)
+    files, total = find_pairs(args)
+    _check_targets(args, files)
+    pairs, hr = Pairs(files), 'GT' if args.gt else 'SR'
+    _announce(pairs, total, hr)
     results = identify(pairs, afterwards=pairs.compress if pairs.jpegs else None,
                        recolour=not args.gt)
     best = results[0]
@@ -255,17 +276,7 @@ def _main(argv=None):
         print('Too few LR pixels to fit a free kernel: give more or larger images.')
     print('\nUse')
     print('\n'.join(_advice(best, verdict)))
-    if args.csv:
-        _write_csv(results, args.csv)
-    if args.kernel_out and fitted is None:
-        raise InputError(f'--kernel-out {args.kernel_out}: not written, no kernel could be fitted')
-    if args.kernel_out:
-        file = io.BytesIO()
-        draw_kernels(fitted, best).save(file, 'PNG')
-        write_atomically(args.kernel_out, file.getvalue())
-    written = [os.fspath(path) for path, _ in targets if path]
-    if written:
-        print(f'written: {", ".join(written)}')
+    _write_files(args, results, fitted)
     return 0
 
 

@@ -141,6 +141,15 @@ def plan(args):
     Raises:
         InputError: no inputs, outputs that would meet, or that lie among the inputs.
     """
+    found, others = find_inputs(args)
+    plans = name_outputs(args, found)
+    check_outputs(args, plans)
+    plans = list(dict.fromkeys(plans))  # named twice
+    return sorted(plans, key=lambda plan: plan.name.as_posix()), others
+
+
+def find_inputs(args):
+    """Pictures with their names in the output, and how many other files lie beside them."""
     found, others = [], 0
     for source in args.input:
         try:
@@ -150,6 +159,11 @@ def plan(args):
         check_apart(args, Path(source))
         found += pictures
         others += more
+    return found, others
+
+
+def name_outputs(args, found):
+    """A plan for each picture; InputError if two would become one file."""
     folder, ext, single = args.out, args.ext or 'png', None
     if args.out.suffix.lower() in SUFFIXES and not args.out.is_dir():
         folder, single = args.out.parent, args.out
@@ -162,27 +176,26 @@ def plan(args):
         for path in filter(None, (target, panel)):
             if path in taken and taken[path] != source:
                 raise InputError(f'{plain(taken[path])} and {plain(source)} would both become '
-                                 f'{plain(path)}: rename '
-                                 'one, or run them into different folders')
+                                 f'{plain(path)}: rename one, or run them into different folders')
             taken[path] = source
         plans.append(Plan(source, name, target, panel))
+    return plans
+
+
+def check_outputs(args, plans):
+    """Raise InputError if an output would replace an input, a folder or another output."""
     inputs = {os.path.realpath(plan.source) for plan in plans}
-    for path in (*taken, *filter(None, [args.csv])):
+    outputs = [path for plan in plans for path in (plan.target, plan.panel) if path is not None]
+    for path in (*outputs, *filter(None, [args.csv])):
         if os.path.realpath(path) in inputs:
             raise InputError(f'{plain(path)}: would replace an input image')
         if os.path.isdir(path):
             raise InputError(f'{plain(path)}: is a folder, expected a file name')
     if args.csv is not None:
-        check_table(args.csv, taken)
-    plans = list(dict.fromkeys(plans))  # named twice
-    return sorted(plans, key=lambda plan: plan.name.as_posix()), others
-
-
-def check_table(table, outputs):
-    """Raise InputError if the table would replace an output image, or lie where its folder is."""
-    other = in_the_way(table, outputs)
-    if other is not None:
-        raise InputError(f'--csv {table}: {plain(other)} is an output image; give another place')
+        other = in_the_way(args.csv, outputs)
+        if other is not None:
+            raise InputError(f'--csv {args.csv}: {plain(other)} is an output image; give another '
+                             'place')
 
 
 def check_apart(args, source):

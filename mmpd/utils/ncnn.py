@@ -174,61 +174,74 @@ def _convolution_widths(layers, path):
     return widths
 
 
+def _inputs_of(layer, blobs, path):
+    """Expressions that a layer takes, as many as its kind does."""
+    try:
+        inputs = [blobs[name] for name in layer.inputs]
+    except KeyError as error:
+        raise NcnnError(f'{path}: {layer} takes {error}, which no layer before it gives') from None
+    arity = 0 if layer.kind == 'Input' else 1
+    if layer.kind not in ('Concat', 'Eltwise', 'BinaryOp') and len(inputs) != arity:
+        raise NcnnError(f'{path}: {layer} has {len(inputs)} inputs, expected {arity}')
+    return inputs
+
+
+def _convolved(graph, layer, number, node):
+    """A convolution and its activation."""
+    node, activation = graph.add('conv', number, node), layer.get(9)
+    if activation == 2:
+        return graph.activated(node, *(layer.get(10, ()) or (math.nan,))[:1])
+    return graph.add('activation', activation, node) if activation else node
+
+
+def _weighted(graph, layer, inputs, path):
+    factors = layer.get(1, ()) or (1,) * len(inputs)
+    if len(factors) != len(inputs):
+        raise NcnnError(f'{path}: {layer} has {len(factors)} factors for {len(inputs)} inputs')
+    return graph.total(*zip(factors, inputs, strict=True))
+
+
+def _expression(graph, layer, inputs, convolutions, path):
+    """The number of what a layer computes, ``convolutions`` of them being before it."""
+    kind, setting = layer.kind, layer.get
+    if kind == 'Input':
+        return graph.add('input')
+    if kind in ('Split', 'Noop'):
+        return inputs[0]
+    if kind == 'Convolution':
+        return _convolved(graph, layer, convolutions, inputs[0])
+    if kind == 'ReLU':
+        return graph.activated(inputs[0], setting(0))
+    if kind == 'Concat' and setting(0) == 0:
+        return graph.add('concat', tuple(inputs))
+    if kind == 'Eltwise' and setting(0) == 1:
+        return _weighted(graph, layer, inputs, path)
+    if kind == 'BinaryOp' and setting(0) == 0 and len(inputs) == 2:
+        return graph.total(*((1, node) for node in inputs))
+    if kind == 'BinaryOp' and (setting(0), setting(1), len(inputs)) == (2, 1, 1):
+        return graph.total((setting(2), inputs[0]))
+    if kind == 'Interp' and setting(0) == 1 and setting(1) == setting(2):  # nearest neighbour
+        return graph.add('nearest', setting(1), inputs[0])
+    raise NcnnError(f'{path}: {layer} is no part of an RRDBNet')
+
+
 def _check_graph(layers, blocks, path):
     """Raise NcnnError unless the layers compute RRDBNet's function; names the first that does not.
     """
     graph = Graph()
     wanted = graph.rrdb(blocks)
-    expected, blobs, convolutions, last = len(graph), {}, 0, None
+    expected, blobs, convolutions, node = len(graph), {}, 0, None
     for layer in layers:
-        try:
-            inputs = [blobs[name] for name in layer.inputs]
-        except KeyError as error:
-            raise NcnnError(f'{path}: {layer} takes {error}, which no layer before it gives'
-                            ) from None
-        arity = {'Input': 0, 'Concat': None}.get(layer.kind, 1 if layer.kind not in (
-            'Eltwise', 'BinaryOp') else None)
-        if arity is not None and len(inputs) != arity:
-            raise NcnnError(f'{path}: {layer} has {len(inputs)} inputs, expected {arity}')
-        if layer.kind == 'Input':
-            node = graph.add('input')
-        elif layer.kind in ('Split', 'Noop'):
-            node = inputs[0]
-        elif layer.kind == 'Convolution':
-            node = graph.add('conv', convolutions, inputs[0])
-            convolutions += 1
-            kind = layer.get(9)
-            if kind == 2:
-                node = graph.activated(node, *(layer.get(10, ()) or (math.nan,))[:1])
-            elif kind:
-                node = graph.add('activation', kind, node)
-        elif layer.kind == 'ReLU':
-            node = graph.activated(inputs[0], layer.get(0))
-        elif layer.kind == 'Concat' and layer.get(0) == 0:
-            node = graph.add('concat', tuple(inputs))
-        elif layer.kind == 'Eltwise' and layer.get(0) == 1:
-            factors = layer.get(1, ()) or (1,) * len(inputs)
-            if len(factors) != len(inputs):
-                raise NcnnError(f'{path}: {layer} has {len(factors)} factors for {len(inputs)} '
-                                'inputs')
-            node = graph.total(*zip(factors, inputs, strict=True))
-        elif layer.kind == 'BinaryOp' and layer.get(0) == 0 and len(inputs) == 2:
-            node = graph.total(*((1, node) for node in inputs))
-        elif layer.kind == 'BinaryOp' and (layer.get(0), layer.get(1), len(inputs)) == (2, 1, 1):
-            node = graph.total((layer.get(2), inputs[0]))
-        elif (layer.kind == 'Interp' and layer.get(0) == 1
-              and layer.get(1) == layer.get(2)):  # nearest neighbour
-            node = graph.add('nearest', layer.get(1), inputs[0])
-        else:
-            raise NcnnError(f'{path}: {layer} is no part of an RRDBNet')
-        scaled = graph.expressions[node][0] == 'sum' and len(graph.expressions[node][1]) == 1
-        inside = layer.kind == 'Convolution' and not layer.get(9)  # its ReLU may be a layer
+        node = _expression(graph, layer, _inputs_of(layer, blobs, path), convolutions, path)
+        convolutions += layer.kind == 'Convolution'
+        kind, *rest = graph.expressions[node]
+        scaled = kind == 'sum' and len(rest[0]) == 1  # becomes part of a sum
         if node >= expected and not scaled:
+            inside = layer.kind == 'Convolution' and not layer.get(9)  # its ReLU may be a layer
             raise NcnnError(f'{path}: {layer} does not do what an RRDBNet of {blocks} blocks does '
-                            f'there{" (convolution " + str(convolutions) + ")" if inside else ""}')
+                            f'there{f" (convolution {convolutions})" if inside else ""}')
         blobs.update((name, node) for name in layer.outputs)
-        last = node
-    if last != wanted:
+    if node != wanted:
         raise NcnnError(f'{path}: the graph ends at {layers[-1]}, before that of an RRDBNet of '
                         f'{blocks} blocks')
 

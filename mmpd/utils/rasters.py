@@ -252,16 +252,16 @@ def _pil_tags(image):
     return {code: (found.tagtype[code], found[code]) for code in GEOGRAPHY if code in found}
 
 
-def _import(name, package, what):
+def _opencv(package, what):
     try:
-        return import_module(name)
+        return import_module('cv2')
     except ImportError:
         raise Refused(f'{what} needs {package}, which is not installed: '
                       f'pip install {package}') from None
 
 
 def _read_wide_png(path, mode, transparent=False):
-    cv2 = _import('cv2', 'opencv-python', f'a 16-bit {mode} PNG')
+    cv2 = _opencv('opencv-python', f'a 16-bit {mode} PNG')
     pixels = cv2.imdecode(np.memmap(path, np.uint8, 'r'), cv2.IMREAD_UNCHANGED)
     channels = 4 if mode in ('RGBA', 'LA') else 3
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[2:] != (channels,):
@@ -362,32 +362,44 @@ def encode_raster(raster, suffix):
         >>> np.array_equal(np.load(io.BytesIO(data)), pixels)
         True
     """
-    file, suffix = io.BytesIO(), suffix.lower()
+    file, writers = io.BytesIO(), {'.npy': _write_npy, '.png': _write_png}
+    writers.get(suffix.lower(), _write_tiff)(raster, file)
+    return file.getbuffer()
+
+
+def _write_npy(raster, file):
+    pixels = np.ascontiguousarray(_with_alpha(raster))
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
+    file.write(memoryview(pixels).cast('B'))  # np.save would make a copy first
+
+
+def _write_png(raster, file):
+    if raster.most is None or raster.bands not in (1, 3):
+        raise ValueError(f'a PNG cannot hold {raster.kind}: .npy and TIFF can')
+    plain_grey = raster.bands == 1 and raster.alpha is None
+    if raster.pixels.dtype.name == 'uint16' and not plain_grey:
+        _write_wide_png(raster, file)
+    else:
+        _save_by_pil(raster, file, 'PNG')
+
+
+def _write_tiff(raster, file):
     name, bands = raster.pixels.dtype.name, raster.bands
-    if suffix == '.npy':
-        pixels = np.ascontiguousarray(_with_alpha(raster))
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pixels))
-        file.write(memoryview(pixels).cast('B'))  # np.save would make a copy first
-    elif suffix == '.png':
-        if raster.most is None or bands not in (1, 3):
-            raise ValueError(f'a PNG cannot hold {raster.kind}: .npy and TIFF can')
-        if name == 'uint16' and (bands, raster.alpha is None) != (1, True):
-            _write_wide_png(raster, file)
-        else:
-            options = dict(icc_profile=raster.icc_profile) if raster.icc_profile else {}
-            raster_to_pil(raster).save(file, 'PNG', **options)
-    elif name in ('uint8', 'uint16', 'float32') and bands == 1 and raster.alpha is None \
+    if name in ('uint8', 'uint16', 'float32') and bands == 1 and raster.alpha is None \
             or name == 'uint8' and bands == 3:
-        options = dict(icc_profile=raster.icc_profile) if raster.icc_profile else {}
         tags = TiffImagePlugin.ImageFileDirectory_v2()
         for code, (kind, value) in raster.tags.items():
             tags.tagtype[code] = kind
             tags[code] = value
-        raster_to_pil(raster).save(file, 'TIFF', compression='tiff_adobe_deflate', tiffinfo=tags,
-                                   **options)
+        _save_by_pil(raster, file, 'TIFF', compression='tiff_adobe_deflate', tiffinfo=tags)
     else:
-        _write_tiff(raster, file)
-    return file.getbuffer()
+        _write_rare_tiff(raster, file)
+
+
+def _save_by_pil(raster, file, kind, **options):
+    if raster.icc_profile:
+        options['icc_profile'] = raster.icc_profile
+    raster_to_pil(raster).save(file, kind, **options)
 
 
 def raster_to_pil(raster):
@@ -440,11 +452,12 @@ def _write_wide_png(raster, file):
     chunk(b'IEND', b'')
 
 
-def _write_tiff(raster, file):
+def _write_rare_tiff(raster, file):
+    """A TIFF that Pillow cannot write."""
     try:
         tifffile = import_module('tifffile')
     except ImportError:
-        cv2 = _import('cv2', 'tifffile', f'a {raster.kind} TIFF')
+        cv2 = _opencv('tifffile', f'a {raster.kind} TIFF')
         if raster.bands not in (1, 3) or raster.alpha is not None or raster.tags:
             raise ValueError(f'a {raster.kind} TIFF needs tifffile, which is not installed: '
                              'pip install tifffile') from None

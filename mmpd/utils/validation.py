@@ -160,10 +160,10 @@ def check_sequence(value, name, check, lengths=None, **kwargs):
     return [check(item, name, **kwargs) for item in items]
 
 
-def check_dict(value, name, what='a dict'):
+def check_dict(value, name):
     """Return ``value`` if it is a dict."""
     if not isinstance(value, dict):
-        refuse(name, what, value)
+        refuse(name, 'a dict', value)
     return value
 
 

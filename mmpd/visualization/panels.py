@@ -147,6 +147,12 @@ def _row(cells, size, gain=None):
     return np.concatenate([*parts, side], 1)
 
 
+def _row_of_maps(columns, maps, error, size, gain):
+    """Error maps below their columns, of which some have none; ``error`` says what of one."""
+    return _row([(f'|{error(column)}| x {gain:g}', maps[column]) if column in maps else ('', None)
+                 for column in columns], size, gain)
+
+
 def comparison_panel(columns, gt=None, gain=5, cell=None, degrade=None, gt_errors=True):
     """Results side by side, and below each its error map against the GT (Fig. 4).
 
@@ -193,14 +199,12 @@ def comparison_panel(columns, gt=None, gain=5, cell=None, degrade=None, gt_error
     maps = {title: error_map(image, gt, gain) for title, image in images.items()
             if gt is not None and title != 'GT' and image.shape == shape}
     if maps and gt_errors:
-        rows.append(_row([(f'|{title} - GT| x {gain:g}' if title in maps else '', maps.get(title))
-                          for title in images], size, gain))
+        rows.append(_row_of_maps(images, maps, lambda title: f'{title} - GT', size, gain))
     if degrade is not None:
         (lr_title, lr), *others = images.items()
         maps = {title: error_map(degrade(image), lr, gain) for title, image in others
                 if image.shape == shape}
-        rows.append(_row([(f'|A x - {lr_title}| x {gain:g}' if title in maps else '',
-                           maps.get(title)) for title in images], size, gain))
+        rows.append(_row_of_maps(images, maps, lambda _: f'A x - {lr_title}', size, gain))
     return np.concatenate(rows)
 
 
@@ -259,13 +263,12 @@ def decomposition_panel(lr, output, raw=None, gt=None, operator=None, gain=5, ce
     if gt is not None:
         maps = {key: error_map(exact[key], exact['GT'], gain) for key in ('raw', 'range', 'output')
                 if key in exact}
-        rows.append(_row([(f'|{titles[key]} - GT| x {gain:g}' if key in maps else '',
-                           maps.get(key)) for key in keys], size, gain))
+        rows.append(_row_of_maps(keys, maps, lambda key: f'{titles[key]} - GT', size, gain))
     low = {key: image for key, image in low.items() if image.shape == exact['LR'].shape}
     if low:
         maps = {key: error_map(image, exact['LR'], gain) for key, image in low.items()}
-        rows.append(_row([(f'|A {titles[key].split()[-1]} - y| x {gain:g}' if key in maps else '',
-                           maps.get(key)) for key in keys], size, gain))
+        rows.append(_row_of_maps(keys, maps, lambda key: f'A {titles[key].split()[-1]} - y', size,
+                                 gain))
     return np.concatenate(rows)
 
 

@@ -81,14 +81,13 @@ def check_header(data, name, limits, most=None):
     return size
 
 
-def load_upload(path, limits, most=None, name=None):
+def load_upload(path, limits, most=None):
     """Read an uploaded picture.
 
     Args:
         path (str | Path): Where it lies.
         limits (Limits): What is allowed.
         most (int, optional): Pixels that it may have, if not ``limits.pixels``.
-        name (str, optional): For messages. Defaults to the file's.
 
     Returns:
         Picture: Of 8 bits per channel.
@@ -106,7 +105,7 @@ def load_upload(path, limits, most=None, name=None):
         (4, 6, 3)
     """
     path = Path(path)
-    name = name or path.name
+    name = path.name
     try:
         if path.stat().st_size > limits.upload_bytes:
             raise InputError(f'{name}: expected at most {limits.upload_mb:g} MB, got '

@@ -92,7 +92,7 @@ def test_onnx_runtime_equals_pytorch(operator, dynamic, tmp_path):
         found['lr_values_unmatched'] == 0
 
 
-def test_a_network_without_its_pd(tmp_path):
+def test_a_network_without_its_pd():
     model = rrdb(mean=127.5, std=127.5, noise_std=2.)  # which would not export
     network = engine.ConsistentNetwork(model, (6, 8), raw=True).eval()
     assert network.own_pd is None

@@ -69,7 +69,7 @@ def test_bases_that_cannot_be():
                                          mid_channels=4, num_blocks=1)))
 
 
-def test_declared_types_are_classes_of_their_own(tmp_path):
+def test_declared_types_are_classes_of_their_own():
     """They pickle, `isinstance` works, and a config may name them as well as PDModel."""
     generator = dict(type='MSRResNet', in_channels=3, out_channels=3, mid_channels=4, num_blocks=1,
                      upscale_factor=4)

@@ -51,7 +51,7 @@ def real_run(tmp_path_factory):
     return work
 
 
-def test_reads_what_mmengine_writes(real_run, tmp_path, capsys):
+def test_reads_what_mmengine_writes(real_run, capsys):
     curves = plot.read_log(real_run)
     assert sorted(curves['PSNR']) == [2, 4] and 'loss' not in curves
     result = make_table.read_result(real_run)
@@ -100,7 +100,7 @@ def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
     ({3: 20., 99: 27.}, 1, 'after 99 iterations: no fewer'),
     ({0: 27.}, 0, 'after 0 iterations: at the very start'),
     ({3: 20.}, 0, 'does not reach')])
-def test_stars_and_words(tmp_path, capsys, monkeypatch, curve, stars, words):
+def test_stars_and_words(tmp_path, monkeypatch, curve, stars, words):
     from matplotlib import pyplot
     monkeypatch.setattr(pyplot, 'close', lambda figure: None)
     runs = {'base': {'PSNR': {50: 25., 90: 27.}}, 'ours': {'PSNR': curve}}
@@ -152,7 +152,7 @@ def result_file(path, **metrics):
     return path
 
 
-def test_table_formats_agree(tmp_path, capsys):
+def test_table_formats_agree(tmp_path):
     values = {f'{kernel}(antialias)/{metric}': 10. * i + j
               for i, kernel in enumerate(('bicubic', 'bilinear', 'box', 'lanczos'))
               for j, metric in enumerate(('PSNR', 'FID'), 1)}

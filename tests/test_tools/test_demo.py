@@ -51,7 +51,7 @@ def test_files_are_consistent_as_the_lr_was_made(kind):
     assert after['PSNR_LR'] > before['PSNR_LR'] + 20
 
 
-def test_the_picture_shows_the_part_with_errors_of_the_whole(tmp_path):
+def test_the_picture_shows_the_part_with_errors_of_the_whole():
     gt = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     kind = 'bicubic, PIL'
     lr = real.degrade(gt, kind)

@@ -11,10 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from conftest import write_gt
 
 from mmpd.cli.test import test as run_test
 from mmpd.cli.train import train as run_train
@@ -108,12 +107,7 @@ def launch(script, *arguments, folder, check=True):
 def runs(tmp_path_factory):
     """Four iterations on two processes."""
     folder = tmp_path_factory.mktemp('ddp')
-    rng = np.random.default_rng(0)
-    (folder / 'data' / 'GT').mkdir(parents=True)
-    for index in range(6):
-        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((64, 64), Image.BICUBIC).save(
-            folder / 'data' / 'GT' / f'{index}.png')
+    write_gt(folder / 'data', 6)
     base = ROOT / 'configs' / 'pd_glean' / 'pd_glean_in8out64-tiny_1xb8-400_demo.py'
     (folder / 'rank_log.py').write_text(RANK_LOG)
     config = folder / 'tiny_ddp.py'

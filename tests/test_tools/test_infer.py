@@ -316,7 +316,7 @@ def test_refused_in_one_line(run, lr, models, tmp_path, case):
     assert contents(tmp_path) == before
 
 
-def test_files_that_would_meet_are_named(run, lr, tmp_path):
+def test_files_that_would_meet_are_named(run, lr):
     Image.fromarray(pixels(8, 8, 3)).save(lr / 'a.tif')
     code, out, err = run()
     assert code == 2 and re.search('a.png and .*a.tif would both become .*sr/a.png', err)

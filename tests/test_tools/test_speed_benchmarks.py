@@ -160,7 +160,7 @@ def test_busy_processes_end_with_the_block_and_with_the_benchmark(measuring):
     assert gone(child)
 
 
-def test_pd_under_load(tmp_path, capsys):
+def test_pd_under_load(tmp_path):
     tool = script('pd_load')
     out, before = tmp_path / 'load', torch.get_num_threads()
     assert tool.main([

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_gt
 from mmagic.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config
-from PIL import Image
 
 from mmpd.cli import run_tool
 from mmpd.cli.train import resume
@@ -47,11 +47,7 @@ class SpoilOne(BaseTransform):
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
-    (folder / 'GT').mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(6):
-        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((64, 64), Image.BICUBIC).save(folder / f'GT/{index}.png')
+    write_gt(folder, 6)
     return folder
 
 

@@ -60,7 +60,7 @@ def world(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_every_system_runs_under_the_test_command(name, world, capsys):
+def test_every_system_runs_under_the_test_command(name, world):
     checkpoint = table3.find_checkpoint(world / 'checkpoints', name)
     assert checkpoint.stem == table3.weights_of(name)[-1]
     out = world / f'{name}.json'
@@ -101,7 +101,7 @@ def test_one_lr_without_gt(name, world):
     ('gpen_bfr-512_x16_celeba-hq', 'gfpgan_clean_x16_celeba-hq'),
     pytest.param('pulse_100steps_x16_celeba-hq', 'psp_ir-se50_x16_celeba-hq',
                  marks=pytest.mark.slow)])
-def test_weights_of_another_system_are_one_error(name, other, world, capsys):
+def test_weights_of_another_system_are_one_error(name, other, world):
     with pytest.raises(InputError, match='is not one of this config'):
         run_test([str(world / 'configs' / f'{name}.py'),
                   str(world / 'checkpoints' / f'{other}.pth'), '--work-dir', str(world / 'wrong'),

@@ -177,7 +177,7 @@ def test_every_option_of_the_search_changes_its_way():
     assert len(set(runs)) == len(runs)
 
 
-def test_psp_without_average_latent(tmp_path, capsys):
+def test_psp_without_average_latent():
     official = content('psp')
     official['opts']['start_from_latent_avg'] = False
     state, _ = tool.convert(official)

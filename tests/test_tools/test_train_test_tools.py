@@ -8,7 +8,7 @@ import mmagic
 import numpy as np
 import pytest
 import torch
-from conftest import load_script
+from conftest import load_script, write_gt
 from mmagic.registry import MODELS
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -42,11 +42,7 @@ class KeepLosses(Hook):
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
-    (folder / 'GT').mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(5):
-        coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((64, 64), Image.BICUBIC).save(folder / f'GT/{index}.png')
+    write_gt(folder, 5)
     return folder
 
 

@@ -187,7 +187,7 @@ def test_a_prior_for_another_size_is_named(tmp_path):
             4: 6, 8: 4, 16: 4, 32: 4}), path)
 
 
-def test_a_discriminator_for_another_size_is_named(tmp_path):
+def test_a_discriminator_for_another_size_is_named():
     from mmagic.models.editors.stylegan2 import StyleGAN2Discriminator
     with torch.device('meta'):
         nets = {size: StyleGAN2Discriminator(size) for size in (8, 32)}
@@ -255,7 +255,7 @@ def test_what_holds_no_state_dict(tmp_path, kind):
 
 
 @pytest.mark.filterwarnings('ignore:.*quantize')
-def test_quantised_weights_are_none(tmp_path):
+def test_quantised_weights_are_none():
     bad = torch.quantize_per_tensor(torch.ones(2), .1, 0, torch.qint8)
     with pytest.raises(WeightsMismatch, match="has a quantised tensor as 'a'"):
         room.state_dict_in(dict(a=bad), 'a.pth')

@@ -95,7 +95,7 @@ def test_the_hash_in_a_name_is_verified(server, tmp_path):
     assert whole_files(tmp_path) == [path]
 
 
-def test_a_cached_file_with_another_hash_is_replaced(server, tmp_path, monkeypatch):
+def test_a_cached_file_with_another_hash_is_replaced(server, monkeypatch):
     """What torch left of an interrupted or changed download, which it would take for whole."""
     said = []
     monkeypatch.setattr(download, 'print_log', lambda text, **_: said.append(text))

@@ -201,7 +201,7 @@ def test_unreadable_files(files, tmp_path):
         read_rrdb(files)
 
 
-def test_a_folder_in_the_place_of_the_weights(files, tmp_path):
+def test_a_folder_in_the_place_of_the_weights(files):
     files.with_suffix('.bin').unlink()
     files.with_suffix('.bin').mkdir()
     with pytest.raises(NcnnError, match='net.bin: cannot be read: .*directory'):

@@ -110,11 +110,6 @@ def test_bounds_may_be_reached(tmp_path):
     assert (whole.upload_bytes, whole.pixels, whole.lr_pixels) == (5_000_000, 3_000_000, 500_000)
 
 
-def test_a_name_for_messages(tmp_path):
-    with pytest.raises(InputError, match='^x.txt: expected a picture'):
-        load_upload(stored(tmp_path, picture()), LIMITS, name='x.txt')
-
-
 def test_a_deleted_file_is_asked_for_again(tmp_path):
     with pytest.raises(InputError, match='a.png: the file is no longer here .*60 minutes'):
         load_upload(tmp_path / 'a.png', LIMITS)

@@ -64,10 +64,8 @@ def _unlike(image, other):
             for one in (image, other)]
 
 
-def compare(args):
-    """The picture, uint8 RGB."""
-    if args.kernel and args.scale is None:
-        raise ValueError('--kernel goes with --scale')
+def find_images(args):
+    """Title -> stem -> file: of the runs in their order, of the GT, of the LR if there is one."""
     runs = {}
     for run in args.run:
         name, _, folder = run.rpartition('=')
@@ -79,6 +77,14 @@ def compare(args):
     folders = dict(runs, GT=images_in(args.gt))
     if args.lr:
         folders['LR'] = images_in(args.lr)
+    return folders
+
+
+def compare(args):
+    """The picture, uint8 RGB."""
+    if args.kernel and args.scale is None:
+        raise ValueError('--kernel goes with --scale')
+    folders = find_images(args)
     common = set.intersection(*map(set, folders.values()))
     if args.out.resolve() in (path.resolve() for found in folders.values()
                               for path in found.values()):

@@ -98,7 +98,7 @@ def build(cfg, device):
     return built
 
 
-def images(cfg, model, count, device):
+def images(model, count, device):
     """What the data loader would give for ``count`` images."""
     generator = model.generator
 
@@ -148,7 +148,7 @@ def trainer(cfg, device, fake=False):
 
     def step():
         with mode:
-            batch = images(cfg, model, cfg.train_dataloader.batch_size, device)
+            batch = images(model, cfg.train_dataloader.batch_size, device)
         model.train_step(batch, wrappers)
 
     return model, step
@@ -208,7 +208,7 @@ def measure(path, device='meta'):
                  parameters=sum(p.numel() for p in parameters),
                  trainable=sum(p.numel() for p in parameters if p.requires_grad))
     with PeakMemory(model.eval()) as tested, torch.no_grad():
-        data = images(cfg, model, 1, device)
+        data = images(model, 1, device)
         model(torch.stack(data['inputs']), mode='tensor')
     found['test_bytes'] = tested.peak
     del model, parameters

@@ -17,6 +17,7 @@ import functools
 import gc
 import importlib
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -89,39 +90,37 @@ def peak_bytes(device):
 
 def pd_bandwidth(args, setting):
     """PD and its backward pass against copies of the same bytes: 1 is the copy's bandwidth."""
-    rows = []
-    for batch in setting['batches']:
-        for size in setting['sizes']:
-            for scale in setting['scales']:
-                clear(args.device)
-                x = torch.rand(batch, 3, size, size, device=args.device)
-                y = torch.rand(batch, 3, size // scale, size // scale, device=args.device)
-                operator, out, weight = AveragePooling(scale), torch.empty_like(x), x.clone()
-                leaf = x.clone().requires_grad_()
+    return [compare_pd(*case, args, setting) for case in itertools.product(
+        setting['batches'], setting['sizes'], setting['scales'])]
 
-                def trained(leaf=leaf, y=y, operator=operator, weight=weight):
-                    leaf.grad = None
-                    operator.project(leaf, y, check=False).backward(weight)
 
-                functions = {
-                    'copy': lambda out=out, x=x: out.copy_(x),
-                    'forward': lambda x=x, y=y, o=operator: o.project(x, y, check=False),
-                    'forward + backward': trained,
-                    'plain formula': lambda x=x, y=y, s=scale: x + F.interpolate(
-                        y - F.avg_pool2d(x, s), scale_factor=s)}
-                times = measuring.interleaved(
-                    {name: repeated(function, setting['repeats'])
-                     for name, function in functions.items()},
-                    setting['rounds'], setting['seconds'], args.device)
-                # forward and backward write the image twice and keep a third
-                share = {name: measuring.ratio([passes * t for t in times['copy']], times[name])
-                         for name, passes in (('forward', 1), ('forward + backward', 2),
-                                              ('plain formula', 1))}
-                copy_ms = measuring.summary(times['copy'])['median'] / setting['repeats']
-                rows.append(dict(batch=batch, size=size, scale=scale, share=share, copy_ms=copy_ms,
-                                 copy_gb_s=2 * x.numel() * 4 / copy_ms / 1e6,
-                                 triton=triton_pooling.usable(x, y, scale)))
-    return rows
+def compare_pd(batch, size, scale, args, setting):
+    """A row of :func:`pd_bandwidth`."""
+    clear(args.device)
+    x = torch.rand(batch, 3, size, size, device=args.device)
+    y = torch.rand(batch, 3, size // scale, size // scale, device=args.device)
+    operator, out, weight = AveragePooling(scale), torch.empty_like(x), x.clone()
+    leaf = x.clone().requires_grad_()
+
+    def trained():
+        leaf.grad = None
+        operator.project(leaf, y, check=False).backward(weight)
+
+    functions = {
+        'copy': lambda: out.copy_(x),
+        'forward': lambda: operator.project(x, y, check=False),
+        'forward + backward': trained,
+        'plain formula': lambda: x + F.interpolate(y - F.avg_pool2d(x, scale), scale_factor=scale)}
+    times = measuring.interleaved(
+        {name: repeated(function, setting['repeats']) for name, function in functions.items()},
+        setting['rounds'], setting['seconds'], args.device)
+    # forward and backward write the image twice and keep a third
+    share = {name: measuring.ratio([passes * t for t in times['copy']], times[name])
+             for name, passes in (('forward', 1), ('forward + backward', 2), ('plain formula', 1))}
+    copy_ms = measuring.summary(times['copy'])['median'] / setting['repeats']
+    return dict(batch=batch, size=size, scale=scale, share=share, copy_ms=copy_ms,
+                copy_gb_s=2 * x.numel() * 4 / copy_ms / 1e6,
+                triton=triton_pooling.usable(x, y, scale))
 
 
 def graphed(function, lr):
@@ -223,7 +222,7 @@ def training_step(args, setting):
         model = costs.build(cfg, args.device)
         model.train()
         wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
-        data = costs.images(cfg, model, cfg.train_dataloader.batch_size, args.device)
+        data = costs.images(model, cfg.train_dataloader.batch_size, args.device)
         times = measuring.interleaved(
             {'step': lambda m=model, d=data, w=wrappers: m.train_step(copy.deepcopy(d), w)},
             setting['rounds'], setting['seconds'] * 3, args.device)['step']
@@ -283,49 +282,49 @@ def stand_ins(args, setting):
 
     It tells where the kernels win, which decides whether they are on by default.
     """
-    from mmpd.compat import ext_ops
-    compiled = args.device == 'cuda' and ext_ops.has_compiled_ops()
     rows = []
     with torch.no_grad(), triton_ops_on() as triton_ops:
-        plain = dict(upfirdn2d=ext_ops.plain_upfirdn2d,
-                     fused_bias_leakyrelu=ext_ops.plain_bias_leakyrelu)
-        taken = dict(upfirdn2d=triton_ops.can_resample,
-                     fused_bias_leakyrelu=triton_ops.can_activate)
-        trusts = dict(upfirdn2d=triton_ops.RESAMPLING, fused_bias_leakyrelu=triton_ops.ACTIVATION)
         for shape in ((n, c, size, size) for n, c, size in setting['layers']):
             clear(args.device)
             for dtype in (torch.float32, torch.bfloat16):
-                for use, (op, arguments, moved) in uses_of_ops(shape, dtype, args.device).items():
-                    source = arguments[0].new_zeros(moved // 2)
-                    out = torch.empty_like(source)
-                    functions = {'copy': lambda out=out, source=source: out.copy_(source),
-                                 'plain': functools.partial(plain[op], *arguments)}
-                    apart = None
-                    if taken[op](*arguments):
-                        functions['Triton'] = functools.partial(getattr(ext_ops, op), *arguments)
-                        expected = functions['plain']().float()
-                        apart = (functions['Triton']().float() - expected).abs().max().item()
-                        apart /= expected.abs().max().item()
-                        del expected
-                    if compiled:
-                        functions['compiled'] = functools.partial(
-                            getattr(importlib.import_module(ext_ops.NAME), op), *arguments)
-                    reason = trusts[op].failures.get(arguments[0].device)
-                    if reason is not None:
-                        functions.pop('Triton', None)
-                    times = measuring.interleaved(
-                        {name: repeated(function, setting['repeats'])
-                         for name, function in functions.items()},
-                        setting['rounds'], setting['seconds'] / 3, args.device)
-                    rows.append(dict(
-                        shape=list(shape), dtype=str(dtype).partition('.')[2], use=use,
-                        copy_ms=measuring.summary(times['copy'])['median'] / setting['repeats'],
-                        share={name: measuring.ratio(times['copy'], values)
-                               for name, values in times.items() if name != 'copy'},
-                        gain=(measuring.ratio(times['plain'], times['Triton'])
-                              if 'Triton' in times else None),
-                        apart=apart, failed=reason and first_line(reason)))
+                rows += [dict(shape=list(shape), dtype=str(dtype).partition('.')[2], use=use,
+                              **compare_op(*case, triton_ops, args, setting))
+                         for use, case in uses_of_ops(shape, dtype, args.device).items()]
     return rows
+
+
+def compare_op(op, arguments, moved, triton_ops, args, setting):
+    """What is measured of one use in :func:`stand_ins`."""
+    from mmpd.compat import ext_ops
+    plain, taken, trust = dict(
+        upfirdn2d=(ext_ops.plain_upfirdn2d, triton_ops.can_resample, triton_ops.RESAMPLING),
+        fused_bias_leakyrelu=(ext_ops.plain_bias_leakyrelu, triton_ops.can_activate,
+                              triton_ops.ACTIVATION))[op]
+    source = arguments[0].new_zeros(moved // 2)
+    out = torch.empty_like(source)
+    functions = {'copy': lambda: out.copy_(source), 'plain': functools.partial(plain, *arguments)}
+    apart = None
+    if taken(*arguments):
+        functions['Triton'] = functools.partial(getattr(ext_ops, op), *arguments)
+        expected = functions['plain']().float()
+        apart = (functions['Triton']().float() - expected).abs().max().item()
+        apart /= expected.abs().max().item()
+        del expected
+    if args.device == 'cuda' and ext_ops.has_compiled_ops():
+        functions['compiled'] = functools.partial(
+            getattr(importlib.import_module(ext_ops.NAME), op), *arguments)
+    reason = trust.failures.get(arguments[0].device)
+    if reason is not None:
+        functions.pop('Triton', None)
+    times = measuring.interleaved(
+        {name: repeated(function, setting['repeats']) for name, function in functions.items()},
+        setting['rounds'], setting['seconds'] / 3, args.device)
+    return dict(
+        copy_ms=measuring.summary(times['copy'])['median'] / setting['repeats'],
+        share={name: measuring.ratio(times['copy'], values)
+               for name, values in times.items() if name != 'copy'},
+        gain=(measuring.ratio(times['plain'], times['Triton']) if 'Triton' in times else None),
+        apart=apart, failed=reason and first_line(reason))
 
 
 def several_gpus(args, setting):

@@ -46,7 +46,7 @@ model = costs.build(cfg, 'cpu')
 wrappers = build_optim_wrapper(model, cfg.optim_wrapper)
 told('model of the demo config')
 model.train()
-model.train_step(costs.images(cfg, model, cfg.train_dataloader.batch_size, 'cpu'), wrappers)
+model.train_step(costs.images(model, cfg.train_dataloader.batch_size, 'cpu'), wrappers)
 told('first training step')
 """
 

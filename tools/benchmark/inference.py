@@ -125,10 +125,10 @@ def convolutions_alone(network, lr):
     return run, sum(seen.found.values())
 
 
-def decibels(output, reference, extent=2):
-    """PSNR between two outputs; None where they are equal."""
+def decibels(output, reference):
+    """PSNR between two outputs in [-1, 1]; None where they are equal."""
     error = (output.float() - reference.float()).square().mean().item()
-    return 10 * math.log10(extent**2 / error) if error else None
+    return 10 * math.log10(2**2 / error) if error else None
 
 
 def exported(network, args, folder):

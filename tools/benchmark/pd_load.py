@@ -10,6 +10,7 @@ then waits for whichever of its threads has lost its core. With --clock cpu proc
 threads is taken instead, which other programs disturb less. Writes OUT.json and OUT.md.
 """
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -123,11 +124,9 @@ def main(argv=None):
             torch.set_num_threads(threads)
             for count in args.busy:
                 with measuring.busy(count):
-                    for batch in args.batches:
-                        for size in args.sizes:
-                            for scale in args.scales:
-                                case = run_case(batch, size, scale, args)
-                                report['cases'].append(dict(case, threads=threads, busy=count))
+                    report['cases'] += [
+                        dict(run_case(*case, args), threads=threads, busy=count)
+                        for case in itertools.product(args.batches, args.sizes, args.scales)]
                 print(f'{threads} threads, {count} busy done', file=sys.stderr)
     finally:
         torch.set_num_threads(before)

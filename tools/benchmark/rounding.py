@@ -10,6 +10,7 @@ not. Times are processor time of one call (--clock wall: of the clock), with the
 operator already made; the limits are those of issue 17. Writes OUT.json and OUT.md.
 """
 import argparse
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -86,13 +87,12 @@ def operators(args):
     """(kind, operator, library) of every row."""
     for scale in args.scales:
         yield 'pooling', AveragePooling(scale), 'float'
-        for kernel in args.kernels:
-            for antialias in (True, False):
-                operator = SeparableResize(scale, kernel, antialias)
-                for library in args.libraries:
-                    if library == 'float' or (kernel, antialias) in METHODS[library]:
-                        if library != 'matlab':  # has its own border
-                            yield 'separable', operator, library
+        for kernel, antialias, library in itertools.product(
+                args.kernels, (True, False), args.libraries):
+            if library == 'matlab':  # has its own border
+                continue
+            if library == 'float' or (kernel, antialias) in METHODS[library]:
+                yield 'separable', SeparableResize(scale, kernel, antialias), library
 
 
 def run_case(kind, operator, library, args):

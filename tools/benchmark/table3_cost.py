@@ -59,7 +59,7 @@ def measure_image(cfg, costs):
     for part in ('discriminator', 'perceptual_loss', 'gan_loss'):
         cfg.model.pop(part, None)
     model = costs.build(cfg, 'cpu').eval()
-    lr = torch.stack(costs.images(cfg, model, 1, 'cpu')['inputs'])
+    lr = torch.stack(costs.images(model, 1, 'cpu')['inputs'])
     with torch.no_grad():
         with costs.PeakMemory(model) as tested:
             model(lr, mode='tensor')

@@ -65,10 +65,10 @@ def convert_generator(state, sr=None, mfr=None):
     return converted, cfg
 
 
-def convert_moco(state, cfg=None):
+def convert_moco(state):
     """Convert the state dict of the official MoCo training."""
     converted = rename(state, RENAMED_MOCO)
-    cfg = dict(cfg or MOCO)
+    cfg = dict(MOCO)
     if 'queue' in converted and converted['queue'].ndim == 2:
         cfg['queue_size'] = converted['queue'].shape[1]
     check(converted, cfg)

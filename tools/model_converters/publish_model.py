@@ -5,13 +5,13 @@ import sys
 import tempfile
 from collections import OrderedDict
 from datetime import date, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 from mmpd.cli import file_argument
 from mmpd.utils.checkpoint import read_state_dict, strip_wrapper_prefix
+from mmpd.utils.download import sha256_of
 
 EMA, GENERATOR = 'generator_ema.', 'generator.'
 
@@ -72,7 +72,7 @@ def write(state, target, day):
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         temporary = Path(folder) / 'model.pth'  # torch writes the name into the file
         torch.save(dict(state_dict=state), temporary)
-        digest = sha256(temporary.read_bytes()).hexdigest()
+        digest = sha256_of(temporary)
         final = target.with_name(f'{target.name}_{day}-{digest[:8]}.pth')
         if final.exists():
             raise FileExistsError(f'{final} exists already, with the same content')

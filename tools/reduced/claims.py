@@ -85,15 +85,11 @@ def faster(results, profile):
                   '; '.join(texts), 'Fig. 3')
 
 
-def _gain_text(gains, unit='dB'):
-    return '; '.join(f'{name} {gain:+.2f} {unit}' for name, gain in gains.items()
-                     if gain is not None)
-
-
-def _from(name, gains, source, least=VISIBLE):
-    known = [gain for gain in gains.values() if gain is not None]
-    return _claim(name, (gain >= least for gain in known) if len(known) == len(gains) else (),
-                  _gain_text(gains), source)
+def _from(name, gains, source):
+    known = {label: gain for label, gain in gains.items() if gain is not None}
+    checks = [gain >= VISIBLE for gain in known.values()] if len(known) == len(gains) else ()
+    return _claim(name, checks, '; '.join(f'{label} {gain:+.2f} dB'
+                                          for label, gain in known.items()), source)
 
 
 def unseen(results, profile):

@@ -126,12 +126,11 @@ def fid(data, size, scale, *runs):
     return found
 
 
-def block_energy(images, block=BLOCK):
+def block_energy(images):
     """Squared differences across the borders of blocks, relative to those elsewhere.
 
     Args:
-        images (Iterable[ndarray]): uint8 (H, W, 3), blocks from the corner on.
-        block (int): Their side, the scale.
+        images (Iterable[ndarray]): uint8 (H, W, 3), blocks of ``BLOCK`` pixels from the corner on.
 
     Returns:
         float: about 1 without blocks; more, the more their borders show.
@@ -141,7 +140,7 @@ def block_energy(images, block=BLOCK):
         for axis in (0, 1):
             steps = np.diff(image.astype(np.float64), axis=axis)**2
             steps = steps.mean((1 - axis, 2))
-            border = np.arange(1, len(steps) + 1) % block == 0
+            border = np.arange(1, len(steps) + 1) % BLOCK == 0
             at.append(steps[border].mean())
             elsewhere.append(steps[~border].mean())
     return float(np.mean(at) / np.mean(elsewhere))

@@ -121,41 +121,57 @@ def share_in_range(psnr, psnr_lr):
     return 10**((psnr - psnr_lr) / 10)
 
 
+def _runs_of(metrics, method, scale):
+    """Names of the tests of a method that are done, one for each seed."""
+    names = (f'{method}_x{scale}_s{seed}_test' for seed in metrics['profile']['seeds'])
+    return [name for name in names if name in metrics['results']]
+
+
+def _row_of_method(metrics, method, scale, fid):
+    runs = _runs_of(metrics, method, scale)
+    tests = [metrics['results'][name] for name in runs]
+    return (LABELS[method], len(tests), spread([test['PSNR'] for test in tests]),
+            spread([test['SSIM'] for test in tests], 3),
+            _of_lr([test['PSNR_LR'] for test in tests]),
+            _of_lr([test['PSNR_LR_8bit'] for test in tests]),
+            cell(max((test['MaxErr_LR_8bit'] for test in tests), default=None), 1),
+            spread([1000 * fid[name] for name in runs if name in fid]))
+
+
+def _table_of_scale(metrics, scale):
+    fid, rows, remark = metrics['results'].get(f'fid_x{scale}', {}), [], ''
+    if fid:
+        remark = f'The first two rows: no network, of {IMAGES} faces.\n\n'
+        rows = [(label, '', cell(fid[f'{name}_PSNR']), '', '', '', '', cell(1000 * fid[name]))
+                for name, label in (('replicated', 'the LR replicated (A† y)'),
+                                    ('bicubic', 'the LR enlarged bicubically'))]
+    rows += [_row_of_method(metrics, method, scale, fid) for pair in PAIRS for method in pair]
+    return f'### {scale}×\n\n{remark}' + table(
+        ('method', 'seeds', 'PSNR', 'SSIM', 'PSNR(LR), float', 'PSNR(LR), saved',
+         'largest LR error, saved', 'FID-R64'), rows)
+
+
+def _remark_on_range(metrics, method, scale):
+    """How much of a method's error PD would remove; None if that is not known."""
+    tests = [metrics['results'][name] for name in _runs_of(metrics, method, scale)]
+    if not tests:
+        return None
+    share = share_in_range(*(sum(test[key] for test in tests) / len(tests)
+                             for key in ('PSNR', 'PSNR_LR')))
+    if share >= 1:
+        return None
+    return (f'Of the squared error of {LABELS[method]} without PD about {100 * share:.0f} % lies '
+            'in the range of A, measured by PSNR(LR); removing no more than that gives about '
+            f'{-10 * math.log10(1 - share):+.2f} dB. What PD gives beyond it, training with it '
+            'gives.')
+
+
 def of_tables(metrics):
-    results, p, parts = metrics['results'], metrics['profile'], []
-    for scale in p['scales']:
-        fid = results.get(f'fid_x{scale}', {})
-        rows = []
-        if fid:
-            rows += [(label, '', cell(fid[f'{name}_PSNR']), '', '', '', '', cell(1000 * fid[name]))
-                     for name, label in (('replicated', 'the LR replicated (A† y)'),
-                                         ('bicubic', 'the LR enlarged bicubically'))]
-        for method in (method for pair in PAIRS for method in pair):
-            runs = [name for seed in p['seeds']
-                    for name in [f'{method}_x{scale}_s{seed}_test'] if name in results]
-            tests = [results[name] for name in runs]
-            rows.append((
-                LABELS[method], len(tests), spread([test['PSNR'] for test in tests]),
-                spread([test['SSIM'] for test in tests], 3),
-                _of_lr([test['PSNR_LR'] for test in tests]),
-                _of_lr([test['PSNR_LR_8bit'] for test in tests]),
-                cell(max((test['MaxErr_LR_8bit'] for test in tests), default=None), 1),
-                spread([1000 * fid[name] for name in runs if name in fid])))
-        parts.append(f'### {scale}×\n\n' + ('' if not fid else 'The first two rows: no network, of '
-                     f'{IMAGES} faces.\n\n') + table(
-            ('method', 'seeds', 'PSNR', 'SSIM', 'PSNR(LR), float', 'PSNR(LR), saved',
-             'largest LR error, saved', 'FID-R64'), rows))
-        plain = [(LABELS[method], share_in_range(*(
-            sum(test[key] for test in tests) / len(tests) for key in ('PSNR', 'PSNR_LR'))))
-            for method, _ in PAIRS
-            for tests in [[results[name] for seed in p['seeds']
-                           for name in [f'{method}_x{scale}_s{seed}_test'] if name in results]]
-            if tests]
-        parts += [f'Of the squared error of {label} without PD about {100 * share:.0f} % lies in '
-                  'the range of A, measured by PSNR(LR); removing no more than that gives about '
-                  f'{-10 * math.log10(1 - share):+.2f} dB. What PD gives beyond it, training with '
-                  'it gives.' for label, share in plain if share < 1]
-    return '\n\n'.join(parts)
+    parts = []
+    for scale in metrics['profile']['scales']:
+        parts.append(_table_of_scale(metrics, scale))
+        parts += [_remark_on_range(metrics, plain, scale) for plain, _ in PAIRS]
+    return '\n\n'.join(part for part in parts if part)
 
 
 def of_convergence(metrics):
@@ -178,11 +194,11 @@ def of_convergence(metrics):
     return table(('pair', 'baseline at 10 %', 'at 50 %', 'at 100 %'), rows)
 
 
-def _tests(metrics, rows, keys, digits=2):
+def _tests(metrics, rows, keys):
     """Rows (label, job) with some figures; those that were not run are named."""
     results = metrics['results']
     return [(label, *(capped(results[name][key]) if key.startswith('PSNR_LR') else
-                      cell(results[name][key], 3 if key == 'SSIM' else digits) for key in keys))
+                      cell(results[name][key], 3 if key == 'SSIM' else 2) for key in keys))
             if name in results else (label, *('not run' for _ in keys)) for label, name in rows]
 
 
@@ -253,7 +269,7 @@ def of_table4(metrics):
                           ('pdn_lr1e-4', 'PDN, learning rate 1e-4')):
         found = results.get(f'alias_{method}_test')
         rows.append((label, *(cell(found[f'{case}/PSNR']) if found else 'not run'
-                                       for case in CASES)))
+                              for case in CASES)))
     text = table(('trained on bicubic(alias)', *CASES), rows)
     found = results.get('diversity')
     if found:
@@ -270,6 +286,76 @@ SECTIONS = (
     ('table4', 'Unseen downsamplings (Table 4 in small)', of_table4))
 
 
+def _opening(metrics):
+    p, data = metrics['profile'], {split: count for split, count, _ in metrics['data']}
+    minutes = sum(metrics['seconds'].values()) / 60
+    return [
+        '# Evidence at reduced scale',
+        '<!-- made by tools/reproduce_reduced.py; do not edit -->',
+        'Does PD do what the paper says, and what this project says beyond it? Full-scale training '
+        'needs FFHQ, official priors and days of GPU; this page has every claim at reduced scale: '
+        f'{data["train"]} training and {data["val"]} test faces at {p["out_size"]} px, a small '
+        'StyleGAN2 trained on the same faces as the prior, minutes of training. It tells whether '
+        'PD helps, and which way; not how good GLEAN looks. Seeds, images and budgets were fixed '
+        'beforehand, the last checkpoint counts.',
+        f'Made by `python tools/reproduce_reduced.py --data DIR --profile {p["name"]}`, and again '
+        f'with `--write-docs{" --notes docs/evidence_notes.json" * bool(metrics["notes"])}`, '
+        f'{metrics["date"]}, {metrics["machine"]} shared with other work, '
+        f'PyTorch {metrics["torch"]}: {len(metrics["seconds"])} of {metrics["jobs"]} runs and '
+        f'measurements are done, {minutes:.0f} minutes in all if one came after the other. The '
+        'figures are in `docs/evidence.json`.',
+        '## Claims', 'Decided by the rules in `tools/reduced/claims.py` from the figures below.',
+        of_claims(metrics)]
+
+
+def _protocol(metrics):
+    p = metrics['profile']
+    parts = [
+        '## How it was measured',
+        f'Restorers `configs/reduced/*_{p["suffix"]}.py`, {p["iters"]} iterations, batch 4, '
+        "learning rate 1e-3 (the paper's text), GAN weight 1e-2, no perceptual loss (its VGG "
+        'weights are a download), the prior loaded completely, its discriminator too; '
+        f'{len(p["seeds"])} seeds in the tables of 8×, one elsewhere. LR: '
+        f'{p["out_size"] // p["scales"][0]} px by bicubic(antialias); PD with average pooling. '
+        'Test: all validation faces, 8-bit images, RGB, no border cropped; ± is half the range '
+        'over seeds. LPIPS is not available offline. FID-R64 is the Fréchet distance in 64 '
+        'features of a VGG11 of random weights (after Naeem et al., ICML 2020), on the first '
+        f'{IMAGES} faces, times 1000; it compares within this page only.']
+    if p['name'] == 'cpu':
+        parts.append('The other profile, `gpu` (16 → 128 px, 8× and 16×, three seeds), was tried '
+                     'on a CPU with a handful of iterations, to see that it runs; it has no '
+                     'figures yet.')
+    return parts
+
+
+def _introduction(stage, p):
+    """What stands above a section's figures; None where they need no words."""
+    return dict(
+        convergence=f'Validation on the first {p["val_images"]} validation faces every '
+                    f'{p["val_interval"]} iterations, the resolution of these figures. '
+                    '"a → b": iteration a of the baseline, and the first one, b, at which PD has '
+                    'that PSNR.',
+        appendix=f'{p["out_size"] // 16} → {p["out_size"]} px, {p["short_iters"]} iterations, one '
+                 'seed. PSNR in dB, errors of the LR in grey levels; the last column is how far '
+                 'the PSNR of the validation faces fell below its best so far during training.',
+        beyond=f'One seed; {p["iters"]} iterations.',
+        table4=f'{p["short_iters"]} iterations, one seed; PSNR of the test faces. PDN is trained '
+               'by the adversarial loss alone.').get(stage)
+
+
+def _pictures(metrics, names):
+    captions = dict(
+        compare_end='Figs. 4 and 9: LR, the four models, GT; below, five times the error, then '
+        'five times the error of the LR',
+        compare_half=f'Fig. 10: half-way, after {metrics["profile"]["iters"] // 2} iterations',
+        panel_pd_glean_end='Fig. 6: x_r, δ, A† y and x̂ of GLEAN + PD')
+    return ['## Pictures',
+            "scikit-image's astronaut (public domain); no face of the data is shown. Minutes of "
+            'training at this size do not make good faces.',
+            *(f'![{captions[name]}](evidence_{name}.png)\n\n*{captions[name]}*'
+              for name in names)]
+
+
 def render(metrics, figures=()):
     """The page.
 
@@ -280,82 +366,25 @@ def render(metrics, figures=()):
     Returns:
         str: Markdown.
     """
-    p, data = metrics['profile'], {split: count for split, count, _ in metrics['data']}
-    minutes = sum(metrics['seconds'].values()) / 60
-    size, lr = p['out_size'], p['out_size'] // p['scales'][0]
-    parts = [
-        '# Evidence at reduced scale',
-        '<!-- made by tools/reproduce_reduced.py; do not edit -->',
-        'Does PD do what the paper says, and what this project says beyond it? Full-scale training '
-        'needs FFHQ, official priors and days of GPU; this page has every claim at reduced scale: '
-        f'{data["train"]} training and {data["val"]} test faces at {size} px, a small StyleGAN2 '
-        'trained on the same faces as the prior, minutes of training. It tells whether PD helps, '
-        'and which way; not how good GLEAN looks. Seeds, images and budgets were fixed beforehand, '
-        'the last checkpoint counts.',
-        f'Made by `python tools/reproduce_reduced.py --data DIR --profile {p["name"]}`, and again '
-        f'with `--write-docs{" --notes docs/evidence_notes.json" * bool(metrics["notes"])}`, '
-        f'{metrics["date"]}, {metrics["machine"]} shared with other work, '
-        f'PyTorch {metrics["torch"]}: {len(metrics["seconds"])} of {metrics["jobs"]} runs and '
-        f'measurements are done, {minutes:.0f} minutes in all if one came after the other. The '
-        'figures are in `docs/evidence.json`.',
-        '## Claims', 'Decided by the rules in `tools/reduced/claims.py` from the figures below.',
-        of_claims(metrics),
-        '## How it was measured',
-        f'Restorers `configs/reduced/*_{p["suffix"]}.py`, {p["iters"]} iterations, batch 4, '
-        "learning rate 1e-3 (the paper's text), GAN weight 1e-2, no perceptual loss (its VGG "
-        'weights are a download), the prior loaded completely, its discriminator too; '
-        f'{len(p["seeds"])} seeds in the tables of 8×, one elsewhere. LR: {lr} px by '
-        'bicubic(antialias); PD with average pooling. Test: all validation faces, 8-bit images, '
-        'RGB, no border cropped; ± is half the range over seeds. LPIPS is not available offline. '
-        'FID-R64 is the Fréchet distance in 64 features of a VGG11 of random weights (after Naeem '
-        f'et al., ICML 2020), on the first {IMAGES} faces, times 1000; it compares within this '
-        'page only.']
-    if p['name'] == 'cpu':
-        parts += ['The other profile, `gpu` (16 → 128 px, 8× and 16×, three seeds), was tried on a '
-                  'CPU with a handful of iterations, to see that it runs; it has no figures yet.']
-    if metrics['notes'].get('how'):
-        parts += [metrics['notes']['how']]
+    notes = metrics['notes']
+    curves = [name for name in figures if name.startswith('convergence')]
+    others = [name for name in figures if name not in curves]
+    parts = [*_opening(metrics), *_protocol(metrics), notes.get('how')]
     for stage, title, section in SECTIONS:
-        parts += [f'## {title}']
+        parts += [f'## {title}', _introduction(stage, metrics['profile']), section(metrics),
+                  notes.get(stage)]
         if stage == 'convergence':
-            parts += [f'Validation on the first {p["val_images"]} validation faces every '
-                      f'{p["val_interval"]} iterations, the resolution of these figures. '
-                      '"a → b": iteration a of the baseline, and the first one, b, at which PD '
-                      'has that PSNR.']
-        if stage == 'appendix':
-            parts += [f'{size // 16} → {size} px, {p["short_iters"]} iterations, one seed. PSNR in '
-                      'dB, errors of the LR in grey levels; the last column is how far the PSNR of '
-                      'the validation faces fell below its best so far during training.']
-        if stage == 'beyond':
-            parts += [f'One seed; {p["iters"]} iterations.']
-        if stage == 'table4':
-            parts += [f'{p["short_iters"]} iterations, one seed; PSNR of the test faces. PDN is '
-                      'trained by the adversarial loss alone.']
-        parts += [section(metrics)]
-        if metrics['notes'].get(stage):
-            parts += [metrics['notes'][stage]]
-        if stage == 'convergence':
-            parts += [f'![PSNR over iterations](evidence_{name}.png)' for name in figures
-                      if name.startswith('convergence')]
+            parts += [f'![PSNR over iterations](evidence_{name}.png)' for name in curves]
     parts += ['## Real networks', (
         'Real-ESRGAN with its published weights, with and without PD, on public-domain pictures: '
         '[the exact colour fix](colour_fix.md) has PSNR, SSIM, PSNR(LR), hallucination and '
         'omission; noisy and JPEG LR are in [noisy LR images](noise.md). They are not measured '
         'again here. RealSR, and networks trained by PSNR on their own kernel, are not measured.')]
-    shown = [name for name in figures if not name.startswith('convergence')]
-    if shown:
-        captions = dict(
-            compare_end='Figs. 4 and 9: LR, the four models, GT; below, five times the error, then '
-            'five times the error of the LR',
-            compare_half=f'Fig. 10: half-way, after {p["iters"] // 2} iterations',
-            panel_pd_glean_end='Fig. 6: x_r, δ, A† y and x̂ of GLEAN + PD')
-        parts += ['## Pictures', "scikit-image's astronaut (public domain); no face of the data "
-                  'is shown. Minutes of training at this size do not make good faces.']
-        parts += [f'![{captions[name]}](evidence_{name}.png)\n\n*{captions[name]}*'
-                  for name in shown]
-    if metrics['notes'].get('end'):
-        parts += ['## What did not reproduce, and why', metrics['notes']['end']]
-    return '\n\n'.join(parts) + '\n'
+    if others:
+        parts += _pictures(metrics, others)
+    if notes.get('end'):
+        parts += ['## What did not reproduce, and why', notes['end']]
+    return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def write(metrics, json_path, page_path, figures=()):

@@ -76,6 +76,18 @@ def _check_apart(source, out, recipe):
                          'ones: choose another output folder')
 
 
+def _files(source, keys):
+    """What the images made of the keys are called; ValueError if two would be called the same."""
+    names = {}
+    for key in keys:
+        name = name_of(source, key)
+        if name in names:
+            raise ValueError(f'{plain(names[name])} and {plain(key)} would both become '
+                             f'{plain(name)}.png')
+        names[name] = key
+    return [f'{name}.png' for name in names]
+
+
 def _foreign(out, recipe, files):
     """A file that would be written and is there already, or None."""
     for name in (*LISTS, 'manifest.json', 'report.txt'):
@@ -168,14 +180,7 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
         wanted = '' if isinstance(source, LMDBSource) else f', expected {", ".join(SUFFIXES)}'
         raise ValueError(f'no images in {source.path}{wanted}')
     recipe.check(source, keys)
-    names = {}
-    for key in keys:
-        name = name_of(source, key)
-        if name in names:
-            raise ValueError(f'{plain(names[name])} and {plain(key)} would both become '
-                             f'{plain(name)}.png')
-        names[name] = key
-    files = [f'{name}.png' for name in names]
+    files = _files(source, keys)
     header = dict(source=str(source.path.resolve()), **recipe.options())
     journal = Journal(out, header, shard, dict(limit=limit, test_count=test_count))
     foreign = None if journal.exists() else _foreign(out, recipe, files)

@@ -13,6 +13,8 @@ from .pd_mixin import PDMixin
 
 __all__ = ['PDESRGAN', 'PDEdit', 'PDGLEAN', 'PDModel', 'PDPanini', 'PDRealESRGAN', 'PDSRGAN']
 
+TRAINING_ONLY = ('discriminator', 'gan_loss', 'perceptual_loss')
+
 
 @MODELS.register_module()
 class PDGLEAN(PDMixin, GANPriorSR):
@@ -196,3 +198,33 @@ def PDModel(base='BaseEditModel', **kwargs):
                             f'type of your own, got {model_type.__name__!r}, whose forward pass '
                             'takes or returns more than one image')
     return model
+
+
+def has_pd(model_type):
+    """Whether a model type, or the type of this name, has PD.
+
+    Example:
+        >>> from mmpd.models.editors.pd_types import has_pd
+        >>> has_pd('PDGLEAN'), has_pd('SRGAN')
+        (True, False)
+    """
+    kind = MODELS.get(model_type) if isinstance(model_type, str) else model_type
+    return kind is PDModel or isinstance(kind, type) and issubclass(kind, PDMixin)
+
+
+def for_inference(model):
+    """The config of a model with PD (that of :func:`PDModel` if its type has none) for inference.
+
+    Args:
+        model (dict): Config of a model, with what only training needs.
+
+    Returns:
+        dict: A new one, without.
+
+    Example:
+        >>> from mmpd.models.editors.pd_types import for_inference
+        >>> for_inference(dict(type='SRGAN', gan_loss=dict(type='GANLoss')))
+        {'type': 'PDModel', 'base': 'SRGAN'}
+    """
+    kept = {key: value for key, value in model.items() if key not in TRAINING_ONLY}
+    return kept if has_pd(model['type']) else dict(kept, type='PDModel', base=model['type'])

@@ -135,8 +135,7 @@ class GFPGANNet(FixedSizeNet):
             nn.Sequential(nn.Conv2d(width[res], width[res], 3, 1, 1), nn.LeakyReLU(0.2),
                           nn.Conv2d(width[res], width[res], 3, 1, 1))
             for res in sizes[1:]) for _ in range(2))
-        for module in [self.generator] if freeze_prior else [self.generator.style_mapping]:
-            module.requires_grad_(False)  # the mapping network is not used: latents are encoded
+        self.generator.freeze(everything=freeze_prior)
 
     def restore(self, image):
         """(N, 3, net_size, net_size) -> the same shape, in [-1, 1]."""

@@ -6,7 +6,7 @@ import torch
 from mmagic.registry import MODELS
 from torch import nn
 
-from ...errors import MissingPackage, WeightsMismatch, WeightsNotFound
+from ...errors import MissingPackage, WeightsMismatch, WeightsNotFound, first_line
 from ...utils.validation import check_path, check_strength
 
 __all__ = ['METADATA', 'OnnxGenerator']
@@ -40,11 +40,7 @@ def open_session(checkpoint):
         raise WeightsNotFound(f'no checkpoint {checkpoint}') from None
     except Exception as error:  # its exceptions have no base of their own
         raise WeightsMismatch(f'{checkpoint}: ONNX Runtime {onnxruntime.__version__} cannot read '
-                              f'it: {_first_line(error)}') from error
-
-
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).split('\n')[0]
+                              f'it: {first_line(error)}') from error
 
 
 def _read_note(note, checkpoint):

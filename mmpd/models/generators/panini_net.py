@@ -136,8 +136,7 @@ class PaniniNet(BaseModule):
             nn.LeakyReLU(0.1, inplace=True),
             nn.Linear(representation_channels, 2 * sum(self.widths)))
         self.fusion_out = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for width in self.widths)
-        for module in [self.generator] if freeze_prior else [self.generator.style_mapping]:
-            module.requires_grad_(False)  # the mapping network is not used: latents are encoded
+        self.generator.freeze(everything=freeze_prior)
 
     @staticmethod
     def _conv(in_channels, out_channels, stride=1):

@@ -13,9 +13,9 @@ COARSE, MIDDLE = 3, 7
 class SqueezeExcitation(nn.Module):
     """Channel attention (Hu et al. 2018), without biases."""
 
-    def __init__(self, channels, reduction=16):
+    def __init__(self, channels):
         super().__init__()
-        narrow = max(channels // reduction, 1)
+        narrow = max(channels // 16, 1)
         self.fc1 = nn.Conv2d(channels, narrow, 1, bias=False)
         self.fc2 = nn.Conv2d(narrow, channels, 1, bias=False)
 

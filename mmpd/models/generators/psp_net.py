@@ -77,8 +77,7 @@ class PSPNet(FixedSizeNet):
             self.generator.num_latents, encoder_size, style_channels, encoder_channels,
             encoder_depths)
         self.register_buffer('latent_avg', torch.zeros(self.generator.num_latents, style_channels))
-        for module in [self.generator] if freeze_prior else [self.generator.style_mapping]:
-            module.requires_grad_(False)  # the mapping network is not used: latents are encoded
+        self.generator.freeze(everything=freeze_prior)
 
     def restore(self, image):
         """(N, 3, encoder_size, encoder_size) -> (N, 3, prior_size, prior_size), in [-1, 1]."""

@@ -40,7 +40,7 @@ class DenseBlock(ResidualDenseBlock):
 class DenseRRDB(RRDB):
     """MMagic's ``RRDB`` of :class:`DenseBlock`."""
 
-    def __init__(self, mid_channels, growth_channels=32, with_cp=False):
+    def __init__(self, mid_channels, growth_channels, with_cp):
         nn.Module.__init__(self)
         for index in range(1, 4):
             setattr(self, f'rdb{index}', DenseBlock(mid_channels, growth_channels, with_cp))

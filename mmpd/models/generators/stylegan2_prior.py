@@ -128,10 +128,9 @@ class StyleGAN2Prior(BaseModule):
         self.log_size = log2_of(out_size, 'out_size')
         if out_size < 8:
             refuse('out_size', 'at least 8', out_size)
-        for name, value in (('style_channels', style_channels), ('out_channels', out_channels),
-                            ('noise_size', noise_size)):
-            if name != 'noise_size' or value is not None:
-                check_positive_int(value, name, most=MOST_CHANNELS)
+        check_positive_int(style_channels, 'style_channels', most=MOST_CHANNELS)
+        check_positive_int(out_channels, 'out_channels', most=MOST_CHANNELS)
+        optional(check_positive_int, noise_size, 'noise_size', most=MOST_CHANNELS)
         check_positive_int(num_mlps, 'num_mlps', least=0, most=MOST_LAYERS)
         check_number(lr_mlp, 'lr_mlp', above=0)
         check_number(norm_eps, 'norm_eps', above=0)
@@ -147,15 +146,20 @@ class StyleGAN2Prior(BaseModule):
             raise ValueError(f'channels: expected the width at {missing[0]} px for out_size='
                              f'{out_size}, got widths for {sorted(self.channels)}')
         blur_kernel = check_blur_kernel(blur_kernel)
+        self.num_latents = 2 * self.log_size - 2
+        self.num_injected_noises = self.num_latents - 1
+        self.style_mapping = nn.Sequential(PixelNorm(eps=norm_eps), *(
+            EqualLinearActModule(
+                style_channels if index else self.noise_size, style_channels,
+                equalized_lr_cfg=dict(lr_mul=lr_mlp, gain=1.), act_cfg=dict(type='fused_bias'))
+            for index in range(num_mlps)))
+        self._add_synthesis(out_channels, blur_kernel)
+        for index in range(self.num_injected_noises if self.stores_noise else 0):
+            size = 2**((index + 5) // 2)
+            self.register_buffer(f'injected_noise_{index}', torch.randn(1, 1, size, size))
 
-        mapping = [PixelNorm(eps=norm_eps)]
-        for index in range(num_mlps):
-            mapping.append(EqualLinearActModule(
-                self.noise_size if index == 0 else style_channels, style_channels,
-                equalized_lr_cfg=dict(lr_mul=lr_mlp, gain=1.), act_cfg=dict(type='fused_bias')))
-        self.style_mapping = nn.Sequential(*mapping)
-
-        common = dict(style_channels=style_channels, fp16_enabled=fp16_enabled)
+    def _add_synthesis(self, out_channels, blur_kernel):
+        common = dict(style_channels=self.style_channels, fp16_enabled=self.fp16_enabled)
         width = self.channels[4]
         self.constant_input = ConstantInput(width)
         self.conv1 = self.conv_type(width, width, 3, blur_kernel=blur_kernel, **common)
@@ -171,11 +175,14 @@ class StyleGAN2Prior(BaseModule):
                 width, wider, 3, blur_kernel=blur_kernel, **common))
             self.to_rgbs.append(self.rgb_type(
                 width, out_channels=out_channels, upsample=True, **common))
-        self.num_latents = 2 * self.log_size - 2
-        self.num_injected_noises = self.num_latents - 1
-        for index in range(self.num_injected_noises if self.stores_noise else 0):
-            size = 2**((index + 5) // 2)
-            self.register_buffer(f'injected_noise_{index}', torch.randn(1, 1, size, size))
+
+    def freeze(self, everything):
+        """No gradients for all of it, or for the mapping network alone, which an encoder replaces.
+
+        Args:
+            everything (bool): Freeze the synthesis network too.
+        """
+        (self if everything else self.style_mapping).requires_grad_(False)
 
     def init_weights(self):
         """Load the pretrained checkpoint of ``init_cfg``, if there is one."""
