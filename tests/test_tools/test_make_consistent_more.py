@@ -239,7 +239,7 @@ def test_strength_and_bounds_change_the_files(tool, tmp_path, capsys):
 def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     seen = []
 
-    def identify(pairs, recolour):
+    def identify(pairs, libraries, recolour):
         assert recolour is not with_gt
         seen.extend(pairs)
         return [Candidate(dict(type='SeparableResize', kernel='lanczos', scale=4), 'pil', [9], [9],
@@ -250,6 +250,7 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     for index in range(9):
         pair(tmp_path, f'{index}.png', seed=index)
+        write(tmp_path / 'lr', f'{index}.png', values((6, 8, 3), seed=index) // 4 + 96)
     gt = tmp_path / ('gt' if with_gt else 'sr')
     if with_gt:
         for index in range(9):
