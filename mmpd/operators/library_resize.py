@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..errors import ArgumentError
 from ..utils.validation import check_choice
 from .average_pooling import AveragePooling
 from .resize import SeparableResize
@@ -32,12 +33,12 @@ EIGHT_BITS = ('pil', 'torch_uint8')
 
 
 def check_library(made_by, most=255):
-    """Raise ValueError unless it is one of LIBRARIES, and has images of values up to ``most``."""
+    """Raise ArgumentError unless it is one of LIBRARIES, and has images of values up to ``most``."""
     check_choice(made_by, 'made_by', LIBRARIES)
     if most > 255 and made_by in EIGHT_BITS:
         others = ', '.join(name for name in LIBRARIES if name not in EIGHT_BITS)
-        raise ValueError(f'made_by={made_by!r} resizes 8 bits only; for 16 bits expected one of '
-                         f'{others}')
+        raise ArgumentError(f'made_by={made_by!r} resizes 8 bits only; for 16 bits expected one of '
+                            f'{others}')
 
 
 class LibraryResize:
