@@ -15,6 +15,7 @@ tuple.  ``make_consistent`` does the same for images that are there already.  As
 diffusers is not needed, mmpd, torch and Pillow are.
 """
 import argparse
+import os
 import sys
 
 import numpy as np
@@ -119,6 +120,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if not args.out.lower().endswith('.png'):
         parser.error(f'out: expected a PNG file, got {args.out}')
+    if os.path.lexists(args.out):
+        parser.error(f'out: {args.out} exists')
     try:
         with Image.open(args.lr) as lr, Image.open(args.sr) as sr:
             made = make_consistent(sr, lr, operator=args.operator)

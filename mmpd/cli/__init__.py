@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from ..utils.files import disk_full, is_full
+from ..utils.files import disk_full, is_full, plain
 
 __all__ = ['run_tool']
 
@@ -69,7 +69,8 @@ def text_argument(text):
 
 
 def run_tool(function, argv=None):
-    """Run a tool; an :class:`InputError` or a full disk ends it with one line and code 2.
+    """Run a tool; an :class:`InputError`, a full disk, or a file or folder that the system does
+    not give ends it with one line and code 2.
 
     Ctrl-C ends it with 130.
 
@@ -97,9 +98,12 @@ def run_tool(function, argv=None):
         return function(argv) or 0
     except (InputError, OSError) as error:
         if not isinstance(error, InputError):
-            if not is_full(error):
+            if is_full(error):
+                error = disk_full(error)
+            elif isinstance(error.filename, (str, os.PathLike)):
+                error = InputError(f'{plain(error.filename)}: {error.strerror}')
+            else:
                 raise
-            error = disk_full(error)
         message = ' '.join(str(error).split())
         print(f'{Path(sys.argv[0]).name}: {message}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -53,7 +53,8 @@ def check(args, run):
     """
     problems, warnings = [], []
     folders = {name: getattr(args, name) for name in ('lr', 'sr', 'gt') if getattr(args, name)}
-    images = {name: find_images(folder, name, problems) for name, folder in folders.items()}
+    images = {name: find_images(folder, name, problems, warnings)
+              for name, folder in folders.items()}
     for name, folder in folders.items():
         if folder.resolve() == args.out.resolve():
             problems.append(f'--out {args.out}: is also the folder of --{name}')
@@ -90,13 +91,20 @@ def check(args, run):
     return [pair for pair, *_ in checked if isinstance(pair, Pair)], problems, warnings
 
 
-def find_images(folder, name, problems):
-    """stem -> path of the images of a folder; what is wrong goes to ``problems``."""
+def find_images(folder, name, problems, warnings):
+    """stem -> path of the images of a folder; what is wrong goes to ``problems``, what is left out
+    to ``warnings``."""
     if not os.path.isdir(folder):
         problems.append(f'--{name} {folder}: expected a folder of images')
         return {}
-    found = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in RASTERS):
+    found, others = {}, []
+    for path in sorted(folder.iterdir()):
+        hidden, image = path.name.startswith('.'), path.suffix.lower() in RASTERS
+        if hidden and not image:
+            continue
+        if hidden or not image:
+            others.append(path.name)
+            continue
         reason = name_fault(path.name)
         if reason:
             problems.append(f'--{name} {plain(path)}: {reason}')
@@ -105,6 +113,10 @@ def find_images(folder, name, problems):
             problems.append(f'{plain(path.stem)}: --{name} has both {plain(found[path.stem].name)}'
                             f' and {plain(path.name)}')
         found[path.stem] = path
+    if others:
+        names = ', '.join(map(plain, others[:3])) + ' …' * (len(others) > 3)
+        warnings.append(f'--{name} {folder}: left out, hidden or no images by their names: '
+                        f'{names} ({len(others)} in all)')
     if not found:
         problems.append(f'--{name} {folder}: expected images ({", ".join(RASTERS)}), found none')
     return found
@@ -171,6 +183,8 @@ def check_pair(stem, paths, args):
         return 'swapped', problems, warnings
     target = args.out / f'{stem}{output_suffix(paths["sr"])}'
     scale, resize = check_sizes(stem, lr, sr, args.resize_sr, problems)
+    if scale == 1:
+        warnings.append(f'{stem}: the SR is no larger than the LR, whose pixels take its place')
     if lr.colour != sr.colour or lr.alpha is not None and sr.alpha is None:
         problems.append(f'{stem}: LR is {lr.kind} but SR is {sr.kind}')
     elif scale:

@@ -27,7 +27,7 @@ from ..postprocess.free_kernel import fit_kernel
 from ..postprocess.identify import absent_libraries, check_pair, errors_of, identify
 from ..postprocess.kernel_picture import draw_kernels
 from ..postprocess.verdict import give_verdict
-from ..utils.files import csv_text, in_the_way, write_atomically
+from ..utils.files import csv_text, folder_fault, in_the_way, write_atomically
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool
 
@@ -65,6 +65,10 @@ def _check_target(path, option, overwrite, inputs):
         raise InputError(f'{option} {path}: is a folder, expected a file name')
     if not path.absolute().parent.is_dir():
         raise InputError(f'{option} {path}: there is no folder {path.parent}')
+    if not path.exists() or path.is_file():  # a device or pipe is written to
+        fault = folder_fault(path.parent)
+        if fault:
+            raise InputError(f'{option} {path}: {fault}')
     if path.resolve() in inputs:
         raise InputError(f'{option} {path}: is an input image')
     if path.exists() and not overwrite:
@@ -76,10 +80,12 @@ def _by_stem(folder, option, suffix):
     if not folder.is_dir():
         raise InputError(f'{option} {folder}: expected a folder of images')
     try:
-        files = [path for path, _ in find_pictures(folder)[0]]
+        found, others = find_pictures(folder)
     except ValueError as error:
         raise InputError(f'{option} {error}') from error
-    found = {}
+    if others:
+        print(f'{option} {folder}: {others} other files are no images by their names: left out')
+    files, found = [path for path, _ in found], {}
     for path in files:
         if not path.stem.endswith(suffix):
             raise InputError(f'{path}: expected a stem that ends in {suffix!r}')

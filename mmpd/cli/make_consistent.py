@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from ..errors import InputError
 from ..operators.library_resize import LIBRARIES
 from ..operators.resolve import prepare_operator, resolve_operator
-from ..postprocess.consistent import identified
+from ..postprocess.consistent import MOST_PAIRS, identified
 from ..postprocess.correction import NAMES, Correction, named_operator
 from ..utils.files import disk_full, is_full, plain
 from ..utils.rasters import read_raster
@@ -26,8 +26,6 @@ from . import path_argument, run_tool
 from .consistent_files import Run
 from .consistent_pairs import check
 from .processes import open_pool
-
-MOST_PAIRS = 8  # that --operator auto looks at
 
 
 def parse_args(argv=None):
@@ -83,8 +81,6 @@ def parse_args(argv=None):
         parser.error(f'--alias: {args.operator} has no such variant')
     if args.border != 'library' and plain:
         parser.error(f'--border: {args.operator} has no such variant')
-    if args.noise_std is not None and args.strength != 1:
-        parser.error('--noise-std gives the strength: expected no --strength besides')
     if args.workers < 1:
         parser.error(f'--workers: expected at least 1, got {args.workers}')
     try:
@@ -112,16 +108,16 @@ def find_operator(args, pairs):
                          'without --resize-sr')
     scale = Counter(pair.scale for pair in usable).most_common(1)[0][0]
     usable = [pair for pair in usable if pair.scale == scale]
-    some = usable[::-(-len(usable) // MOST_PAIRS)]
+    some = usable[::-(-len(usable) // MOST_PAIRS)]  # of which no more are read
     images = [tuple(read_raster(pair.paths[name]).pixels for name in ('lr', kind))
               for pair in some]
-    cfg, made_by, psnr, doubt = identified(images, recolour=kind == 'sr')
+    cfg, made_by, psnr, doubt = identified(images, kind == 'sr', args.made_by)
     prepare_operator(cfg)
-    print(f'--operator auto: A = {cfg}, made by {args.made_by or made_by or "the likeliest"}, '
+    print(f'--operator auto: A = {cfg}, made by {made_by or "the likeliest"}, '
           f'PSNR(A({kind.upper()}), LR) {psnr:.2f} dB over {len(images)} pairs')
     if doubt:
         print(f'warning: {doubt}', file=sys.stderr)
-    return cfg, args.made_by or made_by
+    return cfg, made_by
 
 
 def make_consistent(argv=None):

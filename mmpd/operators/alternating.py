@@ -39,7 +39,7 @@ def alternating_projections(x, target, degrade, dagger, low, high, name='A',
         target (Tensor): Measurement.
         degrade, dagger (Callable): A and A†.
         low, high (float): The range.
-        name (str): Of A, for the warning.
+        name (str | None): Of A, for the warning; None for no warning.
         max_iterations (int): Bound of the number of times that A and A† are applied.
         tolerance (float): Largest |A x̂ - target| that is left, relative to high - low.
 
@@ -70,7 +70,7 @@ def alternating_projections(x, target, degrade, dagger, low, high, name='A',
         following = (1 + (1 + 4 * momentum**2).sqrt()) / 2
         ahead = moved + (momentum - 1) / following * (moved - shift)
         shift, momentum = moved, following
-    if (least > limit).any():
+    if name is not None and (least > limit).any():
         warnings.warn(f'bounds: no image within them was found that {name} degrades to the given '
                       f'measurement up to {tolerance:g} of their distance; the nearest one found '
                       'is returned', stacklevel=2)

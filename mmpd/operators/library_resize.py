@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..errors import ArgumentError
+from ..utils.validation import check_choice
 from .average_pooling import AveragePooling
 from .resize import SeparableResize
 
@@ -28,6 +30,15 @@ METHODS = {
 }
 LIBRARIES = ('float', *METHODS)
 EIGHT_BITS = ('pil', 'torch_uint8')
+
+
+def check_library(made_by, most=255):
+    """Raise ArgumentError unless it is one of LIBRARIES that has values up to ``most``."""
+    check_choice(made_by, 'made_by', LIBRARIES)
+    if most > 255 and made_by in EIGHT_BITS:
+        others = ', '.join(name for name in LIBRARIES if name not in EIGHT_BITS)
+        raise ArgumentError(f'made_by={made_by!r} resizes 8 bits only; for 16 bits expected one of '
+                            f'{others}')
 
 
 class LibraryResize:
@@ -51,23 +62,19 @@ class LibraryResize:
     """
 
     def __init__(self, operator, made_by, most=255):
-        if made_by not in METHODS:
-            raise ValueError(f'made_by: expected one of {", ".join(LIBRARIES)}, got {made_by!r}')
-        if most > 255 and made_by in EIGHT_BITS:
-            others = ', '.join(name for name in LIBRARIES if name not in EIGHT_BITS)
-            raise ValueError(f'made_by={made_by!r} resizes 8 bits only; for 16 bits expected one '
-                             f'of {others}')
+        check_library(made_by, most)
+        methods = METHODS.get(made_by, {})  # 'float' has none
         if isinstance(operator, AveragePooling):
             operator = SeparableResize(operator.scale, 'box')
         if not isinstance(operator, SeparableResize):
             raise ValueError(f'made_by={made_by!r}: expected SeparableResize or AveragePooling as '
                              f'the operator, got {type(operator).__name__}')
         border = 'mirror' if made_by == 'matlab' else 'library'
-        self.method = METHODS[made_by].get((operator.kernel, operator.antialias))
+        self.method = methods.get((operator.kernel, operator.antialias))
         indifferent = operator.kernel == 'box'  # does not look beyond the image
         if self.method is None or not (indifferent or operator.border == border):
             has = ', '.join(kernel if antialias else f'{kernel} (alias)'
-                            for kernel, antialias in METHODS[made_by])
+                            for kernel, antialias in methods)
             raise ValueError(f'made_by={made_by!r} has no {operator!r}; it has {has}, with '
                              f'border={border!r}')
         self.operator, self.made_by, self.most = operator, made_by, most

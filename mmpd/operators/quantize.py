@@ -2,6 +2,7 @@
 import numpy as np
 import torch
 
+from .alternating import alternating_projections
 from .base import check_batch, check_positive_int
 from .decomposition import apply
 from .library_resize import LibraryResize
@@ -17,6 +18,8 @@ MARGIN = 128  # in units of the whole range
 FIRST_STEP, LAST_STEP, GROWTH, MOST_BOOST = 1.2, 0.4, 1.3, 256  # of _refine, found by trial
 PATCHES = 1 << 18  # pixels whose patches are looked at at once: they stay in the cache
 COST_BITS = 40  # of the fraction of a cost: finer than float64 has them beyond 4096
+DEEP = 5  # iterations within the bounds for each of the search, with 16 bits
+CLOSE = 0.3  # units that these may leave to the search
 HALFWAY = 1e-6  # float64 leaves less; float32 less than ROUGH
 
 
@@ -122,13 +125,15 @@ def consistent_integers(image, lr, operator, most=255, bounds=None, max_iteratio
         if library is not None:
             unmatched = int((library(result) != lr).sum())
     if not patch_mean or unmatched:
-        if library is not None:
+        resize = operator if library is None else library.operator
+        if isinstance(resize, SeparableResize):
             start = result.double() if patch_mean else image
-            result, unmatched = refine_rows(start, lr, library.operator, max_iterations, library,
-                                            most, bounds)
-        elif isinstance(operator, SeparableResize):
-            result, _ = refine_rows(image, lr, operator, max_iterations, None, most, bounds)
-            unmatched = unmatched_values(result, lr, operator, most)
+            if most > 255 and not patch_mean:
+                start = _within(image, lr, resize, max_iterations, most, bounds)
+            result, unmatched = refine_rows(start, lr, resize, max_iterations, library, most,
+                                            bounds)
+            if library is None:
+                unmatched = unmatched_values(result, lr, operator, most)
         else:
             result = _refine(image, lr, operator, max_iterations, most, bounds)
             unmatched = unmatched_values(result, lr, operator, most)
@@ -215,6 +220,18 @@ def _sorted(rows):
     if rows.is_cuda:
         return rows.sort(1).values
     return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+
+
+def _within(image, lr, operator, max_iterations, most, bounds):
+    """The image within the bounds whose A x is the LR, but for a part of a unit.
+
+    Where 16 bits are clipped thousands of units are missing, of which :func:`refine_rows` would
+    make up a share in each iteration.
+    """
+    planes = [alternating_projections(x[None, None], y[None, None], operator.A, operator.A_dagger,
+                                      *bounds, None, DEEP * max_iterations, CLOSE / most)
+              for x, y in zip(image.double().flatten(0, 1), lr.flatten(0, 1), strict=True)]
+    return torch.cat(planes).view(image.shape)
 
 
 def _round_clip(values, bounds):

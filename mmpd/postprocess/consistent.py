@@ -1,13 +1,16 @@
 """One call for whoever holds an image of any method and the LR image."""
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ..operators import resolve_operator
+from ..operators.library_resize import LIBRARIES, check_library
 from ..operators.resolve import infer_scale
+from ..utils.files import Refused
 from ..utils.rasters import DTYPES, Raster, raster_from_pil, raster_to_pil
 from ..utils.validation import ArgumentError, refuse
 from .candidate import rivals
@@ -15,6 +18,7 @@ from .correction import Correction, named_operator
 
 __all__ = ['check_sizes', 'consistent', 'identified', 'work_dtype']
 
+MOST_PAIRS = 8  # that 'auto' looks at
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -31,8 +35,8 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
             tensor (..., C, H, W) of at least three axes; uint8 or uint16, or floating point in any
             unit.
         lr (same kind): The LR image or batch, in the same type and unit.
-        operator (str | dict | object): A: 'auto' finds out which one made the LR (and warns where
-            the images do not show it clearly); 'average_pooling'
+        operator (str | dict | object): A: 'auto' finds out which one made the LR, of those that
+            ``made_by`` has (and warns where the images do not show it clearly); 'average_pooling'
             or a kernel, 'bicubic', 'bilinear', 'lanczos', 'box' (with antialias, as PIL has them);
             a config, whose ``scale`` may be left out, or an operator.
         strength (float): Weight of the correction, in [0, 1]; below 1, for noisy LR, the result
@@ -66,29 +70,26 @@ def consistent(image, lr, operator='auto', strength=1.0, noise_std=None, bounds=
         True
     """
     correction = Correction(strength, noise_std, bounds, made_by, max_iterations)
-    if type(image) is not type(lr) and not (
-            isinstance(image, Image.Image) and isinstance(lr, Image.Image)):
+    kinds = {torch.Tensor: _tensors, np.ndarray: _arrays, Image.Image: _pictures}
+    kind = next((kind for kind in kinds if isinstance(image, kind)), None)
+    if kind is None:
+        refuse('image', 'a NumPy array, a PIL image or a tensor', image)
+    if not isinstance(lr, kind):
         raise ArgumentError('image and lr: expected the same type, got '
                             f'{type(image).__name__} and {type(lr).__name__}')
-    options = operator, correction
-    if isinstance(image, torch.Tensor):
-        result, unmatched = _tensors(image, lr, *options)
-    elif isinstance(image, np.ndarray):
-        result, unmatched = _arrays(image, lr, *options)
-    elif isinstance(image, Image.Image):
-        result, unmatched = _pictures(image, lr, *options)
-    else:
-        refuse('image', 'a NumPy array, a PIL image or a tensor', image)
+    result, unmatched = kinds[kind](image, lr, operator, correction)
     return (result, unmatched) if return_unmatched else result
 
 
-def identified(pairs, recolour=True):
+def identified(pairs, recolour=True, made_by=None):
     """The config of the A that made the LR of ``pairs``, and the library.
 
     Args:
         pairs (list[tuple[ndarray, ndarray]]): LR and images (GT, or SR), (h, w[, C]) and
-            (H, W[, C]), uint8, or uint16, which is looked at in 8 bits.
+            (H, W[, C]), uint8, or uint16, which is looked at in 8 bits. Of more than MOST_PAIRS
+            some are looked at, evenly chosen.
         recolour (bool): The images are SR, see :func:`identify`.
+        made_by (str, optional): The library, whose resizings alone are tried then.
 
     Returns:
         tuple[dict, str | None, float, str | None]: Config without scale, library (None for 16 bits:
@@ -96,18 +97,20 @@ def identified(pairs, recolour=True):
         another kernel may come too close.
 
     Raises:
-        ValueError: Floating point.
+        ValueError: Floating point; a library of 8 bits for 16.
     """
     from . import identify
-    (first, _), *_ = pairs
-    deep = first.dtype == np.uint16
-    if not deep and first.dtype != np.uint8:
-        raise ArgumentError("operator: 'auto' expected uint8 or uint16, got "
-                            f'{first.dtype}; name it')
-    if deep:
-        pairs = [tuple((array / 257).round().astype(np.uint8) for array in pair)
-                 for pair in pairs]
-    results = identify(pairs, recolour=recolour)
+    pairs = pairs[::-(-len(pairs) // MOST_PAIRS)]
+    dtypes = {array.dtype.name for pair in pairs for array in pair}
+    others = ', '.join(sorted(dtypes - {'uint8', 'uint16'}))
+    if others:
+        _refuse_auto(others)
+    deep = 'uint16' in dtypes
+    if made_by is not None:
+        check_library(made_by, 65535 if deep else 255)
+    pairs = [tuple((array / 257).round().astype(np.uint8) if array.dtype == np.uint16 else array
+                   for array in pair) for pair in pairs]
+    results = identify(pairs, LIBRARIES if made_by is None else (made_by, ), recolour=recolour)
     best = results[0]
     rival, doubt = rivals(results).get('kernel'), None
     if recolour and rival and not rival.beaten and not math.isinf(best.psnr):
@@ -115,7 +118,17 @@ def identified(pairs, recolour=True):
                  f'clearly: {rival.candidate.operator_name} explains the LR all but as well '
                  f'({rival.margin:.2f} dB less); name the operator if you know it')
     cfg = {key: value for key, value in best.operator_cfg.items() if key != 'scale'}
-    return cfg, None if deep else best.made_by, best.psnr, doubt
+    return cfg, made_by or (None if deep else best.made_by), best.psnr, doubt
+
+
+def _refuse_auto(dtype):
+    raise ArgumentError(f"operator: 'auto' expected uint8 or uint16, got {dtype}; name it")
+
+
+def _pairs(images, lrs):
+    """LR and image, grey ones without channels, of arrays (N, H, W, C)."""
+    return [tuple(one[..., 0] if one.shape[2] == 1 else one for one in pair)
+            for pair in zip(lrs, images, strict=True)]
 
 
 def check_sizes(size, lr_size):
@@ -140,15 +153,17 @@ def work_dtype(dtype):
     return torch.float32 if np.dtype(dtype).name in ('float16', 'float32') else torch.float64
 
 
-def _resolve(operator, correction, shape, lr_shape, device, pair):
-    """Operator and correction for images (N, C, H, W); ``pair()`` gives LR and image to look at."""
-    check_sizes(shape[:1:-1], lr_shape[:1:-1])
+def _resolve(operator, correction, shape, lr_shape, device, pairs):
+    """Operator and correction for images (N, C, H, W); ``pairs()``: LR and images to look at."""
+    scale = check_sizes(shape[:1:-1], lr_shape[:1:-1])
     if operator == 'auto':
-        operator, made_by, _, doubt = identified([pair()])
+        if scale == 1:
+            raise ArgumentError("operator: 'auto' expected an image 2 or more times as large as "
+                                'the LR, got one of the same size; name it')
+        operator, made_by, _, doubt = identified(pairs(), made_by=correction.made_by)
         if doubt:
             warnings.warn(doubt, stacklevel=4)  # of consistent()
-        if correction.made_by is None and made_by:
-            correction = Correction(**{**vars(correction), 'made_by': made_by})
+        correction = replace(correction, made_by=made_by)
     elif isinstance(operator, str):
         operator = named_operator(operator)
     return resolve_operator(operator, shape, lr_shape, device), correction
@@ -172,10 +187,15 @@ def _check_dtypes(dtype, lr_dtype, allowed, names):
 
 
 def _pictures(image, lr, operator, correction):
-    image, lr = raster_from_pil(image), raster_from_pil(lr)
-    for name, raster in (('image', image), ('lr', lr)):
+    rasters = {}
+    for name, picture in (('image', image), ('lr', lr)):
+        try:
+            raster = rasters[name] = raster_from_pil(picture)
+        except Refused as error:
+            raise ArgumentError(f'{name}: {error}') from None
         if raster.notes:
             warnings.warn(f'{name}: {", ".join(raster.notes)}', stacklevel=3)
+    image, lr = rasters['image'], rasters['lr']
     if image.colour != lr.colour or lr.alpha is not None and image.alpha is None:
         raise ArgumentError(f'lr: expected {image.kind} like the image, got {lr.kind}')
     pixels, unmatched = _arrays(image.pixels, lr.pixels, operator, correction)
@@ -214,8 +234,7 @@ def _arrays(image, lr, operator, correction):
 
     shapes = [(len(a), a.shape[3], *a.shape[1:3]) for a in (x, y)]
     operator, correction = _resolve(
-        operator, correction, *shapes, 'cpu',
-        lambda: tuple(a[0, ..., 0] if a.shape[3] == 1 else a[0] for a in (y, x)))
+        operator, correction, *shapes, 'cpu', lambda: _pairs(x, y))
     result, unmatched = np.empty_like(flat(image)), 0
     if alpha:
         result[..., -1] = flat(image)[..., -1]
@@ -243,11 +262,12 @@ def _tensors(image, lr, operator, correction):
     x, y = (t.reshape(-1, *t.shape[-3:]) for t in (image, lr))
     alpha = x[:, -1:] if _check_channels(x.shape[1], y.shape[1]) else None
     x = x[:, :-1] if alpha is not None else x
+    if operator == 'auto' and floating:
+        _refuse_auto(image.dtype)
     wide = torch.float64 if not floating or torch.float64 in (x.dtype, y.dtype) else torch.float32
     operator, correction = _resolve(
-        operator, correction, x.shape, y.shape, x.device, lambda: tuple(
-            t[0, 0].cpu().numpy() if t.shape[1] == 1 else t[0].permute(1, 2, 0).cpu().numpy()
-            for t in (y.detach(), x.detach())))
+        operator, correction, x.shape, y.shape, x.device,
+        lambda: _pairs(*(t.permute(0, 2, 3, 1).cpu().numpy() for t in (x, y))))
     made, unmatched = correction(x.to(wide), y.to(x.device, wide), operator, most, image.dtype)
     made = made.to(image.dtype)
     if alpha is not None:

@@ -6,14 +6,14 @@ import torch
 
 from ..operators import SeparableResize, replace_range
 from ..operators.decomposition import apply
-from ..operators.library_resize import LibraryResize
+from ..operators.library_resize import LibraryResize, check_library
 from ..operators.quantize import consistent_integers, unmatched_values
 from ..utils.validation import (
     ArgumentError,
+    check_bounds,
     check_choice,
-    check_number,
+    check_noise_std,
     check_positive_int,
-    check_sequence,
     check_strength,
     optional,
     refuse,
@@ -97,13 +97,10 @@ class Correction:
 
     def __post_init__(self):
         check_strength(self.strength)
-        optional(check_number, self.noise_std, 'noise_std', least=0)
+        check_noise_std(self.noise_std, self.strength)
         check_positive_int(self.max_iterations, 'max_iterations', least=0)
-        if self.bounds is not None:
-            low, high = check_sequence(self.bounds, 'bounds', check_number, (2,))
-            if not low < high:
-                refuse('bounds', 'the lower one first', self.bounds)
-            object.__setattr__(self, 'bounds', (low, high))
+        optional(check_library, self.made_by)
+        object.__setattr__(self, 'bounds', check_bounds(self.bounds))
 
     @property
     def exact(self):
@@ -168,6 +165,9 @@ class Correction:
         if most is None:
             self.library(operator, most)
             result = replace_range(x, y, operator, self.strength, **options).to(dtype or x.dtype)
+            if not torch.isfinite(result).all():
+                raise ArgumentError(f'image: the result goes beyond what {result.dtype} holds, '
+                                    f'{torch.finfo(result.dtype).max:g}; expected a wider type')
             y = y.detach()
             error = (apply(operator, 'A', result.detach().to(y.dtype)) - y).abs()
             close = max(CLOSE, torch.finfo(result.dtype).eps) * y.abs().max()

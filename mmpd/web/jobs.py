@@ -134,6 +134,8 @@ def _pair(job):
         kinds = ['grey' if picture.grey else 'RGB' for picture in (lr, raw)]
         raise InputError('expected LR and SR that are both grey or both RGB, got an LR that is '
                          '{} and an SR that is {}'.format(*kinds))
+    if lr.alpha is not None and raw.alpha is None:
+        raise InputError('expected an SR with alpha, as the LR has, got one without')
     return lr, raw
 
 
@@ -143,7 +145,7 @@ def _operator(job, lr, raw):
     if cfg != 'auto':
         return cfg, made_by, None
     from ..postprocess import identify
-    best, *others = identify([(lr.pixels, raw.pixels)])
+    best, *others = identify([(lr.pixels, raw.pixels)], recolour=True)
     found = dict(name=best.operator_name, psnr=best.psnr)
     for other in others:
         if (other.kernel, other.antialias) != (best.kernel, best.antialias):
@@ -184,18 +186,17 @@ def run(job, folder):
                          'swapped?')
     scale = infer_scale((height, width), (h, w))
     cfg, made_by, found = _operator(job, lr, raw)
-    options = dict(operator=cfg, made_by=made_by, strength=job.strength)
-    options.update((name, value) for name, value in (
-        ('noise_std', job.noise_std), ('bounds', job.bounds)) if value is not None)
-    pixels, unmatched = consistent(raw.pixels, lr.pixels, return_unmatched=True, **options)
-    alpha = raw.alpha
-    if alpha is not None and lr.alpha is not None:
-        alpha = consistent(alpha, lr.alpha, **options)
+    pixels, unmatched = consistent(
+        raw.pixels, lr.pixels, operator=cfg, made_by=made_by, strength=job.strength,
+        noise_std=job.noise_std, bounds=job.bounds, return_unmatched=True)
+    alpha, profile = raw.alpha, lr.icc_profile or raw.icc_profile
+    if lr.alpha is not None and alpha is not None:  # which has no noise and no range of colours
+        alpha = consistent(alpha, lr.alpha, operator=cfg, made_by=made_by)
     operator = resolve_operator(cfg, (height, width), (h, w))
-    output = Picture(pixels, alpha, lr.icc_profile)
+    output = Picture(pixels, alpha, profile)
     target, before = folder / f'{safe_stem(job.lr)}_consistent.png', folder / 'before.png'
     write_picture(output, target)
-    write_picture(replace(raw, icc_profile=lr.icc_profile), before)
+    write_picture(replace(raw, icc_profile=profile), before)
     y = _tensor(lr.pixels)
     psnrs = [psnr(errors(apply(operator, 'A', _tensor(image)), y)['MSE'], cap=math.inf)
              for image in (raw.pixels, pixels)]

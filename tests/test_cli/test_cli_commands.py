@@ -44,6 +44,7 @@ def test_a_package_that_is_missing_is_named_where_mmagic_is_not_installed(
 @pytest.mark.parametrize('error, code, said', [
     (InputError('expected\n  a file'), 2, 'mmpd-x: expected a file'),
     (OSError(errno.ENOSPC, 'No space left'), 2, 'mmpd-x: '),
+    (PermissionError(errno.EACCES, 'denied', 'a\n.png'), 2, 'mmpd-x: a\\n.png: denied'),
     (KeyboardInterrupt(), 130, 'mmpd-x: interrupted')])
 def test_how_commands_end(error, code, said, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['/usr/bin/mmpd-x'])

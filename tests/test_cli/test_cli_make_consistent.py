@@ -11,7 +11,7 @@ from mmpd.cli import make_consistent
 @pytest.mark.parametrize('argv, said', [
     (['--alias'], '--alias: average_pooling has no such variant'),
     (['--operator', 'auto', '--border', 'mirror'], '--border: auto has no such variant'),
-    (['--noise-std', '3', '--strength', '0.5'], 'expected no --strength besides'),
+    (['--noise-std', '3', '--strength', '0.5'], '--strength: expected 1 beside noise_std=3'),
     (['--workers', '0'], '--workers: expected at least 1, got 0'),
     (['--strength', '1.5'], '--strength: expected a number in [0, 1], got 1.5'),
     (['--operator', 'bicubic', '--made-by', 'opencv'], '--made-by=')])
@@ -67,9 +67,9 @@ def test_pairs_that_auto_looks_at(monkeypatch, capsys):
     monkeypatch.setattr(make_consistent, 'read_raster', lambda path: SimpleNamespace(pixels=path))
     seen = []
 
-    def identified(images, recolour):
+    def identified(images, recolour, made_by):
         seen.append(([lr for lr, _ in images], {hr[-2:] for _, hr in images}, recolour))
-        return dict(type='SeparableResize', kernel='bicubic'), 'pil', 31.5, 'unsure'
+        return dict(type='SeparableResize', kernel='bicubic'), made_by or 'pil', 31.5, 'unsure'
     monkeypatch.setattr(make_consistent, 'identified', identified)
     args = SimpleNamespace(gt=None, made_by=None)
     pairs = [pair('one', 1), pair('two', 2), pair('odd', resize=(8, 8)),

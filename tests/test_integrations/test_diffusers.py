@@ -118,8 +118,11 @@ def test_as_a_script(script, tmp_path, capsys):
     names = [str(tmp_path / name) for name in ('lr.png', 'sr.png', 'out.png')]
     script.main(names)
     assert pools_to(np.asarray(Image.open(tmp_path / 'out.png')), lr)
-    for wrong in ([*names[:2], 'x.jpg'], ['none.png', *names[1:]], [names[1], names[0], names[2]]):
+    new = str(tmp_path / 'new.png')
+    for wrong in ([*names[:2], 'x.jpg'], ['none.png', names[1], new], [names[1], names[0], new],
+                  names, [*names[:2], names[1]]):
         with pytest.raises(SystemExit) as error:
             script.main(wrong)
         assert error.value.code == 2
-    assert 'swapped' in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert 'swapped' in err and f'out: {names[2]} exists' in err and f'{names[1]} exists' in err

@@ -111,6 +111,21 @@ def test_bicubic_of_16_bits(made_by, border):
     assert (again.permute(1, 2, 0).numpy() - lr).__abs__().max() < 0.51
 
 
+@pytest.mark.parametrize('kernel, scale', [('bicubic', 4), ('bilinear', 2), ('lanczos', 2)])
+def test_clipped_pictures_of_16_bits(kernel, scale):
+    """There is an image that has this LR: a part of it is white, where the SR is not."""
+    operator = SeparableResize(scale, kernel)
+    truth = (picture((48, 48, 1), float) * 1.5 - 0.2).clip(0, 1)[..., 0]
+    assert 0.03 < (truth == 1).mean() < 0.3
+    lr = operator.A(torch.from_numpy(truth * 65535)[None, None]).clamp(0, 65535).round()
+    sr = torch.nn.functional.interpolate(lr, scale_factor=scale, mode='bilinear') * 0.9
+    result, unmatched = mmpd.consistent(*(one[0, 0].numpy().astype(np.uint16) for one in (sr, lr)),
+                                        kernel, return_unmatched=True)
+    assert unmatched == 0
+    again = operator.A(torch.from_numpy(result.astype(float))[None, None]).clamp(0, 65535)
+    assert ((again - lr).abs() < 0.5 + 1e-6).all()
+
+
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize('operator', ['average_pooling', 'bicubic'])
 def test_floats_stay_floats_in_their_unit(dtype, operator):
@@ -128,6 +143,20 @@ def test_floating_point_tensors_are_differentiable():
     lr = torch.rand(1, 2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda x, y: mmpd.consistent(x, y, 'average_pooling'), (sr, lr))
+
+
+class Array(np.ndarray):
+    """As imageio has one."""
+
+
+def test_subclasses_are_what_they_are_of():
+    sr, lr = picture((16, 16, 3)), picture((4, 4, 3), seed=1)
+    expected = mmpd.consistent(sr, lr, 'average_pooling')
+    for pair in ((sr.view(Array), lr), (sr, lr.view(Array))):
+        np.testing.assert_array_equal(mmpd.consistent(*pair, 'average_pooling'), expected)
+    floats = torch.rand(3, 8, 8), torch.rand(3, 4, 4)
+    made = mmpd.consistent(torch.nn.Parameter(floats[0]), floats[1], 'average_pooling')
+    assert torch.equal(made, mmpd.consistent(*floats, 'average_pooling')) and made.requires_grad
 
 
 def test_strips_and_the_whole_are_the_same(monkeypatch):
@@ -229,7 +258,7 @@ def test_the_colour_space_is_kept():
 def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
     seen = []
 
-    def identify(pairs, recolour):
+    def identify(pairs, libraries, recolour):
         assert recolour
         seen.extend(pairs)
         return [Candidate(dict(type='SeparableResize', kernel='bicubic'), made_by, [9], [9], [1]),
@@ -255,7 +284,7 @@ def test_auto_asks_which_a_made_the_lr(monkeypatch, made_by):
 
 
 def found_by_hand(monkeypatch, *candidates):
-    monkeypatch.setattr(postprocess, 'identify', lambda pairs, recolour: [
+    monkeypatch.setattr(postprocess, 'identify', lambda pairs, libraries, recolour: [
         Candidate(dict(type='SeparableResize', scale=4, kernel=kernel), made_by, *([mse], [1], [1]))
         for kernel, made_by, mse in candidates], raising=False)
 
@@ -270,6 +299,43 @@ def test_auto_takes_the_library_that_it_found_unless_one_is_given(monkeypatch):
     assert (expected[0] != expected[1]).any()
     np.testing.assert_array_equal(mmpd.consistent(sr, lr), expected[0])
     np.testing.assert_array_equal(mmpd.consistent(sr, lr, made_by='pil'), expected[1])
+
+
+@pytest.mark.parametrize('tensors', [False, True])
+def test_auto_looks_at_a_whole_batch(monkeypatch, tensors):
+    """Of pairs of any depth at eight, evenly chosen."""
+    seen = []
+
+    def identify(pairs, libraries, recolour):
+        seen.append((pairs, libraries))
+        return [Candidate(dict(type='AveragePooling'), 'float', [1], [1], [1])]
+
+    monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
+    sr, lr = picture((9, 16, 16, 1)), picture((9, 4, 4, 1), seed=1)
+    given = [torch.from_numpy(one).movedim(-1, -3) for one in (sr, lr)] if tensors else (sr, lr)
+    mmpd.consistent(*given)
+    mmpd.consistent(*given, made_by='torch')
+    for (pairs, _), step in zip(seen, (2, 2), strict=True):
+        for ours, theirs in zip(pairs, zip(lr[::step, ..., 0], sr[::step, ..., 0], strict=True),
+                                strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert seen[1][1] == ('torch', ) and len(seen[0][1]) > 5
+    deep = [array[0].astype(np.uint16) * 257 for array in (lr, sr)]
+    assert identified([(lr[0], sr[0]), tuple(deep)])[1] is None
+    for ours in seen[2][0]:
+        assert all(np.array_equal(a, b) for a, b in zip(ours, (lr[0], sr[0]), strict=True))
+    with pytest.raises(ValueError, match="made_by='pil' resizes 8 bits only"):
+        identified([tuple(deep)], made_by='pil')
+
+
+def test_auto_finds_what_the_library_has():
+    """Bilinear with antialias by the ranking of all, of which OpenCV has none."""
+    truth = picture((48, 48, 3))
+    lr = np.asarray(Image.fromarray(truth).resize((12, 12), Image.BILINEAR))
+    assert identified([(lr, truth)])[:2] == (
+        dict(type='SeparableResize', kernel='bilinear', antialias=True, border='library'), 'pil')
+    result, unmatched = mmpd.consistent(truth, lr, made_by='opencv', return_unmatched=True)
+    assert unmatched == 0 and not np.array_equal(result, truth)
 
 
 CLOSE = ('bicubic', 'pil', 9), ('lanczos', 'pil', 9.5)
@@ -359,15 +425,22 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (U8, SMALL, dict(operator=dict(type='Pool')), "unknown type 'Pool'"),
     (U8, SMALL, dict(strength=2), r'strength: expected a number in \[0, 1\], got 2'),
     (U8, SMALL, dict(noise_std=-1), 'noise_std: expected'),
-    (U8, SMALL, dict(bounds=(3, 2)), 'bounds: expected the lower one first'),
-    (U8, SMALL, dict(bounds=(3, 3)), 'bounds: expected the lower one first'),
+    (U8, SMALL, dict(bounds=(3, 2)), 'bounds: expected the lower bound first'),
+    (U8, SMALL, dict(bounds=(3, 3)), 'bounds: expected the lower bound first'),
     (U8, SMALL, dict(bounds=(0, 256)), r'bounds: expected two integers in 0..255'),
+    (U8, U8, dict(operator='auto'), "operator: 'auto' expected an image 2 or more times as large"),
+    (torch.zeros(3, 8, 8, dtype=torch.bfloat16), torch.zeros(3, 4, 4, dtype=torch.bfloat16),
+     dict(operator='auto'), "'auto' expected uint8 or uint16, got torch.bfloat16; name it"),
+    (U8, SMALL, dict(strength=0.5, noise_std=3), 'strength: expected 1 beside noise_std=3'),
+    (U8, SMALL, dict(operator='auto', made_by='gimp'), "made_by: expected one of float, pil.*gimp"),
     (U8, SMALL, dict(made_by='gimp'), "made_by: expected one of float, pil.*got 'gimp'"),
     (U16, SMALL.astype(np.uint16), dict(made_by='pil'), "made_by='pil' resizes 8 bits only"),
     (U8 + 0., SMALL + 0., dict(made_by='pil'), 'these are floating point numbers'),
     (Image.new('RGB', (8, 8)), Image.new('L', (4, 4)), {}, 'lr: expected RGB like .*, got L'),
     (Image.new('RGB', (8, 8)), Image.new('RGBA', (4, 4)), {}, 'lr: expected RGB like.*, got RGBA'),
-    (Image.new('CMYK', (8, 8)), Image.new('CMYK', (4, 4)), {}, 'got mode CMYK'),
+    (Image.new('CMYK', (8, 8)), Image.new('CMYK', (4, 4)), {}, '^image: .*got mode CMYK'),
+    ((np.indices((8, 8)).sum(0) % 2 * 6e4).astype(np.float16), np.full((4, 4), 6e4, np.float16),
+     {}, 'image: the result goes beyond what torch.float16 ho'),
 ])
 def test_refusals(image, lr, options, message):
     with pytest.raises(ValueError, match=message) as info:

@@ -39,8 +39,10 @@ def run(tool, data, lr='lr', gt='gt', *extra, option='--gt'):
 
 def test_table_verdict_files_and_options(tool, data, capsys):
     files = data / 'all.csv', data / 'kernel.png'
+    (data / 'lr' / 'notes.txt').touch()
     assert run(tool, data, 'lr', 'gt', '--csv', files[0], '--kernel-out', files[1]) == 0
     out = capsys.readouterr().out
+    assert f'--lr {data / "lr"}: 1 other files are no images by their names: left out' in out
     assert '3 pairs, scale 4; the first: LR 32x32, GT 128x128' in out
     assert ' 1  bicubic (antialias)' in out and 'exact' in out
     assert 'every value is given back' in out and 'strength 1' in out
@@ -156,6 +158,13 @@ def test_wrong_images(tool, data, capsys):
     assert 'b: expected the scale of a, 4, got 2' in refused(tool, data, capsys)
     (data / 'gt' / 'b.png').write_bytes(b'no image')
     assert 'not a readable image' in refused(tool, data, capsys)
+
+
+def test_a_folder_that_cannot_be_written_is_named_first(tool, data, capsys, monkeypatch):
+    monkeypatch.setattr('mmpd.cli.identify.folder_fault', lambda folder: f'no {folder.name}')
+    monkeypatch.setattr('mmpd.cli.identify.Pairs', None)
+    for option in ('--csv', '--kernel-out'):
+        assert f'no {data.name}' in refused(tool, data, capsys, 'lr', 'gt', option, data / 'x.png')
 
 
 def test_wrong_outputs(tool, data, capsys):

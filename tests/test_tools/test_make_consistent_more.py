@@ -160,6 +160,35 @@ def test_sizes_that_do_not_fit(tool, tmp_path, capsys):
     assert run(tool, tmp_path, '--overwrite', '--resize-sr') == 2
 
 
+def test_what_is_left_out_and_what_changes_nothing_is_told(tool, tmp_path, capsys):
+    pair(tmp_path, 'x.png')
+    pair(tmp_path, 'same.png', scale=1)
+    for name in ('._x.png', '.DS_Store', 'y.ppm', 'z.gif', 'notes.txt', 'dir'):
+        (tmp_path / 'lr' / name).touch()
+    assert run(tool, tmp_path) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith('warning')] == [
+        f'warning: --lr {tmp_path / "lr"}: left out, hidden or no images by their names: '
+        '._x.png, dir, notes.txt … (5 in all)',
+        'warning: same: the SR is no larger than the LR, whose pixels take its place']
+    assert set(outputs(tmp_path)) == {'x.png', 'same.png', 'consistency.csv'}
+
+
+def test_auto_of_a_library_and_of_its_depth(tool, tmp_path, capsys):
+    """MATLAB has no kernels without antialias, Pillow no 16 bits."""
+    pair(tmp_path, 'x.png')
+    write(tmp_path / 'lr', 'x.png', values((6, 8, 3)) // 4 + 96)
+    assert run(tool, tmp_path, '--operator', 'auto', '--made-by', 'matlab') == 0
+    assert 'made by matlab, PSNR' in capsys.readouterr().out
+    assert rows(tmp_path)['x']['made_by'] == 'matlab'
+    pair(tmp_path, 'y.png', np.uint16)
+    out = '--out', str(tmp_path / 'new')
+    with pytest.raises(SystemExit) as ended:
+        run(tool, tmp_path, '--operator', 'auto', '--made-by', 'pil', *out)
+    assert ended.value.code == 2 and not (tmp_path / 'new').exists()
+    assert "made_by='pil' resizes 8 bits only" in capsys.readouterr().err
+
+
 def test_swapped_folders(tool, tmp_path, capsys):
     pair(tmp_path, 'x.png')
     pair(tmp_path, 'y.png')
@@ -239,7 +268,7 @@ def test_strength_and_bounds_change_the_files(tool, tmp_path, capsys):
 def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     seen = []
 
-    def identify(pairs, recolour):
+    def identify(pairs, libraries, recolour):
         assert recolour is not with_gt
         seen.extend(pairs)
         return [Candidate(dict(type='SeparableResize', kernel='lanczos', scale=4), 'pil', [9], [9],
@@ -250,6 +279,7 @@ def test_auto(tool, tmp_path, monkeypatch, capsys, with_gt):
     monkeypatch.setattr(postprocess, 'identify', identify, raising=False)
     for index in range(9):
         pair(tmp_path, f'{index}.png', seed=index)
+        write(tmp_path / 'lr', f'{index}.png', values((6, 8, 3), seed=index) // 4 + 96)
     gt = tmp_path / ('gt' if with_gt else 'sr')
     if with_gt:
         for index in range(9):

@@ -2,6 +2,7 @@
 import base64
 import io
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -248,6 +249,32 @@ def test_pictures_that_do_not_fit_are_refused(tmp_path, out, change, expected):
     with pytest.raises((InputError, ValueError), match=expected):
         run(Job(lr, sr, operator=POOLING), out)
     assert not list(out.iterdir())
+
+
+def test_opacity_has_no_range_of_colours_and_is_not_lost(tmp_path, out):
+    lr, sr = (Image.open(path).convert('RGBA') for path in pictures(tmp_path))
+    lr.save(tmp_path / 'lr.png')
+    sr.save(tmp_path / 'sr.png', icc_profile=b'of the SR')
+    job = Job(str(tmp_path / 'lr.png'), str(tmp_path / 'sr.png'), operator=POOLING)
+    result = run(replace(job, bounds=(16, 235)), out)
+    image = Image.open(result.picture)
+    assert np.asarray(image)[..., 3].min() == 255 and image.info['icc_profile'] == b'of the SR'
+    assert (pooled(np.asarray(image)) == np.asarray(lr)).all()
+    sr.convert('RGB').save(tmp_path / 'sr.png')
+    with pytest.raises(InputError, match='expected an SR with alpha, as the LR has'):
+        run(job, out)
+
+
+def test_auto_goes_by_detail_not_by_contrast(tmp_path, out):
+    """As in mmpd.consistent and the commands."""
+    rng = np.random.default_rng(0)
+    gt = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+    gt = gt.resize((64, 64), Image.BICUBIC)
+    gt.resize((16, 16), Image.BILINEAR).save(tmp_path / 'lr.png')
+    Image.fromarray((np.asarray(gt) * 0.7 + 30).astype(np.uint8)).save(tmp_path / 'sr.png')
+    figures = run(Job(*(str(tmp_path / f'{name}.png') for name in ('lr', 'sr')), operator=AUTO),
+                  out).figures
+    assert "'bilinear', antialias=True" in figures['operator'] and figures['made_by'] == 'pil'
 
 
 def cropped(path):
