@@ -1,7 +1,10 @@
 """What a config says wrongly, as one line: errors from building, not those of the code."""
+import inspect
 import re
 import traceback
 from contextlib import contextmanager
+
+from mmengine.runner import Runner
 
 from ..errors import ArgumentError, InputError
 from ..utils.validation import did_you_mean, parameters_of
@@ -69,9 +72,12 @@ def _of_values(error, cls):
 
 def _describe(error):
     """One line for an error from a builder, or None for any other."""
-    builders = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
-                if frame.f_code.co_name == 'build_from_cfg']
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builders = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if frames[-1].f_code.co_filename == inspect.getfile(Runner) and isinstance(
+            error, (*OF_VALUES, *FROM_OTHERS)):  # of the parts that do not fit together
+        return text[:300]
     if not builders:
         return None
     # mmengine's builder knows what it builds by these names

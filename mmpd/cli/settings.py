@@ -299,8 +299,17 @@ def check_optimizers(cfg):
     """Raise InputError for what mmengine would not name, or only at the first update.
 
     An optimizer that does not exist, a number of batches that is none, clipping by other names or
-    by a negative norm, which would turn the gradients round, factors that would be passed over.
+    by a negative norm, which would turn the gradients round, factors that would be passed over, a
+    schedule for another optimizer.
     """
+    wrappers, schedules = cfg.get('optim_wrapper') or {}, cfg.get('param_scheduler')
+    if isinstance(schedules, dict) and 'type' not in schedules and 'optimizer' not in wrappers:
+        names = [name for name, part in wrappers.items() if isinstance(part, dict)]
+        check_keys(schedules, 'param_scheduler', names)
+        for name in names:
+            if name not in schedules:
+                raise InputError(f'param_scheduler: expected one for {name} too, got '
+                                 f'{", ".join(schedules)}')
     for name, part in _optim_wrappers(cfg):
         if part.get('accumulative_counts') is not None:
             check_positive_int(part.accumulative_counts, f'{name}.accumulative_counts')

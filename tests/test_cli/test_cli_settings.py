@@ -133,6 +133,19 @@ def test_an_optimiser_that_there_is_not():
             "unknown optimizer type 'Adamm'; did you mean 'Adam"))
 
 
+@pytest.mark.parametrize('names, message', [
+    (['generator', 'discriminator'], None), (['generator'], 'expected one for discriminator too'),
+    (['genrator', 'discriminator'], "genrator: expected .*; did you mean 'generator'")])
+def test_every_optimizer_has_its_schedule_or_all_one(names, message):
+    part, schedule = dict(optimizer=dict(type='Adam')), dict(type='StepLR')
+    cfg = Config(dict(optim_wrapper=dict(constructor='X', generator=part, discriminator=part),
+                      param_scheduler={name: schedule for name in names}))
+    if message:
+        refused(settings.check_optimizers, cfg, match=f'^param_scheduler.*{message}')
+    else:
+        settings.check_optimizers(cfg)
+
+
 @pytest.mark.parametrize('given, message', [
     (dict(accumulative_counts=2), None),
     (dict(accumulative_counts=2.5), 'accumulative_counts: expected an integer'),
