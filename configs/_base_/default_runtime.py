@@ -16,8 +16,7 @@ default_hooks = dict(
         max_keep_ckpts=2,
         on_full_disk='stop',  # 'retry': go on, save at the next interval
         out_dir=None,  # follows --work-dir
-        save_best='PSNR',
-        rule='greater'),
+        save_best='PSNR'),
     nan=dict(type='NaNHook', on_nan='stop'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [

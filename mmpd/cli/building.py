@@ -1,12 +1,15 @@
 """What a config says wrongly, as one line: errors from building, not those of the code."""
+import inspect
 import re
 import traceback
 from contextlib import contextmanager
 
+from mmengine.runner import Runner
+
 from ..errors import ArgumentError, InputError
 from ..utils.validation import did_you_mean, parameters_of
 
-__all__ = ['config_errors']
+__all__ = ['config_errors', 'refused_values']
 
 UNKNOWN = re.compile(r"^(\S+) is not in the (?:(\S+)::)?(.+?) registry")
 ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
@@ -15,7 +18,7 @@ MISSING = re.compile(r'missing \d+ required (?:positional|keyword-only) argument
 OF_VALUES = (AssertionError, ImportError, NotImplementedError, OSError, ValueError)
 
 # and what the types of other packages, which check little, do as well
-FROM_OTHERS = (KeyError, RuntimeError, TypeError)
+FROM_OTHERS = (AttributeError, LookupError, RuntimeError, TypeError)
 
 
 @contextmanager
@@ -42,11 +45,39 @@ def config_errors(config):
         raise InputError(f'config {config}: {message}') from error
 
 
+@contextmanager
+def refused_values(cls, name):
+    """Turn what objects of a class raise for wrong values inside the block into one line.
+
+    Args:
+        cls (type): The class.
+        name (str): Of the setting, for the message.
+
+    Raises:
+        InputError: in place of such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _of_values(error, cls):
+            raise
+        raise InputError(f'{name}: {error or type(error).__name__}') from error
+
+
+def _of_values(error, cls):
+    """Whether an error that came up in a class means the values that it was given."""
+    others = not (getattr(cls, '__module__', None) or 'mmpd').startswith('mmpd')
+    return isinstance(error, OF_VALUES) or others and isinstance(error, FROM_OTHERS)
+
+
 def _describe(error):
     """One line for an error from a builder, or None for any other."""
-    builders = [frame for frame, _ in traceback.walk_tb(error.__traceback__)
-                if frame.f_code.co_name == 'build_from_cfg']
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    builders = [frame for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if frames[-1].f_code.co_filename == inspect.getfile(Runner) and isinstance(
+            error, (*OF_VALUES, *FROM_OTHERS)):  # of the parts that do not fit together
+        return text[:300]
     if not builders:
         return None
     # mmengine's builder knows what it builds by these names
@@ -70,10 +101,7 @@ def _describe(error):
         if cls is None:  # the builder itself, of what is no config
             outer = builders[-2].f_locals.get('obj_cls') if builders[1:] else None
             return f'{outer.__name__}: ' * bool(outer) + text
-    others = not (getattr(cls, '__module__', None) or 'mmpd').startswith('mmpd')
-    if isinstance(error, OF_VALUES) or others and isinstance(error, FROM_OTHERS):
-        return f'{name}: {text or type(error).__name__}'
-    return None
+    return f'{name}: {text or type(error).__name__}' if _of_values(error, cls) else None
 
 
 def _names(frame):

@@ -8,18 +8,14 @@ from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import torch
-from mmagic.engine.hooks import BasicVisualizationHook
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.registry import MODELS, OPTIMIZERS
-from mmagic.structures import DataSample
-from mmagic.visualization import ConcatImageVisualizer
 from mmengine.config import Config, DictAction
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..errors import InputError
-from ..evaluation.degradation import untouched_randomness
 from ..utils.validation import (
     check_bool,
     check_choice,
@@ -36,6 +32,9 @@ from . import text_argument
 # what OptimWrapper calls for each type of clip_grad, and the argument that says how much
 CLIPPING = dict(norm=(torch.nn.utils.clip_grad_norm_, 'max_norm'),
                 value=(torch.nn.utils.clip_grad_value_, 'clip_value'))
+# and what its constructor looks for
+PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+             'dwconv_decay_mult', 'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate')
 
 
 class OptionAction(DictAction):
@@ -289,34 +288,6 @@ def check_metric_names(loop, split):
                 seen.add(name)
 
 
-def check_sample_keys(runner, loop, split):
-    """Raise InputError for keys that metrics and visualizer will look for in samples in vain.
-
-    Args:
-        runner (Runner): Of mmengine.
-        loop (BaseLoop): Its loop for ``split``, built.
-        split (str): 'val' or 'test', for the message.
-    """
-    loaders = getattr(loop, 'dataloaders', None) or [loop.dataloader]
-    evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
-    for loader, evaluator in zip(loaders, evaluators, strict=True):
-        wanted = [(f'{split}_evaluator: {type(metric).__name__}.gt_key', metric.gt_key)
-                  for metric in evaluator.metrics if getattr(type(metric), 'process', None)
-                  is BaseSampleWiseMetric.process]
-        if type(runner.visualizer) is ConcatImageVisualizer and any(
-                isinstance(hook, BasicVisualizationHook) for hook in runner.hooks):
-            wanted.append(('visualizer.fn_key', runner.visualizer.fn_key))
-        if not wanted:
-            continue
-        with untouched_randomness():
-            sample = loader.dataset[0].get('data_samples')
-        known = sorted(sample.all_keys()) if isinstance(sample, DataSample) else []
-        for name, key in wanted:
-            if known and key not in known:
-                raise InputError(f'{name}: expected one of {", ".join(known)}, which the samples '
-                                 f'have, got {key!r}{did_you_mean(key, known)}')
-
-
 def _optim_wrappers(cfg):
     """Names and configs of the one OptimWrapper, or of several and what holds them."""
     wrappers = cfg.get('optim_wrapper') or {}
@@ -328,11 +299,22 @@ def check_optimizers(cfg):
     """Raise InputError for what mmengine would not name, or only at the first update.
 
     An optimizer that does not exist, a number of batches that is none, clipping by other names or
-    by a negative norm, which would turn the gradients round.
+    by a negative norm, which would turn the gradients round, factors that would be passed over, a
+    schedule for another optimizer.
     """
+    wrappers, schedules = cfg.get('optim_wrapper') or {}, cfg.get('param_scheduler')
+    if isinstance(schedules, dict) and 'type' not in schedules and 'optimizer' not in wrappers:
+        names = [name for name, part in wrappers.items() if isinstance(part, dict)]
+        check_keys(schedules, 'param_scheduler', names)
+        for name in names:
+            if name not in schedules:
+                raise InputError(f'param_scheduler: expected one for {name} too, got '
+                                 f'{", ".join(schedules)}')
     for name, part in _optim_wrappers(cfg):
         if part.get('accumulative_counts') is not None:
             check_positive_int(part.accumulative_counts, f'{name}.accumulative_counts')
+        if part.get('constructor') in (None, 'DefaultOptimWrapperConstructor'):
+            check_keys(part.get('paramwise_cfg') or {}, f'{name}.paramwise_cfg', PARAMWISE)
         if part.get('clip_grad') is not None:
             _check_clipping(part.clip_grad, f'{name}.clip_grad')
         kind = (part.get('optimizer') or {}).get('type')
@@ -371,11 +353,43 @@ def check_hooks(runner):
                                      f'{did_you_mean(key, known)}')
 
 
-def check_best(runner):
-    """Raise InputError if the best checkpoint goes by a metric that no evaluator measures.
+def check_loop(runner, cfg):
+    """Raise InputError for numbers of iterations that mmengine only stumbles over, or never counts.
 
-    mmengine ends at the first validation. Metrics of other packages, which do not say what they
-    measure, may measure anything.
+    The whole of an IterBasedTrainLoop is one epoch.
+    """
+    loop = runner.train_loop
+    for key, least in (('val_begin', 0), ('val_interval', 1)):
+        check_positive_int(getattr(loop, key, least), f'train_cfg.{key}', least=least)
+    for value in getattr(loop, 'dynamic_intervals', ()):
+        check_positive_int(value, 'train_cfg.dynamic_intervals')
+    if not isinstance(loop, IterBasedTrainLoop):
+        return
+    wrong = [f'CheckpointHook.by_epoch (its interval is {hook.interval})' for hook in runner.hooks
+             if isinstance(hook, CheckpointHook) and hook.by_epoch and hook.interval > 1]
+    wrong += [f'param_scheduler: {scheduler["type"]}.by_epoch' for scheduler in _schedulers(cfg)
+              if scheduler.get('by_epoch', True) and not scheduler.get('convert_to_iter_based')]
+    if wrong:
+        raise InputError(f'{wrong[0]}: expected False in a training that is counted in '
+                         'iterations, got True, the default')
+
+
+def _schedulers(cfg):
+    """The configs in param_scheduler: one, a list of them, or one or several for each optimizer."""
+    given = [cfg.get('param_scheduler')]
+    while given:
+        part = given.pop()
+        if isinstance(part, dict) and 'type' in part:
+            yield part
+        elif isinstance(part, (dict, list, tuple)):
+            given += part.values() if isinstance(part, dict) else part
+
+
+def check_best(runner, cfg):
+    """Raise InputError where the best checkpoint, or an end, goes by a metric that is not measured.
+
+    mmengine ends at the first validation, or warns at each. Metrics of other packages, which do not
+    say what they measure, may measure anything.
     """
     names = []
     for evaluator in getattr(runner.val_loop, 'evaluators', None) or [runner.val_loop.evaluator]:
@@ -384,12 +398,18 @@ def check_best(runner):
             if own is None:
                 return
             names += own
+    wanted = [('EarlyStoppingHook.monitor', hook.monitor) for hook in runner.hooks
+              if isinstance(hook, EarlyStoppingHook)]
+    wanted += [(f'{scheduler["type"]}.monitor', scheduler['monitor'])
+               for scheduler in _schedulers(cfg) if 'monitor' in scheduler]
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
-            for key in hook.key_indicators:
-                if key not in (*names, 'auto'):
-                    raise InputError(f'CheckpointHook.save_best: expected one of '
-                                     f'{", ".join(names)}, got {key!r}{did_you_mean(key, names)}')
+            wanted += [('CheckpointHook.save_best', key) for key in hook.key_indicators
+                       if key != 'auto']
+    for name, key in wanted:
+        if key not in names:
+            raise InputError(f'{name}: expected one of {", ".join(names)}, got {key!r}'
+                             f'{did_you_mean(key, names)}')
 
 
 def add_nan_hook(cfg):

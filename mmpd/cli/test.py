@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings, text_argument, weights
 from .building import config_errors
+from .rehearsal import Rehearsal
 
 
 def parse_args(argv=None):
@@ -99,13 +100,13 @@ def test(argv=None):
         runner = Runner.from_cfg(cfg)
         settings.check_pairs(runner.test_loop, 'test')
         settings.check_metric_names(runner.test_loop, 'test')
-        settings.check_sample_keys(runner, runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     if added:
         print_log(added, logger='current')
     hook = MetricsHook()
     runner.register_hook(hook, 'LOWEST')
+    runner.register_hook(Rehearsal())
     runner.test()
     from ..evaluation.protocol import protocol  # not before wrong input was refused: it is slow
     print_log('\n  '.join(['Protocol:', *protocol(runner)]), logger='current')

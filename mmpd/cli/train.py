@@ -10,6 +10,7 @@ from ..evaluation.degradation import tell_difference
 from ..utils.run_folder import resumable
 from . import run_tool, settings, text_argument, weights
 from .building import config_errors
+from .rehearsal import Rehearsal
 
 
 def parse_args(argv=None):
@@ -108,14 +109,15 @@ def train(argv=None):
         settings.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
+        settings.check_loop(runner, cfg)
         settings.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         if runner.val_loop is not None:
             settings.check_pairs(runner.val_loop, 'val')
             settings.check_metric_names(runner.val_loop, 'val')
-            settings.check_sample_keys(runner, runner.val_loop, 'val')
-            settings.check_best(runner)
+            settings.check_best(runner, cfg)
+        runner.register_hook(Rehearsal())
         runner.train()
     print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')
 

@@ -60,6 +60,7 @@ class BasicImageDataset(MMagicDataset):
 
     def load_data_list(self):
         """As MMagic's; ValueError where there is nothing, at which mmengine would stumble."""
+        check_choice(self.search_key, 'search_key', tuple(self.data_prefix))
         found = super().load_data_list()
         if not found:
             where = self.ann_file or ', '.join(map(str, self.data_prefix.values()))

@@ -31,3 +31,10 @@ def test_a_fault_of_the_code_stays_one():
 
     with pytest.raises(TypeError, match='1 . None'), building.config_errors('a.py'):
         MODELS.build(dict(type=Faulty))
+
+
+def test_what_the_runner_itself_refuses():
+    from mmengine.runner import Runner
+    with pytest.raises(InputError, match='a.py: val_dataloader, val_cfg, and val_evaluator'), \
+            building.config_errors('a.py'):
+        Runner(model=dict(type='X'), work_dir='w', val_cfg=dict())

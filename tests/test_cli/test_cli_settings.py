@@ -7,13 +7,14 @@ import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmagic.registry import METRICS
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.runner import IterBasedTrainLoop
 from refusals import refused
 
 from mmpd.cli import settings
 from mmpd.cli import train as train_tool
 from mmpd.errors import InputError
-from mmpd.evaluation.metrics import LRConsistency
+from mmpd.evaluation.metrics import SRFID, LRConsistency
 
 
 def parse(*argv):
@@ -132,6 +133,19 @@ def test_an_optimiser_that_there_is_not():
             "unknown optimizer type 'Adamm'; did you mean 'Adam"))
 
 
+@pytest.mark.parametrize('names, message', [
+    (['generator', 'discriminator'], None), (['generator'], 'expected one for discriminator too'),
+    (['genrator', 'discriminator'], "genrator: expected .*; did you mean 'generator'")])
+def test_every_optimizer_has_its_schedule_or_all_one(names, message):
+    part, schedule = dict(optimizer=dict(type='Adam')), dict(type='StepLR')
+    cfg = Config(dict(optim_wrapper=dict(constructor='X', generator=part, discriminator=part),
+                      param_scheduler={name: schedule for name in names}))
+    if message:
+        refused(settings.check_optimizers, cfg, match=f'^param_scheduler.*{message}')
+    else:
+        settings.check_optimizers(cfg)
+
+
 @pytest.mark.parametrize('given, message', [
     (dict(accumulative_counts=2), None),
     (dict(accumulative_counts=2.5), 'accumulative_counts: expected an integer'),
@@ -145,7 +159,10 @@ def test_an_optimiser_that_there_is_not():
     (dict(clip_grad=dict(type='norms', max_norm=1)), "clip_grad.type: .*'norms'"),
     (dict(clip_grad=dict(maxnorm=1)), "clip_grad.maxnorm: .* did you mean 'max_norm'"),
     (dict(clip_grad=dict(norm_type=2)), 'clip_grad: expected max_norm'),
-    (dict(clip_grad=1), 'clip_grad: expected a dict')])
+    (dict(clip_grad=1), 'clip_grad: expected a dict'),
+    (dict(paramwise_cfg=dict(custom_keys=dict(a=dict(lr_mult=2)))), None),
+    (dict(constructor='Mine', paramwise_cfg=dict(mine=1)), None),
+    (dict(paramwise_cfg=dict(custom_key=1)), "paramwise_cfg.custom_key: .*mean 'custom_keys'")])
 def test_what_the_first_update_would_stumble_over_or_turn_round(given, message):
     for prefix, wrapper in (('', given), (r'\.generator', dict(generator=given))):
         cfg = Config(dict(optim_wrapper=wrapper))
@@ -303,10 +320,54 @@ def test_metrics_that_do_not_say_what_they_measure_may_measure_anything():
 
     evaluator = SimpleNamespace(metrics=[Any()])
     hook = CheckpointHook(save_best='mine', rule='less')
-    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[hook])
-    settings.check_best(runner)
+    runner, cfg = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[hook]), {}
+    settings.check_best(runner, cfg)
     evaluator.metrics = [METRICS.build(dict(type='PSNR', prefix='a')), LRConsistency()]
-    refused(settings.check_best, runner, match='save_best: expected one of a/PSNR, PSNR_LR, .*mine')
+    refused(settings.check_best, runner, cfg,
+            match='save_best: expected one of a/PSNR, PSNR_LR, .*mine')
+
+
+def test_what_goes_by_a_metric_goes_by_one_that_is_measured():
+    """mmengine warns at each validation that there is no such metric, and never stops early."""
+    class Features(torch.nn.Module):
+        pass
+
+    evaluator = SimpleNamespace(metrics=[SRFID(network=Features(), device='cpu')])
+    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[])
+    for wrong, cfg in (
+            (CheckpointHook(save_best='FDI', rule='less'), {}),
+            (EarlyStoppingHook(monitor='FDI', rule='less'), {}),
+            (CheckpointHook(save_best='FID', rule='less'), dict(param_scheduler=dict(generator=[
+                dict(type='ReduceOnPlateauLR', monitor='FDI')])))):
+        runner.hooks = [wrong]
+        refused(settings.check_best, runner, cfg, match=(
+            r"\.(save_best|monitor): expected one of FID, FID_images, got 'FDI'; .*mean 'FID'"))
+    settings.check_best(runner, {})
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(val_interval=0), 'train_cfg.val_interval: expected an integer of at least 1, got 0'),
+    (dict(val_begin='abc'), "train_cfg.val_begin: expected an integer .*got 'abc'"),
+    (dict(dynamic_intervals=[1, '5k']), "train_cfg.dynamic_intervals: .* got '5k'"),
+    (dict(by_epoch=True), r'CheckpointHook.by_epoch \(its interval is 5\): expected False in a'),
+    (dict(param_scheduler=[dict(type='MultiStepLR')]), 'param_scheduler: MultiStepLR.by_epoch: '),
+    (dict(param_scheduler=dict(a=dict(type='StepLR', convert_to_iter_based=True))), None),
+    (dict(param_scheduler=dict(type='StepLR', by_epoch=False)), None)])
+def test_what_a_training_would_never_count(given, message):
+    class Loop(IterBasedTrainLoop):
+        def __init__(self, val_begin=1, val_interval=1000, dynamic_intervals=(1000,)):
+            self.val_begin, self.val_interval = val_begin, val_interval
+            self.dynamic_intervals = dynamic_intervals
+
+    of_loop = {key: value for key, value in given.items() if key.endswith(('interval', 'begin',
+                                                                          'intervals'))}
+    hooks = [CheckpointHook(interval=5, by_epoch=given.get('by_epoch', False))]
+    runner = SimpleNamespace(train_loop=Loop(**of_loop), hooks=hooks)
+    if message:
+        refused(settings.check_loop, runner, given, match=message)
+    else:
+        settings.check_loop(runner, given)
+
 
 
 def test_names_of_sections_that_are_nearly_right():

@@ -193,6 +193,7 @@ def test_faults_of_the_code_are_not_skipped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('options, message', [
     (dict(on_bad_image='ignore'), 'on_bad_image: expected one of stop, skip'),
+    (dict(search_key='img'), "search_key: expected one of gt, got 'img'"),
     (dict(on_bad_image='skip', test_mode=True), "on_bad_image: expected 'stop' with test_mode")])
 def test_arguments(tmp_path, options, message):
     save(tmp_path / 'a.png')

@@ -18,7 +18,7 @@ from torch import nn
 from mmpd.engine.hooks import NaNHook, SafeCheckpointHook
 from mmpd.engine.hooks import safe_checkpoint_hook as room
 from mmpd.engine.hooks.nan_hook import describe
-from mmpd.errors import DiskFull, TrainingDiverged
+from mmpd.errors import ArgumentError, DiskFull, TrainingDiverged
 from mmpd.utils import files
 
 
@@ -454,3 +454,27 @@ def test_gradients_are_told_apart_by_their_optimiser(tmp_path):
 def test_wrong_arguments(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         NaNHook(**kwargs)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(filename_tmpl='foo.pth'), "filename_tmpl: expected a name with one '{}'"),
+    (dict(max_keep_ckpts='2.'), "max_keep_ckpts: expected an integer .* got '2.'"),
+    (dict(save_begin='abc'), "save_begin: expected an integer .* got 'abc'"),
+    (dict(save_best='L1_LR', rule='greater'), "rule: expected the other one for .*, got 'greater'"),
+    (dict(save_best=['PSNR', 'a/SSIM'], rule='less'), "other one for save_best='PSNR', whose wor"),
+    (dict(save_best=['a/LPIPS_vgg', 'SSIM'], rule='greater'), "rule: .*='a/LPIPS_vgg'")])
+def test_checkpoints_that_would_be_lost_or_the_worst(kwargs, message):
+    """A name without a number is deleted as the outdated one, the only checkpoint that there is."""
+    with pytest.raises(ArgumentError, match=message):
+        HOOKS.build(dict(type='CheckpointHook', **kwargs))
+
+
+@pytest.mark.parametrize('best, rule', [
+    ('MAE', 'less'), ('FID', 'less'), ('LPIPS_alex', 'less'), ('PSNR_LR_8bit_rounded', 'greater'),
+    ('L1_LR_8bit', 'less'), ('MaxErr_LR_8bit', 'less'), ('MS_SSIM', 'greater'), ('NIQE', 'less'),
+    ('set5/PSNR', 'greater'), ('accuracy', 'greater')])
+def test_which_checkpoint_is_the_best_is_known_from_the_metric(best, rule):
+    assert HOOKS.build(dict(type='CheckpointHook', save_best=best)).rules == [rule]
+    # and mmengine's arguments say so of others
+    assert HOOKS.build(dict(type='CheckpointHook', save_best='mine', less_keys='mine')).rules == [
+        'less']

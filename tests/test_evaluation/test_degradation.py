@@ -201,3 +201,17 @@ def test_the_tools_add_the_metric(given, expected):
     plain = Config(dict(model=dict(type='SRGAN'), val_evaluator=given))
     add_consistency(plain, 'val')
     assert plain.val_evaluator == Config(dict(val_evaluator=given)).val_evaluator
+
+
+def test_the_random_numbers_of_gpus_stay_the_same_too(monkeypatch):
+    """A network that a rehearsal runs there draws noise."""
+    states = ['of GPU 0', 'of GPU 1']
+    for name, function in (('is_initialized', lambda: True),
+                           ('get_rng_state_all', lambda: list(states)),
+                           ('set_rng_state_all', lambda given: states.__setitem__(
+                               slice(None), given))):
+        monkeypatch.setattr(torch.cuda, name, function)
+    with pytest.raises(KeyError), degradation.untouched_randomness():
+        states[1] = 'drawn from'
+        raise KeyError
+    assert states == ['of GPU 0', 'of GPU 1']

@@ -121,7 +121,7 @@ def test_lower_is_better_for_fid_and_kin():
     assert plot.lower_is_better('box(antialias)/FID') and plot.lower_is_better('LPIPS_alex')
     assert plot.lower_is_better('MaxErr_LR_8bit')
     assert plot.lower_is_better('L1_LR') and not plot.lower_is_better('PSNR_LR')
-    assert not plot.lower_is_better('MS_SSIM')
+    assert not plot.lower_is_better('MS_SSIM') and plot.lower_is_better('Unmatched_LR_8bit')
 
 
 def test_resumed_and_killed_logs(tmp_path):
@@ -144,6 +144,22 @@ def test_resumed_and_killed_logs(tmp_path):
     path.write_text('{"PSNR": \n' + path.read_text())
     with pytest.raises(ValueError, match='line 1: damaged'):
         plot.read_log(folder)
+
+
+HUGE = '1' + '0' * 400
+
+
+@pytest.mark.parametrize('line', [
+    '3', 'null', '[1]', '"iter"', '{"iter": null}', '{"iter": "x"}', '{"iter": Infinity}',
+    '{"PSNR": 1, "step": "a"}', '{"PSNR": 1, "step": [2]}', '[' * 100_000, '\udcff'])
+def test_lines_that_no_log_has(tmp_path, line):
+    path = tmp_path / 'scalars.json'
+    rest = '{"iter": 5}\n{"PSNR": 7, "FID": ' + HUGE + ', "step": 5}\n'
+    path.write_bytes(f'{line}\n{rest}'.encode(errors='surrogateescape'))
+    with pytest.raises(ValueError, match='scalars.json, line 1: damaged$'):
+        plot.read_log(path)
+    path.write_text(rest)
+    assert plot.read_log(path) == {'PSNR': {5: 7.}}
 
 
 def result_file(path, **metrics):
@@ -208,6 +224,9 @@ def test_missing_runs_are_marked_and_named(tmp_path, capsys):
     a = result_file(tmp_path / 'a.json', PSNR=27.123)
     assert make_table.main(['custom', '--run', f'A={a}', '--run', f'B={tmp_path}/none']) == 0
     out, error = capsys.readouterr()
+    result_file(tmp_path / 'b.json', PSNR=int('9' * 400))
+    assert make_table.main(['custom', '--run', f'A={tmp_path}/b.json']) == 0
+    assert '|  | A | inf |' in capsys.readouterr().out
     assert '|  | A | 27.12 |' in out and '|  | B | missing |' in out
     assert error == f'B: missing, no test result at {tmp_path}/none\n'
 
@@ -237,10 +256,15 @@ def test_bad_use_is_one_line_and_exit_code_2(tmp_path, capsys):
     result_file(tmp_path / 'a.json', PSNR=27.5)
     (tmp_path / 'broken.json').write_text('{')
     (tmp_path / 'list.json').write_text('[1]')
+    (tmp_path / 'deep.json').write_text('[' * 100_000)
+    (tmp_path / 'texts.json').write_text('{"PSNR": "27.5", "SSIM": null}')
     for tool, args, message in (
             (make_table, ['custom', '--run', f'A={tmp_path}/none.json'], 'no test result at'),
             (make_table, ['custom', '--run', f'A={tmp_path}/broken.json'], 'is no JSON file'),
             (make_table, ['custom', '--run', f'A={tmp_path}/list.json'], 'holds no metrics'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/deep.json'], 'is no JSON file'),
+            (make_table, ['custom', '--run', f'A={tmp_path}/texts.json'],
+             'no figures in the results of A'),
             (make_table, ['custom', '--run', 'A'], 'NAME=PATH'),
             (make_table, ['custom'], '--run and --metrics go with'),
             (make_table, ['table2', '--run', 'A=x'], '--run and --metrics go with'),

@@ -75,6 +75,8 @@ WRONG = {
                         "val_evaluator: PSNR.gt_key: expected one of .*mean 'gt_img'"),
     'key of the visualizer': (['visualizer.fn_key=gt_pth'],
                               "visualizer.fn_key: expected one of .*mean 'gt_path'"),
+    'result that is NaN': (['val_evaluator.1.crop_border=32'],
+                           r'val_evaluator: PSNR\(crop_border=32\): .* of 64x64, got nan'),
     'rule': (['default_hooks.checkpoint.rule=bigger'], "rule: expected one of greater, less, got"),
     'interval': (['default_hooks.checkpoint.interval=abc'],
                  "CheckpointHook.interval: expected an integer of at least -1, got 'abc'"),

@@ -46,13 +46,12 @@ def read_result(path, wanted=()):
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_text())
-    except ValueError as error:
+        result = json.loads(path.read_text(), parse_int=float)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is no JSON file: {error}') from None
     if not isinstance(result, dict):
         raise ValueError(f'{path} holds no metrics but a {type(result).__name__}')
-    return {key: float(value) for key, value in result.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    return {key: value for key, value in result.items() if isinstance(value, float)}
 
 
 def paper_table(name, work_dirs):
@@ -98,6 +97,8 @@ def custom_table(runs, metrics):
     for line in absent:
         print(line, file=sys.stderr)
     known = sorted({key for result in rows.values() for key in result})
+    if not known:
+        raise ValueError(f'no figures in the results of {", ".join(rows)}')
     for name in metrics or ():
         if name not in known:
             raise ValueError(f'--metrics {name}: no run has it, there are: {", ".join(known)}')

@@ -12,7 +12,8 @@ import math
 import sys
 from pathlib import Path
 
-LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE', 'MAXERR')
+LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE', 'MAXERR',
+                   'UNMATCHED')
 
 
 def read_log(path):
@@ -37,31 +38,43 @@ def read_log(path):
         raise ValueError(f'no log (vis_data/scalars.json) in {path}')
     curves = {}
     for file in files:
-        lines, trained, begun = file.read_text().splitlines(), 0, False
+        lines, trained, begun = file.read_text(errors='replace').splitlines(), 0, False
         for number, line in enumerate(lines, 1):
             try:
-                entry = json.loads(line)
-            except ValueError:
+                iteration, step, figures = parse(line)
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 if number == len(lines):
                     continue
                 raise ValueError(f'{file}, line {number}: damaged') from None
-            if 'iter' in entry:  # a training line
-                trained = int(entry['iter'])
+            if iteration is not None:
+                trained = iteration
                 if not begun:
                     begun = True
                     curves = {name: {at: value for at, value in curve.items() if at < trained}
                               for name, curve in curves.items()}
                 continue
-            if not begun and path.is_dir() and not entry.get('step'):
+            if not begun and path.is_dir() and not step:
                 continue  # the log of a test
             # LoggerHook gives validation the epoch as its step, 0 in iteration-based runs, unless
             # log_metric_by_epoch=False: then the training line before tells the iteration
-            step = entry.get('step') or trained
-            for name, value in entry.items():
-                if name not in ('step', 'time', 'data_time') and isinstance(
-                        value, (int, float)) and math.isfinite(value):
-                    curves.setdefault(name, {})[int(step)] = float(value)
+            for name, value in figures.items():
+                curves.setdefault(name, {})[step or trained] = value
     return {name: curve for name, curve in curves.items() if curve}
+
+
+def parse(line):
+    """A line of a log: iteration (None if it is no line of the training), step (or 0), figures.
+
+    Raises:
+        ValueError, TypeError, OverflowError, RecursionError: If it is none.
+    """
+    entry = json.loads(line, parse_int=float)
+    if not isinstance(entry, dict):
+        raise ValueError(f'expected an object, got {line}')
+    iteration = int(entry['iter']) if 'iter' in entry else None
+    return iteration, int(entry.get('step') or 0), {
+        name: value for name, value in entry.items() if name not in ('step', 'time', 'data_time')
+        and isinstance(value, float) and math.isfinite(value)}
 
 
 def lower_is_better(metric):

@@ -150,7 +150,12 @@ class PanelHook(Hook):
         self._names.add(found)
         return found
 
-    def _write(self, runner, sample, mode):
+    def panel(self, runner, sample):
+        """The picture of one sample, uint8 RGB.
+
+        Raises:
+            ValueError: If it has no LR, or the operator does not fit its sizes.
+        """
         output, lr = sample.output.pred_img, sample.get('input')
         if lr is None:
             raise ValueError("PanelHook needs the LR 'input' in the data samples, as MMagic's "
@@ -159,9 +164,12 @@ class PanelHook(Hook):
         operator = self._operator_for(runner, output, lr)
         images = dict(lr=lr, output=output, raw=sample.output.get('raw_pred'),
                       gt=sample.get('gt_img'))
-        panel = decomposition_panel(
+        return decomposition_panel(
             **{key: _rgb(image) for key, image in images.items() if image is not None},
             operator=operator, gain=self.gain, cell=self.cell)
+
+    def _write(self, runner, sample, mode):
+        panel = self.panel(runner, sample)
         name = self._unused(_name(sample, self._written))
         folder = Path(self.out_dir or Path(runner.log_dir) / 'panels') / mode / (self._case or '')
         folder.mkdir(parents=True, exist_ok=True)

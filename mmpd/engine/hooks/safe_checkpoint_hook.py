@@ -12,7 +12,7 @@ from mmpd.utils.files import disk_full, is_full
 from mmpd.utils.model import unwrap
 from mmpd.utils.reader import check_finite
 from mmpd.utils.run_folder import last_checkpoint, remove_partial_checkpoints, write_note
-from mmpd.utils.validation import check_choice
+from mmpd.utils.validation import check_choice, check_positive_int, refuse
 
 __all__ = ['SafeCheckpointHook']
 
@@ -21,7 +21,8 @@ __all__ = ['SafeCheckpointHook']
 class SafeCheckpointHook(CheckpointHook):
     """What ``type='CheckpointHook'`` means in MMagic's scope, once mmpd is imported.
 
-    Beyond mmengine's: an outdated checkpoint is deleted after the new one is written, not before;
+    Beyond mmengine's: ``rule`` is known for the metrics of MMagic and mmpd, and the opposite one is
+    refused; an outdated checkpoint is deleted after the new one is written, not before;
     weights with NaN are not written; ``last_checkpoint`` names the file relative to its folder;
     resuming goes on with SRGAN's step counter; a copied work directory leaves the files of the
     original alone; what killed runs left half-written is removed at the start.
@@ -39,13 +40,31 @@ class SafeCheckpointHook(CheckpointHook):
         ('SafeCheckpointHook', 5000)
     """
 
+    # mmengine's defaults know no metric of super-resolution
+    _default_greater_keys = ('psnr', 'ssim', 'ms_ssim', *CheckpointHook._default_greater_keys)
+    _default_less_keys = ('mae', 'mse', 'niqe', 'lpips', 'fid', 'l1_lr', 'maxerr_lr',
+                          'unmatched_lr', *CheckpointHook._default_less_keys)
+
     def __init__(self, *args, on_full_disk='stop', **kwargs):
         check_choice(on_full_disk, 'on_full_disk', ('stop', 'retry'))
         for rule in () if kwargs.get('rule') is None else ([kwargs['rule']] if isinstance(
                 kwargs['rule'], str) else kwargs['rule']):
             check_choice(rule, 'rule', ('greater', 'less'))
+        for name, least in (('max_keep_ckpts', -1), ('save_begin', 0)):
+            check_positive_int(kwargs.get(name, least), name, least=least)
+        template = kwargs.get('filename_tmpl')
+        if template is not None and (  # each would replace the one before, and then be deleted
+                not isinstance(template, str) or template.count('{}') != 1):
+            refuse('filename_tmpl', "a name with one '{}', which stands for the number", template)
         super().__init__(*args, **kwargs)
         self.on_full_disk = on_full_disk
+        opposite = dict(greater=self.less_keys, less=self.greater_keys)
+        best = zip(self.key_indicators, self.rules, strict=True) if self.save_best else ()
+        for key, rule in best:
+            name = key.split('/')[-1].lower()
+            if rule and name.startswith(tuple(known.lower() for known in opposite[rule])):
+                refuse('rule', f'the other one for save_best={key!r}, whose worst would be kept',
+                       rule)
 
     def before_train(self, runner):
         """As mmengine's, then look at what is in the folder."""

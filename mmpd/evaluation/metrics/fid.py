@@ -211,6 +211,7 @@ class SRFID(BaseSampleWiseMetric):
     def prepare(self, module, dataloader):
         """Refuse a data set that is too small before the first image, not after the last."""
         super().prepare(module, dataloader)
+        self._waiting = []
         if self.size < 2:
             raise ArgumentError(f'FID needs at least 2 images, got {self.size}')
 
