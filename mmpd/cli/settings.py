@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
-from mmagic.registry import MODELS, OPTIMIZERS
+from mmagic.registry import MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import print_log
@@ -368,10 +368,17 @@ def check_loop(runner, cfg):
     wrong = [f'CheckpointHook.by_epoch (its interval is {hook.interval})' for hook in runner.hooks
              if isinstance(hook, CheckpointHook) and hook.by_epoch and hook.interval > 1]
     wrong += [f'param_scheduler: {scheduler["type"]}.by_epoch' for scheduler in _schedulers(cfg)
-              if scheduler.get('by_epoch', True) and not scheduler.get('convert_to_iter_based')]
+              if scheduler.get('by_epoch', True) and not scheduler.get('convert_to_iter_based')
+             and not _waits_for_metrics(scheduler['type'])]
     if wrong:
         raise InputError(f'{wrong[0]}: expected False in a training that is counted in '
                          'iterations, got True, the default')
+
+
+def _waits_for_metrics(kind):
+    """Whether a type of schedule takes its steps after validations (ReduceOnPlateauLR)."""
+    kind = PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
+    return getattr(kind, 'need_val_args', False)
 
 
 def _schedulers(cfg):

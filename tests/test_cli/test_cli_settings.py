@@ -352,6 +352,7 @@ def test_what_goes_by_a_metric_goes_by_one_that_is_measured():
     (dict(by_epoch=True), r'CheckpointHook.by_epoch \(its interval is 5\): expected False in a'),
     (dict(param_scheduler=[dict(type='MultiStepLR')]), 'param_scheduler: MultiStepLR.by_epoch: '),
     (dict(param_scheduler=dict(a=dict(type='StepLR', convert_to_iter_based=True))), None),
+    (dict(param_scheduler=dict(type='ReduceOnPlateauLR', monitor='PSNR')), None),
     (dict(param_scheduler=dict(type='StepLR', by_epoch=False)), None)])
 def test_what_a_training_would_never_count(given, message):
     class Loop(IterBasedTrainLoop):

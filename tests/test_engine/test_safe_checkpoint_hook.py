@@ -458,6 +458,9 @@ def test_wrong_arguments(kwargs):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(filename_tmpl='foo.pth'), "filename_tmpl: expected a name with one '{}'"),
+    (dict(filename_tmpl='{}_{}.pth'), "filename_tmpl: expected .*got '{}_{}.pth'"),
+    (dict(filename_tmpl='{:q}.pth'), "filename_tmpl: expected .*got '{:q}.pth'"),
+    (dict(filename_tmpl=3), 'filename_tmpl: expected .*got 3'),
     (dict(max_keep_ckpts='2.'), "max_keep_ckpts: expected an integer .* got '2.'"),
     (dict(save_begin='abc'), "save_begin: expected an integer .* got 'abc'"),
     (dict(save_best='L1_LR', rule='greater'), "rule: expected the other one for .*, got 'greater'"),
@@ -475,6 +478,10 @@ def test_checkpoints_that_would_be_lost_or_the_worst(kwargs, message):
     ('set5/PSNR', 'greater'), ('accuracy', 'greater')])
 def test_which_checkpoint_is_the_best_is_known_from_the_metric(best, rule):
     assert HOOKS.build(dict(type='CheckpointHook', save_best=best)).rules == [rule]
+    # the rule is one's own for what only begins alike, and a number has any form
+    hook = HOOKS.build(dict(type='CheckpointHook', save_best='MAEX', rule='greater',
+                            filename_tmpl='{:06d}.pth'))
+    assert hook.rules == ['greater'] and hook.filename_tmpl == '{:06d}.pth'
     # and mmengine's arguments say so of others
     assert HOOKS.build(dict(type='CheckpointHook', save_best='mine', less_keys='mine')).rules == [
         'less']

@@ -16,6 +16,18 @@ from mmpd.utils.validation import check_choice, check_positive_int, refuse
 
 __all__ = ['SafeCheckpointHook']
 
+# metrics of super-resolution, alone or with an ending as in PSNR_LR
+GREATER = ('psnr', 'ssim', 'ms_ssim')
+LESS = ('mae', 'mse', 'niqe', 'lpips', 'fid', 'l1_lr', 'maxerr_lr', 'unmatched_lr')
+
+
+def _numbers(template):
+    """Whether it gives each checkpoint a name of its own."""
+    try:
+        return template.format(1) != template.format(2)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return False
+
 
 @HOOKS.register_module(name='CheckpointHook')
 class SafeCheckpointHook(CheckpointHook):
@@ -41,9 +53,8 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     # mmengine's defaults know no metric of super-resolution
-    _default_greater_keys = ('psnr', 'ssim', 'ms_ssim', *CheckpointHook._default_greater_keys)
-    _default_less_keys = ('mae', 'mse', 'niqe', 'lpips', 'fid', 'l1_lr', 'maxerr_lr',
-                          'unmatched_lr', *CheckpointHook._default_less_keys)
+    _default_greater_keys = (*GREATER, *CheckpointHook._default_greater_keys)
+    _default_less_keys = (*LESS, *CheckpointHook._default_less_keys)
 
     def __init__(self, *args, on_full_disk='stop', **kwargs):
         check_choice(on_full_disk, 'on_full_disk', ('stop', 'retry'))
@@ -53,16 +64,17 @@ class SafeCheckpointHook(CheckpointHook):
         for name, least in (('max_keep_ckpts', -1), ('save_begin', 0)):
             check_positive_int(kwargs.get(name, least), name, least=least)
         template = kwargs.get('filename_tmpl')
-        if template is not None and (  # each would replace the one before, and then be deleted
-                not isinstance(template, str) or template.count('{}') != 1):
+        if template is not None and not _numbers(template):
+            # each would replace the one before, and then be deleted
             refuse('filename_tmpl', "a name with one '{}', which stands for the number", template)
         super().__init__(*args, **kwargs)
         self.on_full_disk = on_full_disk
-        opposite = dict(greater=self.less_keys, less=self.greater_keys)
+        opposite = dict(greater=LESS, less=GREATER)
         best = zip(self.key_indicators, self.rules, strict=True) if self.save_best else ()
         for key, rule in best:
             name = key.split('/')[-1].lower()
-            if rule and name.startswith(tuple(known.lower() for known in opposite[rule])):
+            if rule and any(name == known or name.startswith(f'{known}_')
+                            for known in opposite[rule]):
                 refuse('rule', f'the other one for save_best={key!r}, whose worst would be kept',
                        rule)
 
