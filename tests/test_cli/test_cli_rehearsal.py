@@ -21,12 +21,16 @@ class Evaluated(torch.nn.Module):
 
     def val_step(self, batch):
         assert not self.training and not torch.is_grad_enabled()
+        assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32  # no autocast
         sample = batch['data_samples'][0]
         sample.set_data(dict(input=sample.gt_img, output=DataSample(pred_img=sample.gt_img + 1)))
         torch.rand(1)
         return [sample]
 
+    test_step = val_step
 
+
+@pytest.mark.parametrize('split', ['val', 'test'])
 @pytest.mark.parametrize('metric, message', [
     (dict(type='MAE', scaling='abc'), r"MAE\(scaling='abc'\): "),
     (dict(type='MAE', mask_key='maks'), r"MAE\.mask_key: expected one of gt_img,.* got 'maks'"),
@@ -41,18 +45,20 @@ class Evaluated(torch.nn.Module):
      'LRConsistency: image: .*multiples of 3'),
     (dict(type='SRFID', network=torch.nn.Flatten()), 'SRFID.*: .* at least 2 images, got 1'),
     (dict(type='PSNR', crop_border=7), None)])
-def test_what_the_first_validation_would_stumble_over_or_make_nan_of(metric, message):
+def test_what_the_first_validation_would_stumble_over_or_make_nan_of(metric, message, split):
     sample = DataSample(gt_img=torch.full((3, 16, 16), 100.), gt_path='a.png')
     loader = SimpleNamespace(collate_fn=pseudo_collate, dataset=[
         dict(inputs=sample.gt_img, data_samples=sample)])
     metric = METRICS.build(metric)
     loop = SimpleNamespace(dataloader=loader, evaluator=SimpleNamespace(metrics=[metric]))
-    runner = SimpleNamespace(model=Evaluated(), hooks=[], visualizer=None, val_loop=loop)
+    runner = SimpleNamespace(model=Evaluated(), hooks=[], visualizer=None,
+                             **{f'{split}_loop': loop})
+    rehearse = getattr(Rehearsal(), dict(val='before_train', test='before_test')[split])
     state = torch.get_rng_state()
     if message:
-        refused(Rehearsal().before_train, runner, match=f'^val_evaluator: {message}')
+        refused(rehearse, runner, match=f'^{split}_evaluator: {message}')
     else:
-        Rehearsal().before_train(runner)
+        rehearse(runner)
         assert runner.model.training and not metric.results and not hasattr(metric, 'size')
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -82,3 +88,7 @@ def test_pictures_that_the_first_validation_could_not_draw(given, message, tmp_p
     runner.visualizer, runner.hooks = None, [PanelHook(operator=dict(
         type='AveragePooling', scale=3), out_dir=str(tmp_path / 'panels'))]
     refused(Rehearsal().before_train, runner, match='PanelHook: image: .*multiples of 3')
+    (tmp_path / 'file').touch()
+    runner.hooks = [PanelHook(operator=dict(type='AveragePooling', scale=1),
+                              out_dir=str(tmp_path / 'file' / 'panels'))]
+    refused(Rehearsal().before_train, runner, match=r'PanelHook\.out_dir.*file')
