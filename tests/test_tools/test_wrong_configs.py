@@ -162,6 +162,12 @@ model = dict(generator=dict(_delete_=True, type='GLEANStyleGANv2', in_size=16, o
     assert re.search(r'do not fit the PD head|LR: expected shape \(N, C, 16, 16\)', line), line
 
 
+def test_a_model_is_missed_before_the_lr_images(tmp_path, capsys):
+    line = said(run_test, [DEMO, 'nothing.pth', '--lr', str(tmp_path / 'none'), '--work-dir',
+                           str(tmp_path / 'w'), '--cfg-options', 'model=None'], capsys)
+    assert line.endswith('expected model, got none'), line
+
+
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_folders_that_cannot_be_written(tool, data, tmp_path, capsys):
     file = tmp_path / 'file'
