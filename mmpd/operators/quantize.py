@@ -155,14 +155,13 @@ def _check_image(image, most=255):
 
 def _check_lr(lr, image, bounds):
     low, high = bounds
-    if not isinstance(lr, torch.Tensor):
-        raise ValueError(f'lr: expected a torch.Tensor, got {type(lr).__name__}')
-    if lr.dtype != torch.uint8 or bounds != (0, 255):
-        if lr.dtype != torch.uint8:
-            check_batch(lr, 'lr')
-        if not ((lr >= low) & (lr <= high) & (lr == lr.round())).all():
-            raise ValueError(f'lr: expected integers in {low}..{high}, got values in '
-                             f'[{lr.min().item():g}, {lr.max().item():g}], not all integers in it')
+    small = isinstance(lr, torch.Tensor) and lr.dtype == torch.uint8
+    if not small:
+        check_batch(lr, 'lr')
+    if not (small and bounds == (0, 255)) and not (
+            (lr >= low) & (lr <= high) & (lr == lr.round())).all():
+        raise ValueError(f'lr: expected integers in {low}..{high}, got values in '
+                         f'[{lr.min().item():g}, {lr.max().item():g}], not all integers in it')
     return lr.to(image.device, torch.float64)
 
 

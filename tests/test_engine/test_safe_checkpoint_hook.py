@@ -162,7 +162,7 @@ def test_without_a_number_to_keep_all_are_kept(tmp_path):
 
 
 def test_other_errors_are_not_for_retrying(tmp_path, monkeypatch):
-    FullAfter(monkeypatch, writes=2, number=errno.EIO)
+    FullAfter(monkeypatch, writes=2, times=1, number=errno.EIO)
     with pytest.raises(OSError, match='Input/output error'):
         runner_of(tmp_path, on_full_disk='retry').train()
 
@@ -194,6 +194,10 @@ def test_the_best_checkpoint_goes_once_the_better_one_is_there(tmp_path, monkeyp
     assert best(5, 20.) == named[3]  # the score to beat is that of what is there
     assert best(6, 22.) == named[6]
     assert runner.message_hub.get_info('best_score' if len(keys) == 1 else 'best_score_PSNR') == 22
+    FullAfter(monkeypatch, writes=0, times=1)
+    hook.on_full_disk = 'stop'
+    with pytest.raises(DiskFull):
+        best(7, 23.)
 
 
 @pytest.mark.parametrize('keys', [['PSNR'], ['PSNR', 'MAE']], ids=len)
@@ -461,6 +465,7 @@ def test_wrong_arguments(kwargs):
     (dict(filename_tmpl='{}_{}.pth'), "filename_tmpl: expected .*got '{}_{}.pth'"),
     (dict(filename_tmpl='{:q}.pth'), "filename_tmpl: expected .*got '{:q}.pth'"),
     (dict(filename_tmpl=3), 'filename_tmpl: expected .*got 3'),
+    (dict(max_keep_ckpts=-2), 'max_keep_ckpts: expected an integer of at least -1, got -2'),
     (dict(max_keep_ckpts='2.'), "max_keep_ckpts: expected an integer .* got '2.'"),
     (dict(save_begin='abc'), "save_begin: expected an integer .* got 'abc'"),
     (dict(save_best='L1_LR', rule='greater'), "rule: expected the other one for .*, got 'greater'"),

@@ -77,6 +77,7 @@ WRONG = {
                               "visualizer.fn_key: expected one of .*mean 'gt_path'"),
     'result that is NaN': (['val_evaluator.1.crop_border=32'],
                            r'val_evaluator: PSNR\(crop_border=32\): .* of 64x64, got nan'),
+    'level of the log': (['log_level=INFOO'], "log_level: expected one of .* got 'INFOO'"),
     'rule': (['default_hooks.checkpoint.rule=bigger'], "rule: expected one of greater, less, got"),
     'interval': (['default_hooks.checkpoint.interval=abc'],
                  "CheckpointHook.interval: expected an integer of at least -1, got 'abc'"),
