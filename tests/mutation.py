@@ -232,7 +232,7 @@ def put_in(fault, root):
     path = str(root / fault.file)
     new = codes(compile(fault.new_source, path, 'exec'))
     changed = 0
-    for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+    for function in [one for one in gc.get_objects() if type(one) is FunctionType]:
         code = function.__code__
         if code.co_filename != path:
             continue
@@ -253,7 +253,7 @@ def processor_time():
 
 def kept_results():
     """The caches of the package's functions that are there by now."""
-    return [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)
+    return [one for one in gc.get_objects() if type(one) is functools._lru_cache_wrapper
             and isinstance(one.__wrapped__, FunctionType)
             and '/mmpd/' in one.__wrapped__.__code__.co_filename]
 

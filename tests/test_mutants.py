@@ -5,10 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 
 import mutation
 import pytest
 from mutants import MUTANTS, ROOT
+
+from mmpd.operators import pooling_pass
 
 
 @pytest.mark.parametrize('mutant', MUTANTS, ids=lambda mutant: mutant[0])
@@ -71,7 +74,9 @@ def test_a_fault_is_put_into_living_functions(tmp_path, monkeypatch):
     outer = importlib.import_module(path.stem).outer
     assert outer(3)[0] == [2, (True, ), 1]
     fault, = (fault for fault in faults if (fault.kind, fault.line) == ('arithmetic', 10))
+    dead = weakref.proxy(type('Gone', (), {})())  # some library leaves such a thing behind
     assert mutation.put_in(fault, tmp_path)
+    assert type(dead) is weakref.ProxyType  # it was there all the time
     assert outer(3)[0] == [4, (True, ), 1] and outer(3)[1](4) == 8
     with pytest.raises(ValueError, match='1 is too small'):
         outer(0)
@@ -90,6 +95,12 @@ one = outer(1)
     module = importlib.import_module(path.stem)
     fault, = (fault for fault in faults if fault.line == 3)
     assert not mutation.put_in(fault, tmp_path) and module.one() == 1
+
+
+def test_results_that_are_kept_are_found_beside_what_is_dead():
+    dead = weakref.proxy(type('Gone', (), {})())
+    assert pooling_pass._weights in mutation.kept_results()
+    assert type(dead) is weakref.ProxyType
 
 
 @pytest.mark.parametrize('function, expected', [
