@@ -13,7 +13,7 @@ __all__ = ['infer_scale', 'prepare_operator', 'resolve_operator']
 
 LIMIT = 32
 TRIED = (2, 4, 8, 16, 3)  # scales with which the other arguments of an operator are checked
-_built = {}  # (config, scale, device) -> operator, the oldest first
+_built = {}  # (config, scale, device) -> operator, that of the last call last
 _lock = threading.RLock()  # an operator may resolve others while it is built
 
 
@@ -122,12 +122,13 @@ def resolve_operator(operator, image_shape, lr_shape, device='cpu'):
     if not is_plain():  # its buffers would be fake
         return _build(operator, scale, device)
     with _lock:
-        if key not in _built:
+        made = _built.pop(key, None)
+        if made is None:
             made = _build(operator, scale, device)
             if len(_built) >= LIMIT:
                 del _built[next(iter(_built))]
-            _built[key] = made
-        return _built[key]
+        _built[key] = made
+        return made
 
 
 def _content(value):

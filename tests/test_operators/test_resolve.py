@@ -114,6 +114,13 @@ def test_what_differs_is_not_shared():
     assert list(map(id, again)) == list(map(id, operators))
 
 
+def test_what_is_in_use_is_kept_longest():
+    used = resolve_operator(dict(type='AveragePooling'), IMAGE, LR)
+    for factor in range(100, 100 + module.LIMIT):
+        resolve_operator(dict(type=Optional, factor=factor), IMAGE, LR)
+        assert resolve_operator(dict(type='AveragePooling'), IMAGE, LR) is used
+
+
 def test_tensors_and_operators_in_a_config_are_neither_kept_nor_moved():
     mask = torch.ones(2, 2, dtype=torch.bool)
     cfg = dict(type='Masking', mask=mask)
