@@ -16,6 +16,7 @@ from ..utils.model_zoo import ModelSource, resolve_model
 
 __all__ = ['LoadedModel', 'load_model']
 
+
 @dataclass
 class LoadedModel:
     """A model with PD and its weights.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
-from mmagic.registry import MODELS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmagic.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import print_log
@@ -35,6 +35,8 @@ CLIPPING = dict(norm=(torch.nn.utils.clip_grad_norm_, 'max_norm'),
 # and what its constructor looks for
 PARAMWISE = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
              'dwconv_decay_mult', 'flat_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate')
+# names that logging knows; it has no public list of them on Python 3.10
+LEVELS = ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL', 'WARN', 'FATAL', 'NOTSET')
 
 
 class OptionAction(DictAction):
@@ -140,7 +142,7 @@ def _check_runtime(cfg):
         check_bool(cfg.resume, 'resume')
     level = cfg.get('log_level')
     if level is not None and not isinstance(level, int):
-        check_choice(level, 'log_level', ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'))
+        check_choice(level, 'log_level', LEVELS)
     for name, known in (
             ('randomness', list(inspect.signature(Runner.set_randomness).parameters)[1:]),
             ('env_cfg', ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
@@ -438,13 +440,10 @@ def add_consistency(cfg, split):
     Returns:
         str | None: What to tell the user once there is a log.
     """
-    from ..models.editors import PDMixin, PDModel
-    kind, key, added = cfg.model.get('type'), f'{split}_evaluator', None
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    if kind is not PDModel and not (isinstance(kind, type) and issubclass(kind, PDMixin)):
-        return None
+    from ..models.editors.pd_types import has_pd
+    key, added = f'{split}_evaluator', None
     given = cfg.get(key)
-    if not given:
+    if not given or not has_pd(cfg.model.get('type')):
         return None
     several = isinstance(given, (list, tuple)) and any('metrics' in item for item in given)
     evaluators = [item if 'metrics' in item else dict(metrics=item) for item in given] if several \

@@ -1,6 +1,7 @@
 """Test a model: MMagic's tools/test.py, with mmpd and with plain words for wrong input."""
 import argparse
 import json
+import logging
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -9,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..errors import InputError
+from ..utils.files import replaced
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings, text_argument, weights
 from .building import config_errors
@@ -40,7 +42,7 @@ class MetricsHook(Hook):
 
 
 def check_out(out):
-    """Raise UsageError unless ``--out`` can be written; make its folder."""
+    """Raise InputError unless ``--out`` can be written; make its folder."""
     if not out.endswith('.json') or Path(out).is_dir():
         raise InputError(f'--out: expected a file name that ends in .json, got {out}')
     settings.check_writable(Path(out).parent, '--out')
@@ -102,6 +104,8 @@ def test(argv=None):
         settings.check_metric_names(runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
+    for line in replaced(args.out):
+        print_log(line, 'current', logging.WARNING)
     if added:
         print_log(added, logger='current')
     hook = MetricsHook()

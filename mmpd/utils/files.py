@@ -17,7 +17,7 @@ except ImportError:  # Windows
 
 __all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'folder_fault', 'in_the_way',
            'is_full', 'name_fault', 'partial_stem', 'plain', 'remove_partial_files',
-           'write_atomically', 'write_partial']
+           'replaced', 'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
 TEMPORARY = re.compile(r'\..*\.[0-9a-f]{8}' + re.escape(PARTIAL), re.DOTALL)
@@ -269,6 +269,26 @@ def in_the_way(path, others):
         if longer == shorter or longer.startswith(shorter + os.sep):
             return other
     return None
+
+
+def replaced(*paths):
+    """What to tell whoever has results written to places where something is: a line for each.
+
+    Args:
+        *paths (str | Path | None): The places; None is none.
+
+    Returns:
+        list[str]: Empty where there is no file; a device is written to.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from mmpd.utils.files import replaced
+        >>> length = Path('old.json').write_text('{}')
+        >>> replaced('old.json', 'new.json', '/dev/null', None)
+        ['old.json: is there, and will be replaced']
+    """
+    return [f'{plain(path)}: is there, and will be replaced' for path in paths
+            if path is not None and os.path.isfile(path)]
 
 
 def folder_fault(folder):

@@ -190,7 +190,7 @@ def run(job, folder):
         raw.pixels, lr.pixels, operator=cfg, made_by=made_by, strength=job.strength,
         noise_std=job.noise_std, bounds=job.bounds, return_unmatched=True)
     alpha, profile = raw.alpha, lr.icc_profile or raw.icc_profile
-    if lr.alpha is not None and alpha is not None:  # which has no noise and no range of colours
+    if lr.alpha is not None:  # which has no noise and no range of colours
         alpha = consistent(alpha, lr.alpha, operator=cfg, made_by=made_by)
     operator = resolve_operator(cfg, (height, width), (h, w))
     output = Picture(pixels, alpha, profile)

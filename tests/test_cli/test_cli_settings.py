@@ -1,4 +1,5 @@
 """Settings of a run, looked through before it begins: data, hooks, devices, metrics."""
+import logging
 import os
 from types import SimpleNamespace
 
@@ -314,6 +315,16 @@ def test_settings_of_the_run_that_mmengine_would_take_wrongly(given, message):
             cudnn_benchmark=True, mp_cfg=dict(mp_start_method='spawn'), resource_limit=9))))
 
 
+@pytest.mark.parametrize('level', [*logging._nameToLevel, 15])
+def test_every_level_that_logging_knows_is_one(level):
+    settings._check_runtime(Config(dict(log_level=level)))
+
+
+def test_the_configs_of_mmpd_are_known_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 'pd_glean_x8_1xb4-100k_ffhq.py' in settings.known_configs()
+
+
 def test_metrics_that_do_not_say_what_they_measure_may_measure_anything():
     class Any:
         prefix = None
@@ -368,7 +379,6 @@ def test_what_a_training_would_never_count(given, message):
         refused(settings.check_loop, runner, given, match=message)
     else:
         settings.check_loop(runner, given)
-
 
 
 def test_names_of_sections_that_are_nearly_right():

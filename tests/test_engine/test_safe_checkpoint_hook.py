@@ -134,6 +134,14 @@ def test_retry_goes_on_and_saves_at_the_next_interval(tmp_path, monkeypatch):
         'keep_ckpt_ids'] == [5, 6]
 
 
+def test_a_checkpoint_that_was_not_written_takes_no_place(tmp_path, monkeypatch):
+    FullAfter(monkeypatch, writes=1, times=1)
+    runner = runner_of(tmp_path, iters=3, max_keep_ckpts=3, on_full_disk='retry')
+    runner.train()
+    assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_3.pth']
+    assert runner.message_hub.runtime_info['keep_ckpt_ids'] == [1, 3]
+
+
 def test_retry_does_not_end_without_the_last_checkpoint(tmp_path, monkeypatch):
     FullAfter(monkeypatch, writes=4)
     runner = runner_of(tmp_path, max_keep_ckpts=2, on_full_disk='retry')

@@ -414,6 +414,8 @@ SMALL = np.zeros((4, 4, 3), np.uint8)
     (torch.zeros(8, 8), torch.zeros(4, 4), {}, r'image: expected shape \(..., C, H, W\)'),
     (SMALL, U8, {}, r'the LR \(8x8\) is larger than the image \(4x4\): are they swapped'),
     (U8[:7], SMALL, {}, 'one multiple of the LR size 4x4, got 8x7'),
+    (SMALL, U8[:, :4], {}, 'one multiple of the LR size 4x8, got 4x4'),
+    (SMALL, U8[:4], {}, 'one multiple of the LR size 8x4, got 4x4'),
     (U8[..., 0], SMALL, {}, r'lr: expected the axes of the image \(8, 8\), got \(4, 4, 3\)'),
     (U8, SMALL[..., :1], {}, 'lr: expected 3 channels like the image, got 1'),
     (np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 4, 4, 3), np.uint8), {}, 'the axes of'),

@@ -89,7 +89,10 @@ def test_speed_up_is_computed_marked_and_written(tmp_path, capsys):
     assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
     assert plot.main(['--run', f'GLEAN={base}', '--run', f'PD={ours}', '--baseline', 'PD', '--out',
                       str(out)]) == 0
-    assert 'GLEAN does not reach' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert 'GLEAN does not reach' in said.out
+    assert said.err == ''.join(f'{path}: is there, and will be replaced\n'
+                               for path in (out, out.with_suffix('.json')))
 
 
 @pytest.mark.parametrize('curve, stars, words', [
@@ -168,7 +171,7 @@ def result_file(path, **metrics):
     return path
 
 
-def test_table_formats_agree(tmp_path):
+def test_table_formats_agree(tmp_path, capsys):
     values = {f'{kernel}(antialias)/{metric}': 10. * i + j
               for i, kernel in enumerate(('bicubic', 'bilinear', 'box', 'lanczos'))
               for j, metric in enumerate(('PSNR', 'FID'), 1)}
@@ -177,6 +180,9 @@ def test_table_formats_agree(tmp_path):
     for form in ('markdown', 'csv', 'json'):
         assert make_table.main(['table4', '--work-dirs', str(tmp_path), '--format', form, '--out',
                                 str(tmp_path / form)]) == 0
+    assert capsys.readouterr().err == ''
+    assert make_table.main(['table4', '--out', str(tmp_path / 'markdown')]) == 0
+    assert capsys.readouterr().err == f'{tmp_path}/markdown: is there, and will be replaced\n'
     rows = json.loads((tmp_path / 'json').read_text())['rows']
     pdn = next(row for row in rows if row['method'] == 'PDN')
     assert pdn['ours'] == {key.replace('/', ' '): value for key, value in values.items()}
@@ -309,8 +315,10 @@ def test_results_side_by_side(results, capsys):
     assert compare.main([*arguments, '--scale', '8']) == 0
     picture = cv2.imread(str(out))
     one = picture.shape
-    assert f'{one[1]}x{one[0]}' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f'{one[1]}x{one[0]}' in said.out and not said.err
     assert compare.main([*arguments, '--scale', '8', '--names', 'b_1']) == 0
+    assert capsys.readouterr().err == f'{out}: is there, and will be replaced\n'
     assert abs(cv2.imread(str(out)).shape[0] - one[0] / 2) < 20
     assert compare.main(arguments) == 0  # no LR: a column less
     assert cv2.imread(str(out)).shape[1] < one[1]

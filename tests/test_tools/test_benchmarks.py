@@ -44,6 +44,7 @@ def test_pd_head_benchmark(pd_head, tmp_path, capsys):
         assert all(row['rounds'] == 3 and row['least_ms'] <= row['median_ms']
                    for row in rows.values())
         assert rows['clone']['times_clone'] == 1
+        # Python's own memory counts too: 128 B, 1 % of the smaller image, on Python 3.14
         assert rows['clone']['memory_images'] == pytest.approx(1, abs=0.02)
         # NumPy's buffers are as large as so small an image
         extra = 0.6 if case['size'] == 160 else 1.6

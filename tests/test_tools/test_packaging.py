@@ -108,6 +108,7 @@ def test_wheel_carries_configs_and_tools_as_files(tree):
     assert fields['Name'] == 'mmpd'
     assert set(fields['Requires-Python'].split(',')) == {'>=3.10', '<3.15'}
     assert 'mim' in fields.get_all('Provides-Extra')
+
     def needed(extra):
         items = map(Requirement, fields.get_all('Requires-Dist'))
         return {item.name for item in items

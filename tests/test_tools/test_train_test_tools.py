@@ -133,12 +133,16 @@ def test_lr_images_alone_are_tested_for_consistency(tmp_path, capfd):
         return json.loads((tmp_path / 'metrics.json').read_text())
     metrics = test()
     assert metrics['PSNR_LR'] > 120 and metrics['MaxErr_LR_8bit'] == 0
+    log, = (tmp_path / 'lr-only').glob('*/*.log')
+    assert 'will be replaced' not in log.read_text()
     assert not [key for key in metrics if 'LR' not in key]
     assert 'Cannot find key' not in ''.join(capfd.readouterr())
     assert not list(tmp_path.rglob('vis_image'))
     metrics = test('model.pd_head.operator.type=SeparableResize',
                    'model.pd_head.operator.kernel=bicubic', name='bicubic')
     assert metrics['PSNR_LR'] > 100  # by the A of the head, not by average pooling
+    log, = (tmp_path / 'bicubic').glob('*/*.log')
+    assert f'{tmp_path}/metrics.json: is there, and will be replaced' in log.read_text()
 
     for size, mode, message in (((8, 8), 'RGBA', 'expected 8-bit grey or RGB, got mode RGBA'),
                                 ((9, 8), 'RGB', '9x8, but this config takes 8x8 only')):

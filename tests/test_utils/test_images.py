@@ -256,7 +256,6 @@ def test_what_was_done_is_noted(tmp_path):
     assert read_picture(tmp_path / 'y.png').as_rgb()[1] == ()
 
 
-
 def test_an_offset_with_16_in_it_is_no_depth(tmp_path):
     """Pillow's tile of a compressed TIFF holds an offset, e.g. 216."""
     path = tmp_path / 'x.tif'

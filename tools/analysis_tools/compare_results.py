@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmpd.datasets.resampling import KERNELS, downsample
+from mmpd.utils.files import replaced
 from mmpd.utils.images import SUFFIXES, read_8bit, saved_images
 from mmpd.visualization.panels import comparison_panel, stack_panels
 
@@ -116,6 +117,8 @@ def main(argv=None):
     try:
         picture = compare(args)
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        for line in replaced(args.out):
+            print(line, file=sys.stderr)
         Image.fromarray(picture).save(args.out)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from mmpd.utils.files import csv_text
+from mmpd.utils.files import csv_text, replaced
 
 PAPER = Path(__file__).with_name('paper_tables.json')
 MISSING = 'missing'
@@ -180,6 +180,8 @@ def main(argv=None):
         text = FORMATS[args.format](*table)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
+            for line in replaced(args.out):
+                print(line, file=sys.stderr)
             args.out.write_text(text)
         else:
             print(text, end='')

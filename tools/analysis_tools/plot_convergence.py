@@ -12,8 +12,9 @@ import math
 import sys
 from pathlib import Path
 
-LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE', 'MAXERR',
-                   'UNMATCHED')
+from mmpd.utils.files import replaced
+
+LOWER_IS_BETTER = ('FID', 'LPIPS', 'MAE', 'MSE', 'L1', 'NIQE', 'MAXERR', 'UNMATCHED')
 
 
 def read_log(path):
@@ -189,6 +190,8 @@ def main(argv=None):
                    for name, curves in runs.items() if name != baseline
                    for metric in args.metrics}
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        for line in replaced(args.out, args.out.with_suffix('.json')):
+            print(line, file=sys.stderr)
         draw(runs, baseline, args.metrics, results, args.out)
         args.out.with_suffix('.json').write_text(json.dumps(
             [dict(run=name, baseline=baseline, metric=metric, **found)

@@ -105,6 +105,7 @@ def _chunks(executor, source, keys, recipe, out, workers):
     """Results of all chunks, a bounded number of them in flight."""
     chunks = (keys[start:start + CHUNK] for start in range(0, len(keys), CHUNK))
     waiting = deque()
+
     def first():
         chunk, future = waiting.popleft()
         try:
