@@ -14,6 +14,7 @@ from ..utils.files import replaced
 from ..utils.images import find_pictures, read_8bit
 from . import run_tool, settings, text_argument, weights
 from .building import config_errors
+from .kinds import check_kinds
 from .rehearsal import Rehearsal
 
 
@@ -87,6 +88,7 @@ def test(argv=None):
     settings.check_parts(cfg, args.config, 'test_dataloader', 'test_cfg', 'test_evaluator')
     settings.check_gpu(cfg)
     settings.check_data(cfg, 'test')
+    check_kinds(cfg)
     state = weights.check_checkpoint(args.checkpoint, 'checkpoint')
     if args.out:
         check_out(args.out)

@@ -10,6 +10,7 @@ from ..evaluation.degradation import tell_difference
 from ..utils.run_folder import resumable
 from . import run_tool, settings, text_argument, weights
 from .building import config_errors
+from .kinds import check_kinds
 from .rehearsal import Rehearsal
 
 
@@ -84,6 +85,7 @@ def train(argv=None):
     settings.check_parts(cfg, args.config, 'train_dataloader', 'train_cfg', 'optim_wrapper')
     settings.check_gpu(cfg, args.amp)
     settings.check_data(cfg, 'train', *(['val'] if cfg.get('val_cfg') is not None else []))
+    check_kinds(cfg)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
