@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..utils.files import replaced
 from ..utils.images import find_pictures, read_8bit
-from . import run_tool, settings, text_argument, weights
+from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
 from .kinds import check_kinds
 from .rehearsal import Rehearsal
@@ -102,8 +102,8 @@ def test(argv=None):
     added = settings.add_consistency(cfg, 'test')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
-        settings.check_pairs(runner.test_loop, 'test')
-        settings.check_metric_names(runner.test_loop, 'test')
+        run_checks.check_pairs(runner.test_loop, 'test')
+        run_checks.check_metric_names(runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)
     print_log(f'Working directory: {cfg.work_dir}', logger='current')
     for line in replaced(args.out):

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..evaluation.degradation import tell_difference
 from ..utils.run_folder import resumable
-from . import run_tool, settings, text_argument, weights
+from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
 from .kinds import check_kinds
 from .rehearsal import Rehearsal
@@ -108,17 +108,17 @@ def train(argv=None):
         if state is not None:
             weights.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
                                    training=True)
-        settings.check_hooks(runner)
+        run_checks.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
-        settings.check_loop(runner, cfg)
-        settings.check_pairs(runner.train_loop, 'train')
+        run_checks.check_loop(runner, cfg)
+        run_checks.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         if runner.val_loop is not None:
-            settings.check_pairs(runner.val_loop, 'val')
-            settings.check_metric_names(runner.val_loop, 'val')
-            settings.check_best(runner, cfg)
+            run_checks.check_pairs(runner.val_loop, 'val')
+            run_checks.check_metric_names(runner.val_loop, 'val')
+            run_checks.check_best(runner, cfg)
         runner.register_hook(Rehearsal())
         runner.train()
     print_log(f'Checkpoints and logs are in {cfg.work_dir}', logger='current')

@@ -1,21 +1,15 @@
 """Settings of a run, looked through before it begins: data, hooks, devices, metrics."""
 import logging
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
-from mmagic.registry import METRICS
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.runner import IterBasedTrainLoop
 from refusals import refused
 
 from mmpd.cli import settings
 from mmpd.cli import train as train_tool
-from mmpd.errors import InputError
-from mmpd.evaluation.metrics import SRFID, LRConsistency
 
 
 def parse(*argv):
@@ -61,30 +55,6 @@ def test_data_that_cannot_or_need_not_be_looked_for(tmp_path):
     check(dict(there, ann_file='list.txt'))
 
 
-def test_the_first_file_that_is_not_there_is_named(tmp_path):
-    (tmp_path / 'face_1.png').touch()
-
-    class Images(list):
-        def get_data_info(self, index):
-            return dict(gt_path=str(tmp_path / self[index]), key=index, img_path='s3://x',
-                        shape_path=3)
-
-    def check(dataset, **more):
-        settings.check_pairs(SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), **more),
-                             'val')
-
-    check(Images(['face_1.png']))
-    repeated = SimpleNamespace(dataset=Images(['face_1.png', 'face_2.png']))
-    refused(check, repeated, match=(r"val_dataloader: no file .*face_2.png \(gt_path of the image 1"
-                                    r"\); did you mean 'face_1.png'"))
-    remote = Images(['face_2.png'])
-    remote.backend_args = dict(backend='petrel')
-    check(remote), check([1, 2])  # a data set of another kind
-    with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
-        check(Images(), dataloaders=[SimpleNamespace(dataset=Images()),
-                                     SimpleNamespace(dataset=repeated)])
-
-
 def test_the_work_folder_is_where_checkpoints_go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'a.py').write_text(
@@ -107,19 +77,6 @@ def test_every_training_is_watched_for_nan_once(given, expected):
     cfg = Config(given)
     settings.add_nan_hook(cfg)
     assert cfg.default_hooks == expected
-
-
-def test_arguments_that_the_checkpoint_hook_would_stumble_over():
-    from mmengine.hooks import CheckpointHook
-    from mmengine.runner import Runner
-
-    def check(**options):
-        hooks = [object(), CheckpointHook(**{'interval': 5, **options})]
-        settings.check_hooks(SimpleNamespace(hooks=hooks, save_checkpoint=Runner.save_checkpoint))
-
-    check(), check(save_begin=3), check(save_optimizer=False, file_client_args=None)
-    refused(lambda: check(intervall=5), match=(
-        "CheckpointHook.intervall: CheckpointHook has no such argument; did you mean 'interval'"))
 
 
 def test_an_optimiser_that_there_is_not():
@@ -325,62 +282,6 @@ def test_the_configs_of_mmpd_are_known_wherever_one_is(tmp_path, monkeypatch):
     assert 'pd_glean_x8_1xb4-100k_ffhq.py' in settings.known_configs()
 
 
-def test_metrics_that_do_not_say_what_they_measure_may_measure_anything():
-    class Any:
-        prefix = None
-
-    evaluator = SimpleNamespace(metrics=[Any()])
-    hook = CheckpointHook(save_best='mine', rule='less')
-    runner, cfg = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[hook]), {}
-    settings.check_best(runner, cfg)
-    evaluator.metrics = [METRICS.build(dict(type='PSNR', prefix='a')), LRConsistency()]
-    refused(settings.check_best, runner, cfg,
-            match='save_best: expected one of a/PSNR, PSNR_LR, .*mine')
-
-
-def test_what_goes_by_a_metric_goes_by_one_that_is_measured():
-    """mmengine warns at each validation that there is no such metric, and never stops early."""
-    class Features(torch.nn.Module):
-        pass
-
-    evaluator = SimpleNamespace(metrics=[SRFID(network=Features(), device='cpu')])
-    runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), hooks=[])
-    for wrong, cfg in (
-            (CheckpointHook(save_best='FDI', rule='less'), {}),
-            (EarlyStoppingHook(monitor='FDI', rule='less'), {}),
-            (CheckpointHook(save_best='FID', rule='less'), dict(param_scheduler=dict(generator=[
-                dict(type='ReduceOnPlateauLR', monitor='FDI')])))):
-        runner.hooks = [wrong]
-        refused(settings.check_best, runner, cfg, match=(
-            r"\.(save_best|monitor): expected one of FID, FID_images, got 'FDI'; .*mean 'FID'"))
-    settings.check_best(runner, {})
-
-
-@pytest.mark.parametrize('given, message', [
-    (dict(val_interval=0), 'train_cfg.val_interval: expected an integer of at least 1, got 0'),
-    (dict(val_begin='abc'), "train_cfg.val_begin: expected an integer .*got 'abc'"),
-    (dict(dynamic_intervals=[1, '5k']), "train_cfg.dynamic_intervals: .* got '5k'"),
-    (dict(by_epoch=True), r'CheckpointHook.by_epoch \(its interval is 5\): expected False in a'),
-    (dict(param_scheduler=[dict(type='MultiStepLR')]), 'param_scheduler: MultiStepLR.by_epoch: '),
-    (dict(param_scheduler=dict(a=dict(type='StepLR', convert_to_iter_based=True))), None),
-    (dict(param_scheduler=dict(type='ReduceOnPlateauLR', monitor='PSNR')), None),
-    (dict(param_scheduler=dict(type='StepLR', by_epoch=False)), None)])
-def test_what_a_training_would_never_count(given, message):
-    class Loop(IterBasedTrainLoop):
-        def __init__(self, val_begin=1, val_interval=1000, dynamic_intervals=(1000,)):
-            self.val_begin, self.val_interval = val_begin, val_interval
-            self.dynamic_intervals = dynamic_intervals
-
-    of_loop = {key: value for key, value in given.items() if key.endswith(('interval', 'begin',
-                                                                          'intervals'))}
-    hooks = [CheckpointHook(interval=5, by_epoch=given.get('by_epoch', False))]
-    runner = SimpleNamespace(train_loop=Loop(**of_loop), hooks=hooks)
-    if message:
-        refused(settings.check_loop, runner, given, match=message)
-    else:
-        settings.check_loop(runner, given)
-
-
 def test_names_of_sections_that_are_nearly_right():
     cfg = Config(dict(model=dict(), train_cfg=dict(max_iters=3)))
     settings._check_names(cfg, {'model.x': 1, 'quite_another': 1})
@@ -388,31 +289,3 @@ def test_names_of_sections_that_are_nearly_right():
             match="has no 'train_cgf'; did you mean 'train_cfg'")
     refused(settings.check_parts, Config(dict(train_cgf=1, model=1)), 'a.py', 'model', 'train_cfg',
             match="config a.py: expected train_cfg, got none; did you mean 'train_cgf'")
-
-
-def test_two_metrics_of_one_name_are_found_before_the_run():
-    """MMagic's evaluator finds them when all images are done."""
-    def check(*evaluators):
-        evaluators = [SimpleNamespace(metrics=[METRICS.build(cfg) for cfg in cfgs])
-                      for cfgs in evaluators]
-        settings.check_metric_names(SimpleNamespace(evaluators=evaluators), 'test')
-
-    psnr, of_y = dict(type='PSNR'), dict(type='PSNR', convert_to='Y')
-    check([psnr, dict(type='SSIM'), dict(type='LRConsistency'), dict(of_y, prefix='Y')])
-    check([psnr], [dict(psnr, prefix='Set5')])
-    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=[])), 'test')
-    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(metrics=None)), 'test')
-    for several in ([[psnr, of_y]], [[psnr], [psnr]]):
-        refused(check, *several, match='test_evaluator: expected another prefix for the second '
-                "metric 'PSNR', got None")
-    consistency = dict(type='LRConsistency')
-    refused(check, [consistency, consistency], match="second metric 'PSNR_LR'")
-
-    class Named(METRICS.get('PSNR')):
-        def compute_metrics(self, results):
-            return {}
-
-    settings.check_metric_names(SimpleNamespace(evaluator=SimpleNamespace(
-        metrics=[Named(), Named()])), 'val')  # names that are not known yet
-    set5 = dict(psnr, prefix='Set5')
-    refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")
