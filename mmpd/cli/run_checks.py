@@ -6,9 +6,11 @@ from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetr
 from mmagic.registry import PARAM_SCHEDULERS
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop
+from torch import nn
 
 from ..errors import InputError
 from ..utils.validation import check_positive_int, did_you_mean, parameters_of
+from .settings import optim_wrappers
 
 
 def check_pairs(loop, split):
@@ -82,6 +84,29 @@ def check_hooks(runner):
                 if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
                                      f'{did_you_mean(key, known)}')
+
+
+def unused_factors(model, cfg):
+    """Lines about ``custom_keys`` that fit no parameter, which mmengine passes over.
+
+    Args:
+        model (nn.Module): The model.
+        cfg (Config): With ``optim_wrapper``.
+
+    Returns:
+        list[str]: One for each of them.
+    """
+    found = []
+    for name, wrapper in optim_wrappers(cfg):
+        part = name.partition('.')[2]
+        module = getattr(model, part, None) if part else model
+        keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or ()
+        if not isinstance(module, nn.Module):  # a pattern of MMagic's for several
+            continue
+        names = [f'.{parameter}' for parameter, _ in module.named_parameters()]
+        found += [f'{name}.paramwise_cfg.custom_keys: no parameter of {part or "the model"} has '
+                  f'{key!r} in its name' for key in keys if not any(key in one for one in names)]
+    return found
 
 
 def check_loop(runner, cfg):

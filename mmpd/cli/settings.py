@@ -2,6 +2,7 @@
 import argparse
 import difflib
 import inspect
+import logging
 import os
 import tempfile
 from multiprocessing import get_all_start_methods
@@ -88,10 +89,11 @@ def load_config(args):
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
             raise InputError(f'--cfg-options do not fit {args.config}: {error}') from error
     _check_runtime(cfg)
+    _tell_near_names(cfg, args.config)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
-        checkpoint = cfg.get('default_hooks', {}).get('checkpoint') or {}
+        checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         if checkpoint.get('out_dir') is not None:
             print_log(f'checkpoints go to --work-dir too, not to out_dir={checkpoint.out_dir!r} '
                       'of the config', logger='current')
@@ -129,6 +131,19 @@ def _check_names(cfg, options):
         if section not in cfg and near:
             raise InputError(f'--cfg-options {key}: the config has no {section!r}; '
                              f'did you mean {near[0]!r}?')
+
+
+def _tell_near_names(cfg, config):
+    """Say which names at the top look like mistyped ones of mmengine, which would pass them over.
+
+    They may be variables, as the data sets of MMagic's configs are.
+    """
+    known = list(inspect.signature(Runner).parameters)
+    for key in cfg:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if near and key not in known and not key.endswith(('_dataloader', '_evaluator')):
+            print_log(f'config {config}: nothing reads {key!r}; did you mean {near[0]!r}?',
+                      logger='current', level=logging.WARNING)
 
 
 def _check_runtime(cfg):
@@ -173,7 +188,7 @@ def _suggestion(path):
 
 def check_gpu(cfg, amp=False):
     """Raise InputError if the config needs a GPU and there is none, or cannot do with --amp."""
-    wrappers = [wrapper for _, wrapper in _optim_wrappers(cfg)]
+    wrappers = [wrapper for _, wrapper in optim_wrappers(cfg)]
     amp = amp or any(item.get('type') == 'AmpOptimWrapper' for item in wrappers)
     generator = cfg.model.get('generator') or {}
     kind = generator.get('type')
@@ -229,7 +244,7 @@ def _check_dataset(dataset, name):
         raise InputError(f'no annotation file {os.path.join(root, ann_file)} ({name}.ann_file)')
 
 
-def _optim_wrappers(cfg):
+def optim_wrappers(cfg):
     """Names and configs of the one OptimWrapper, or of several and what holds them."""
     wrappers = cfg.get('optim_wrapper') or {}
     return [('optim_wrapper', wrappers), *((f'optim_wrapper.{name}', part)
@@ -251,7 +266,7 @@ def check_optimizers(cfg):
             if name not in schedules:
                 raise InputError(f'param_scheduler: expected one for {name} too, got '
                                  f'{", ".join(schedules)}')
-    for name, part in _optim_wrappers(cfg):
+    for name, part in optim_wrappers(cfg):
         if part.get('accumulative_counts') is not None:
             check_positive_int(part.accumulative_counts, f'{name}.accumulative_counts')
         if part.get('constructor') in (None, 'DefaultOptimWrapperConstructor'):

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from ..errors import InputError
 from ..evaluation.degradation import tell_difference
+from ..utils.model import unwrap
 from ..utils.run_folder import resumable
 from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
@@ -112,6 +113,8 @@ def train(argv=None):
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
         run_checks.check_loop(runner, cfg)
+        for line in run_checks.unused_factors(unwrap(runner.model), cfg):
+            print_log(line, logger='current', level=logging.WARNING)
         run_checks.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmagic.registry import METRICS
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 from refusals import refused
 
 from mmpd.cli import run_checks
@@ -38,9 +39,6 @@ def test_the_first_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_arguments_that_the_checkpoint_hook_would_stumble_over():
-    from mmengine.hooks import CheckpointHook
-    from mmengine.runner import Runner
-
     def check(**options):
         hooks = [object(), CheckpointHook(**{'interval': 5, **options})]
         run_checks.check_hooks(SimpleNamespace(hooks=hooks, save_checkpoint=Runner.save_checkpoint))
@@ -132,3 +130,26 @@ def test_two_metrics_of_one_name_are_found_before_the_run():
         metrics=[Named(), Named()])), 'val')  # names that are not known yet
     set5 = dict(psnr, prefix='Set5')
     refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")
+
+
+def test_factors_of_parameters_that_there_are_not():
+    model = torch.nn.ModuleDict(dict(generator=torch.nn.ModuleDict(dict(
+        encoder=torch.nn.Conv2d(1, 1, 1)))))
+
+    def told(**wrapper):
+        return run_checks.unused_factors(model, Config(dict(optim_wrapper=wrapper)))
+
+    def part(*keys):
+        return dict(optimizer=dict(type='Adam'), paramwise_cfg=dict(
+            custom_keys={key: dict(lr_mult=0.1) for key in keys}))
+
+    assert told(**part('generator.enc', 'bias', '.weight')) == []
+    assert told(generator=part('enc', '.weight', 'encoder.bias')) == []
+    assert told(**part('decoder')) == [
+        "optim_wrapper.paramwise_cfg.custom_keys: no parameter of the model has 'decoder' in its "
+        'name']
+    assert told(generator=part('generator.encoder', 'bias')) == [
+        'optim_wrapper.generator.paramwise_cfg.custom_keys: no parameter of generator has '
+        "'generator.encoder' in its name"]
+    assert told() == told(optimizer=dict(type='Adam'), paramwise_cfg=None) == []
+    assert len(told(generator=part('x'), **{'.*coder': part('y')})) == 1  # a pattern, of diffusers

@@ -16,6 +16,25 @@ def parse(*argv):
     return train_tool.parse_args([str(part) for part in argv])
 
 
+def test_a_config_without_hooks(tmp_path):
+    (tmp_path / 'a.py').write_text('model = dict()\ndefault_hooks = None\n')
+    cfg = settings.load_config(parse(tmp_path / 'a.py', '--work-dir', tmp_path / 'run'))
+    assert cfg.work_dir == str(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('name, meant', [
+    ('default_hook', 'default_hooks'), ('load_form', 'load_from'), ('train_config', 'train_cfg'),
+    ('val_dataloder', 'val_dataloader'), ('set5_dataloader', None), ('rain100l_evaluator', None),
+    ('train_pipeline', None), ('scale', None)])
+def test_names_of_a_config_that_mmengine_would_pass_over(tmp_path, monkeypatch, name, meant):
+    told = []
+    monkeypatch.setattr(settings, 'print_log', lambda text, **_: told.append(text))
+    (tmp_path / 'a.py').write_text(f'model = dict()\n{name} = dict(a=1)\n')
+    settings.load_config(parse(tmp_path / 'a.py', '--work-dir', tmp_path / 'run'))
+    assert told == ([] if meant is None else [
+        f"config {tmp_path}/a.py: nothing reads '{name}'; did you mean '{meant}'?"])
+
+
 def test_configs_that_cannot_be_read(tmp_path):
     path = tmp_path / 'a.py'
     path.write_text("model = dict(type='A', parts=[1])\nlist = [dict(a=1)]\n")

@@ -112,6 +112,16 @@ def test_wrong_config_is_one_line_and_code_2(case, data, tmp_path, capsys):
     assert not list(tmp_path.glob('*.pth'))
 
 
+def test_what_may_be_meant_is_warned_of(data, tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text(f'_base_ = {DEMO!r}\ncustom_hook = []\n')
+    run_train([str(config), '--work-dir', str(tmp_path / 'run'), *options(
+        data, 'experiment_name=warned',
+        'optim_wrapper.generator.paramwise_cfg.custom_keys.heads.lr_mult=0.1')])
+    log = ''.join(path.read_text() for path in (tmp_path / 'run').glob('*/*.log'))
+    assert 'optim_wrapper.generator.paramwise_cfg.custom_keys: no parameter of generator has' in log
+
+
 def test_no_model(data, tmp_path, capsys):
     config = tmp_path / 'mine.py'
     config.write_text('default_scope = "mmagic"\n')
