@@ -78,8 +78,8 @@ def _describe(error):
     if frames[-1].f_code.co_filename == inspect.getfile(Runner) and isinstance(
             error, (*OF_VALUES, *FROM_OTHERS)):  # of the parts that do not fit together
         return text[:300]
-    if not builders:
-        return None
+    if not builders:  # packages that the runner only asks for in the end, as wandb
+        return text if isinstance(error, ImportError) else None
     # mmengine's builder knows what it builds by these names
     cls, given = (builders[-1].f_locals.get(name) for name in ('obj_cls', 'args'))
     unknown = isinstance(error, KeyError) and UNKNOWN.match(text)

@@ -4,6 +4,7 @@ What mmpd registers checks its own arguments. Others stumble over ``loss_weight=
 first iteration, or take ``bgr2rgb='no'`` for true.
 """
 import inspect
+import re
 import types
 from collections.abc import Iterable
 from typing import Union, get_args, get_origin, get_type_hints
@@ -90,7 +91,17 @@ def _kinds_of(cls):
                 found.setdefault(name, ANY)
         if not any(kind.kind == kind.VAR_KEYWORD for kind in parameters.values()):
             break
-    return found
+    return {name: (words, tuple(kind for kind in others if kind not in _documented(cls, name)))
+            for name, (words, others) in found.items()}
+
+
+def _documented(cls, name):
+    """Text and lists that a docstring allows an argument, which its annotation may not know of, as
+    that of eta_max in mmengine's OneCycleLR."""
+    found = (re.search(rf'^ +{name} \(([^)]*)\)', one.__doc__ or '', re.MULTILINE)
+             for one in cls.__mro__)
+    text = next((match[1] for match in found if match), '')
+    return [kind for kind in (str, list, tuple, dict) if re.search(rf'\b{kind.__name__}', text)]
 
 
 def _words(*kinds):

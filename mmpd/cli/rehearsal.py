@@ -61,7 +61,8 @@ def _rehearse(runner, loop, split):
     loaders = getattr(loop, 'dataloaders', None) or [loop.dataloader]
     evaluators = getattr(loop, 'evaluators', None) or [loop.evaluator]
     draws = type(runner.visualizer) is ConcatImageVisualizer and any(
-        isinstance(hook, BasicVisualizationHook) for hook in runner.hooks)
+        isinstance(hook, BasicVisualizationHook) and getattr(hook, f'_on_{split}')
+        for hook in runner.hooks)
     panels = [hook for hook in runner.hooks if isinstance(hook, PanelHook) and split in hook.modes]
     for loader, evaluator in zip(loaders, evaluators, strict=True):
         # the others make samples of their own

@@ -235,9 +235,9 @@ def _check_dataset(dataset, name):
     wanted += [(os.path.join(root, prefix), f'data_prefix.{key}')
                for key, prefix in prefixes.items() if isinstance(prefix, str)]
     for folder, option in wanted:
-        if folder and not os.path.isdir(folder):
+        if folder and not os.path.exists(folder):  # SinGAN's root is an image
             raise InputError(f'no data folder {folder} ({name}.{option})')
-        if folder and not any(os.scandir(folder)):
+        if os.path.isdir(folder) and not any(os.scandir(folder)):
             raise InputError(f'data folder {folder} is empty ({name}.{option})')
     ann_file = dataset.get('ann_file')
     if ann_file and not os.path.isfile(os.path.join(root, ann_file)):
@@ -318,12 +318,13 @@ def add_consistency(cfg, split):
     given = cfg.get(key)
     if not given or not has_pd(cfg.model.get('type')):
         return None
-    several = isinstance(given, (list, tuple)) and any('metrics' in item for item in given)
+    several = isinstance(given, (list, tuple)) and any(
+        isinstance(item, list) or 'metrics' in item for item in given)
     evaluators = [item if 'metrics' in item else dict(metrics=item) for item in given] if several \
         else [given if isinstance(given, dict) and 'metrics' in given else dict(metrics=given)]
     for evaluator in evaluators:
         metrics = evaluator['metrics']
-        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics] * bool(metrics)
         if any(metric.get('type') in ('LRConsistency', None) for metric in metrics):
             continue
         prefixes = list(dict.fromkeys(metric.get('prefix') for metric in metrics))

@@ -33,6 +33,12 @@ def test_a_fault_of_the_code_stays_one():
         MODELS.build(dict(type=Faulty))
 
 
+def test_a_package_that_is_not_installed():
+    with pytest.raises(InputError, match='a.py: Please run "pip install wandb"'), \
+            building.config_errors('a.py'):
+        raise ImportError('Please run "pip install wandb" to install wandb')
+
+
 def test_what_the_runner_itself_refuses():
     from mmengine.runner import Runner
     with pytest.raises(InputError, match='a.py: val_dataloader, val_cfg, and val_evaluator'), \

@@ -95,6 +95,12 @@ def test_a_default_tells_nothing_of_lists(monkeypatch):
     check(type='Annotated', default=[1, 2])
 
 
+def test_a_docstring_allows_more_than_its_annotation():
+    check_kinds(Config(dict(param_scheduler=dict(type='OneCycleLR', eta_max=[1e-3, 1e-4]))))
+    refused(check_kinds, Config(dict(param_scheduler=dict(type='OneCycleLR', eta_max='x'))),
+            match='eta_max: expected a number')
+
+
 @pytest.mark.parametrize('folder', [
     Path(mmagic.__file__).parent / '.mim/configs', Path(__file__).parents[2] / 'configs'],
     ids=['mmagic', 'mmpd'])

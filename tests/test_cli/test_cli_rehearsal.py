@@ -85,6 +85,8 @@ def test_pictures_that_the_first_validation_could_not_draw(given, message, tmp_p
     else:
         Rehearsal().before_train(runner)
     assert not list(tmp_path.rglob('*.png'))
+    runner.hooks = [BasicVisualizationHook(on_val=False)]
+    Rehearsal().before_train(runner)  # draws none
     runner.visualizer, runner.hooks = None, [PanelHook(operator=dict(
         type='AveragePooling', scale=3), out_dir=str(tmp_path / 'panels'))]
     refused(Rehearsal().before_train, runner, match='PanelHook: image: .*multiples of 3')

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmagic.registry import METRICS
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from refusals import refused
 
@@ -43,6 +43,10 @@ def test_arguments_that_the_checkpoint_hook_would_stumble_over():
         hooks = [object(), CheckpointHook(**{'interval': 5, **options})]
         run_checks.check_hooks(SimpleNamespace(hooks=hooks, save_checkpoint=Runner.save_checkpoint))
 
+    class Own(Hook):
+        interval = [2, 4]
+
+    run_checks.check_hooks(SimpleNamespace(hooks=[Own()], save_checkpoint=Runner.save_checkpoint))
     check(), check(save_begin=3), check(save_optimizer=False, file_client_args=None)
     refused(lambda: check(intervall=5), match=(
         "CheckpointHook.intervall: CheckpointHook has no such argument; did you mean 'interval'"))

@@ -65,7 +65,8 @@ def test_data_that_cannot_or_need_not_be_looked_for(tmp_path):
     (tmp_path / 'GT/a.png').touch()
     there = dict(data_root=str(tmp_path), data_prefix='GT')
     check(None, there, dict(data_root='s3://bucket', data_prefix=dict(gt='GT')),
-          dict(data_root='/nowhere', backend_args=dict(backend='petrel')), dict(data_prefix=None))
+          dict(data_root='/nowhere', backend_args=dict(backend='petrel')), dict(data_prefix=None),
+          dict(data_root=str(tmp_path / 'GT/a.png')))
     refused(check, there, dict(there, data_prefix='LR'), match=(
         r'no data folder .*LR \(test_dataloader.dataset.data_prefix.\)'))
     refused(check, dict(there, data_root='/nowhere'), match='/nowhere .test_.*.data_root.$')
@@ -239,6 +240,8 @@ PSNR, OURS = dict(type='PSNR', prefix='face'), dict(type='LRConsistency')
     (dict(metrics=PSNR), ['PSNR', 'LRConsistency']),
     (dict(metrics=[PSNR, OURS]), None), ([OURS], None), (dict(metrics=[]), ['LRConsistency']),
     ([dict(metrics=[PSNR]), dict(metrics=[OURS])], [['PSNR', 'LRConsistency'], ['LRConsistency']]),
+    ([[PSNR], [OURS]], [['PSNR', 'LRConsistency'], ['LRConsistency']]),
+    (dict(metrics=None), ['LRConsistency']),
     (None, None)])
 @pytest.mark.parametrize('kind', ['PDGLEAN', 'PDModel', 'SRGAN', 'NoSuchModel'])
 def test_consistency_is_measured_for_models_with_pd(kind, given, expected):

@@ -164,9 +164,13 @@ def test_the_last_checkpoint_is_that_of_the_last_epoch_or_iteration(by_epoch, st
             hook._do_without(runner, error, steps[1])
 
 
-def test_without_a_number_to_keep_all_are_kept(tmp_path):
-    runner_of(tmp_path, iters=2, max_keep_ckpts=0).train()
-    assert checkpoints(tmp_path) == ['iter_1.pth', 'iter_2.pth']
+@pytest.mark.parametrize('kwargs, kept', [
+    (dict(max_keep_ckpts=0), ['iter_1.pth', 'iter_2.pth', 'iter_3.pth']),
+    (dict(max_keep_ckpts=1, filename_tmpl='iter_last.pth'), ['iter_last.pth'])])  # one name for all
+def test_which_are_kept(tmp_path, kwargs, kept):
+    runner_of(tmp_path, iters=3, **kwargs).train()
+    assert checkpoints(tmp_path) == kept
+    assert torch.load(tmp_path / kept[-1])['meta']['iter'] == 3
 
 
 def test_other_errors_are_not_for_retrying(tmp_path, monkeypatch):
@@ -469,8 +473,7 @@ def test_wrong_arguments(kwargs):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(filename_tmpl='foo.pth'), "filename_tmpl: expected a name with one '{}'"),
-    (dict(filename_tmpl='{}_{}.pth'), "filename_tmpl: expected .*got '{}_{}.pth'"),
+    (dict(filename_tmpl='{}_{}.pth'), "filename_tmpl: expected a name with one '{}'.*'{}_{}.pth'"),
     (dict(filename_tmpl='{:q}.pth'), "filename_tmpl: expected .*got '{:q}.pth'"),
     (dict(filename_tmpl=3), 'filename_tmpl: expected .*got 3'),
     (dict(max_keep_ckpts=-2), 'max_keep_ckpts: expected an integer of at least -1, got -2'),
@@ -480,7 +483,6 @@ def test_wrong_arguments(kwargs):
     (dict(save_best=['PSNR', 'a/SSIM'], rule='less'), "other one for save_best='PSNR', whose wor"),
     (dict(save_best=['a/LPIPS_vgg', 'SSIM'], rule='greater'), "rule: .*='a/LPIPS_vgg'")])
 def test_checkpoints_that_would_be_lost_or_the_worst(kwargs, message):
-    """A name without a number is deleted as the outdated one, the only checkpoint that there is."""
     with pytest.raises(ArgumentError, match=message):
         HOOKS.build(dict(type='CheckpointHook', **kwargs))
 

@@ -21,10 +21,10 @@ GREATER = ('psnr', 'ssim', 'ms_ssim')
 LESS = ('mae', 'mse', 'niqe', 'lpips', 'fid', 'l1_lr', 'maxerr_lr', 'unmatched_lr')
 
 
-def _numbers(template):
-    """Whether it gives each checkpoint a name of its own."""
+def _names(template):
+    """Whether checkpoints can be named by it."""
     try:
-        return template.format(1) != template.format(2)
+        return bool(template.format(1))
     except (AttributeError, LookupError, TypeError, ValueError):
         return False
 
@@ -64,8 +64,7 @@ class SafeCheckpointHook(CheckpointHook):
         for name, least in (('max_keep_ckpts', -1), ('save_begin', 0)):
             check_positive_int(kwargs.get(name, least), name, least=least)
         template = kwargs.get('filename_tmpl')
-        if template is not None and not _numbers(template):
-            # each would replace the one before, and then be deleted
+        if template is not None and not _names(template):
             refuse('filename_tmpl', "a name with one '{}', which stands for the number", template)
         super().__init__(*args, **kwargs)
         self.on_full_disk = on_full_disk
@@ -146,7 +145,7 @@ class SafeCheckpointHook(CheckpointHook):
                 info.update_info('keep_ckpt_ids', before)
             self._do_without(runner, error, step)
             return
-        if outdated is not None:
+        if outdated is not None and self.filename_tmpl.format(outdated) != name:
             self._remove(self.file_backend.join_path(
                 self.out_dir, self.filename_tmpl.format(outdated)))
 
