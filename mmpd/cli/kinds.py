@@ -48,6 +48,12 @@ def check_kinds(cfg):
         _check(cfg.get(section), section, [getattr(registry, name) for name in names])
 
 
+def is_ones_own(kind, *registries):
+    """Whether a type, or its name, is the user's: what its arguments mean is not known."""
+    cls = _class_of(kind, registries)
+    return cls is not None and not cls.__module__.startswith((*KNOWN, 'mmpd'))
+
+
 def _check(part, name, registries):
     if isinstance(part, (list, tuple)):
         part = dict(enumerate(part))

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..utils.validation import check_positive_int, did_you_mean, parameters_of
-from .kinds import KNOWN
+from .kinds import is_ones_own
 from .settings import optim_wrappers
 
 
@@ -74,19 +74,19 @@ def check_metric_names(loop, split):
 
 def check_hooks(runner):
     """Raise InputError for what hooks would only stumble over when they log, save or draw."""
-    options = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]
+    known = [*parameters_of(CheckpointHook), *inspect.signature(runner.save_checkpoint).parameters]
     for hook in runner.hooks:
         interval = getattr(hook, 'interval', None)
         kind = 'CheckpointHook' if isinstance(hook, CheckpointHook) else type(hook).__name__
-        known = isinstance(hook, CheckpointHook) or type(hook).__module__.startswith(
-            (*KNOWN, 'mmpd'))  # in hooks of one's own it may mean anything
-        if known and interval is not None and not isinstance(interval, dict):
+        if is_ones_own(type(hook)) and not isinstance(hook, CheckpointHook):
+            continue
+        if interval is not None and not isinstance(interval, dict):
             check_positive_int(interval, f'{kind}.interval', least=-1)
         if isinstance(hook, CheckpointHook):
             for key in hook.args:
-                if key not in options:
+                if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
-                                     f'{did_you_mean(key, options)}')
+                                     f'{did_you_mean(key, known)}')
 
 
 def unused_factors(model, cfg):

@@ -9,7 +9,7 @@ from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import torch
-from mmagic.registry import OPTIMIZERS
+from mmagic.registry import DATASETS, OPTIMIZERS
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -26,6 +26,7 @@ from ..utils.validation import (
     refuse,
 )
 from . import text_argument
+from .kinds import is_ones_own
 
 # what OptimWrapper calls for each type of clip_grad, and the argument that says how much
 CLIPPING = dict(norm=(torch.nn.utils.clip_grad_norm_, 'max_norm'),
@@ -226,7 +227,7 @@ def check_data(cfg, *splits):
 
 def _check_dataset(dataset, name):
     root = dataset.get('data_root') or ''
-    if '://' in root or dataset.get('backend_args'):
+    if '://' in root or dataset.get('backend_args') or is_ones_own(dataset.get('type'), DATASETS):
         return
     prefixes = dataset.get('data_prefix') or {}
     if isinstance(prefixes, str):

@@ -51,7 +51,9 @@ def lr_source(dataset):
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     synthesis = [repr(step) for step in steps if type(step).__name__ == 'LRSynthesis']
     files = (getattr(dataset, 'data_prefix', None) or {}).get('img')
-    return ', '.join(synthesis) or (f'files in {files}' if files else 'the pipeline')
+    # Real-ESRGAN's configs name the GT there, and make the LR of it
+    read = files and (not steps or any(getattr(step, 'key', None) == 'img' for step in steps))
+    return ', '.join(synthesis) or (f'files in {files}' if read else 'the pipeline')
 
 
 def _compare(head, dataset, model=None):

@@ -66,7 +66,8 @@ def test_data_that_cannot_or_need_not_be_looked_for(tmp_path):
     there = dict(data_root=str(tmp_path), data_prefix='GT')
     check(None, there, dict(data_root='s3://bucket', data_prefix=dict(gt='GT')),
           dict(data_root='/nowhere', backend_args=dict(backend='petrel')), dict(data_prefix=None),
-          dict(data_root=str(tmp_path / 'GT/a.png')))
+          dict(data_root=str(tmp_path / 'GT/a.png')),
+          dict(there, data_prefix='in a.h5', type=type('Own', (), {})))
     refused(check, there, dict(there, data_prefix='LR'), match=(
         r'no data folder .*LR \(test_dataloader.dataset.data_prefix.\)'))
     refused(check, dict(there, data_root='/nowhere'), match='/nowhere .test_.*.data_root.$')

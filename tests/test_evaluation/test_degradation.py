@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import lr_batch, predict, tiny_model
-from mmagic.registry import METRICS
+from mmagic.registry import METRICS, TRANSFORMS
 from mmagic.structures import DataSample
 from mmengine.config import Config
 
@@ -74,6 +74,14 @@ def test_another_operator_is_told_about_once(lines):
     assert level == logging.INFO  # the paper's own setting
     # of noise one pixel and the mean of many have little in common
     assert other == logging.WARNING
+
+
+@pytest.mark.parametrize('key, words', [('img', 'files in GT'), ('gt', 'the pipeline')])
+def test_files_that_no_step_reads_are_not_the_lr(key, words):
+    step = TRANSFORMS.build(dict(type='LoadImageFromFile', key=key))
+    dataset = SimpleNamespace(data_prefix=dict(img='GT'),
+                              pipeline=SimpleNamespace(transforms=[step]))
+    assert degradation.lr_source(SimpleNamespace(dataset=dataset)) == words
 
 
 def test_models_without_pd_and_data_without_gt_are_left_alone(lines):
