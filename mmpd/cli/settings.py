@@ -24,6 +24,7 @@ from ..utils.validation import (
     check_positive_int,
     did_you_mean,
     refuse,
+    type_name,
 )
 from . import text_argument
 from .kinds import is_ones_own
@@ -190,11 +191,9 @@ def _suggestion(path):
 def check_gpu(cfg, amp=False):
     """Raise InputError if the config needs a GPU and there is none, or cannot do with --amp."""
     wrappers = [wrapper for _, wrapper in optim_wrappers(cfg)]
-    amp = amp or any(item.get('type') == 'AmpOptimWrapper' for item in wrappers)
+    amp = amp or any(type_name(item) == 'AmpOptimWrapper' for item in wrappers)
     generator = cfg.model.get('generator') or {}
-    kind = generator.get('type')
-    if amp and getattr(kind, '__name__', kind) == 'GLEANStyleGANv2' \
-            and not generator.get('fp16_enabled'):
+    if amp and type_name(generator) == 'GLEANStyleGANv2' and not generator.get('fp16_enabled'):
         raise InputError('automatic mixed precision: GLEANStyleGANv2 takes it only with '
                          'model.generator.fp16_enabled=True (and a CUDA GPU); expected that, or '
                          'model.generator.type=GLEANNet, of the same arguments and checkpoints')
@@ -202,7 +201,7 @@ def check_gpu(cfg, amp=False):
         return
     for item in wrappers:
         dtype = str(item.get('dtype') or 'bfloat16')
-        if (amp or item.get('type') == 'AmpOptimWrapper') and 'bfloat16' not in dtype:
+        if (amp or type_name(item) == 'AmpOptimWrapper') and 'bfloat16' not in dtype:
             raise InputError(f'automatic mixed precision in {dtype} needs a CUDA GPU, and none is '
                              "available; a CPU does it with dtype='bfloat16' (--amp's default)")
     for name in ('generator', 'discriminator'):
@@ -301,7 +300,7 @@ def add_nan_hook(cfg):
     given = [*hooks.values(), *(cfg.get('custom_hooks') or [])]
     if 'nan' in hooks and hooks['nan'] is None:  # not wanted, which mmengine takes for a mistake
         del hooks['nan']
-    elif not any((hook or {}).get('type') == 'NaNHook' for hook in given):
+    elif not any(type_name(hook) == 'NaNHook' for hook in given):
         hooks['nan'] = dict(type='NaNHook')
     cfg.default_hooks = hooks
 
@@ -326,7 +325,7 @@ def add_consistency(cfg, split):
     for evaluator in evaluators:
         metrics = evaluator['metrics']
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics] * bool(metrics)
-        if any(metric.get('type') in ('LRConsistency', None) for metric in metrics):
+        if any(type_name(metric) in ('LRConsistency', None) for metric in metrics):
             continue
         prefixes = list(dict.fromkeys(metric.get('prefix') for metric in metrics))
         # of several data sets the results would have one name

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..utils.files import replaced
 from ..utils.images import find_pictures, read_8bit
+from ..utils.validation import type_name
 from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
 from .kinds import check_kinds
@@ -76,7 +77,7 @@ def use_lr_only(cfg, folder):
     cfg.test_cfg = dict(type='MultiTestLoop')
     cfg.model.data_preprocessor.data_keys = []  # there is no GT to look for
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or []
-                        if hook.type != 'BasicVisualizationHook']
+                        if type_name(hook) != 'BasicVisualizationHook']
 
 
 def test(argv=None):

@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..evaluation.degradation import tell_difference
 from ..utils.model import unwrap
 from ..utils.run_folder import resumable
+from ..utils.validation import type_name
 from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
 from .kinds import check_kinds
@@ -35,8 +36,8 @@ def enable_amp(cfg):
     parts = [wrapper] if 'optimizer' in wrapper else [
         item for item in wrapper.values() if isinstance(item, dict) and 'optimizer' in item]
     for part in parts:
-        kind = part.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        kind = type_name(part)
+        if kind not in (None, 'OptimWrapper', 'AmpOptimWrapper'):
             raise InputError(f'--amp works with OptimWrapper only, the config has {kind}')
         part.type = 'AmpOptimWrapper'
         part.setdefault('loss_scale', 'dynamic')

@@ -21,6 +21,7 @@ from mmpd.utils.validation import (
     check_str,
     did_you_mean,
     optional,
+    type_name,
 )
 
 __all__ = ['CASES', 'DownsamplingTestLoop', 'parse_case', 'with_downsampling', 'with_prefix']
@@ -80,17 +81,17 @@ def with_downsampling(pipeline, case, scale=None):
     """
     kernel, antialias = parse_case(case)
     pipeline = deepcopy(list(pipeline))
-    if not any(step.get('type') == 'LoadImageFromFile' and step.get('key') == 'gt'
+    if not any(type_name(step) == 'LoadImageFromFile' and step.get('key') == 'gt'
                for step in pipeline):
         raise ValueError("the test pipeline does not load 'gt', from which the LR is made")
-    steps = [step for step in pipeline if step.get('type') == 'LRSynthesis']
+    steps = [step for step in pipeline if type_name(step) == 'LRSynthesis']
     if not steps:
         if scale is None:
             raise ValueError('the test pipeline reads LR files, so the scale is not known: set '
                              'test_cfg.scale')
         pipeline = [step for step in pipeline if not (
-            step.get('type') == 'LoadImageFromFile' and step.get('key') == 'img')]
-        types = [step.get('type') for step in pipeline]
+            type_name(step) == 'LoadImageFromFile' and step.get('key') == 'img')]
+        types = [type_name(step) for step in pipeline]
         at = types.index('PackInputs') if 'PackInputs' in types else len(pipeline)
         steps = [dict(type='LRSynthesis', scale=scale)]
         pipeline[at:at] = steps
@@ -134,7 +135,7 @@ def with_prefix(evaluator, case, metrics=()):
     for metric in extra:
         cfg = check_metric(metric)
         same = [other for other in metrics
-                if (other.get('type'), other.get('prefix')) == (cfg['type'], cfg.get('prefix'))]
+                if (type_name(other), other.get('prefix')) == (cfg['type'], cfg.get('prefix'))]
         if not same:
             metrics.append(cfg)
         elif isinstance(metric, str):

@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import get_state_dict
 from ..errors import WeightsMismatch, WeightsNotFound
 from .model import unwrap
 from .reader import check_finite, read_checkpoint
-from .validation import check_keys, check_path, check_str
+from .validation import check_keys, check_path, check_str, type_name
 
 __all__ = ['Differences', 'compare', 'load_completely', 'match_model', 'pretrained_cfg',
            'read_state_dict', 'sizes_of', 'state_dict_in', 'strip_wrapper_prefix']
@@ -168,7 +168,8 @@ def pretrained_cfg(init_cfg):
         {'type': 'Pretrained', 'checkpoint': 'prior.pth'}
     """
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    found = next((entry for entry in entries if entry and entry.get('type') == 'Pretrained'), None)
+    names = 'Pretrained', 'PretrainedInit'  # as registered, and of the class
+    found = next((entry for entry in entries if type_name(entry) in names), None)
     if found is not None:
         check_keys(found, 'init_cfg', ('type', 'checkpoint', 'prefix', 'map_location'))
         check_path(found.get('checkpoint'), 'init_cfg.checkpoint', 'a file or address')

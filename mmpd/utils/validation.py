@@ -14,7 +14,7 @@ from ..errors import ArgumentError
 __all__ = ['MOST_CHANNELS', 'MOST_LAYERS', 'check_bool', 'check_bounds', 'check_choice',
            'check_config', 'check_dict', 'check_keys', 'check_noise_std', 'check_number',
            'check_path', 'check_positive_int', 'check_sequence', 'check_str', 'check_strength',
-           'closest', 'did_you_mean', 'optional', 'parameters_of', 'refuse']
+           'closest', 'did_you_mean', 'optional', 'parameters_of', 'refuse', 'type_name']
 
 # beyond are slips of the finger that would end in a failed allocation
 MOST_CHANNELS = 1 << 16
@@ -216,3 +216,15 @@ def parameters_of(cls):
         if not any(kind.kind == kind.VAR_KEYWORD for kind in kinds):
             break
     return list(names)
+
+
+def type_name(part):
+    """What the type of a config's part is called: without its scope, and a class by its name.
+
+    Example:
+        >>> from mmpd.utils.validation import type_name
+        >>> type_name(dict(type='mmengine.OptimWrapper')), type_name(dict(type=dict)), type_name({})
+        ('OptimWrapper', 'dict', None)
+    """
+    kind = (part or {}).get('type')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)

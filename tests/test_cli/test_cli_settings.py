@@ -6,10 +6,13 @@ import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 from refusals import refused
 
 from mmpd.cli import settings
 from mmpd.cli import train as train_tool
+from mmpd.engine.hooks import NaNHook
+from mmpd.evaluation.metrics import LRConsistency
 
 
 def parse(*argv):
@@ -93,7 +96,8 @@ def test_the_work_folder_is_where_checkpoints_go(tmp_path, monkeypatch):
     (dict(default_hooks=dict(timer=None)), dict(timer=None, nan=dict(type='NaNHook'))),
     (dict(default_hooks=dict(nan=dict(type='NaNHook', on_nan='skip'))),
      dict(nan=dict(type='NaNHook', on_nan='skip'))),
-    (dict(custom_hooks=[dict(type='NaNHook', max_skips=3)]), {})])
+    (dict(custom_hooks=[dict(type='NaNHook', max_skips=3)]), {}),
+    (dict(custom_hooks=[dict(type=NaNHook)]), {})])
 def test_every_training_is_watched_for_nan_once(given, expected):
     cfg = Config(given)
     settings.add_nan_hook(cfg)
@@ -217,7 +221,7 @@ def test_what_needs_a_gpu(monkeypatch, wrapper, amp, message):
 
 
 @pytest.mark.parametrize('wrapper', [
-    dict(type='OptimWrapper'), dict(type='AmpOptimWrapper'),
+    dict(type='OptimWrapper'), dict(type=AmpOptimWrapper),
     dict(generator=dict(type='AmpOptimWrapper'))])
 @pytest.mark.parametrize('fp16', [False, True])
 @pytest.mark.parametrize('kind', ['GLEANStyleGANv2', GLEANStyleGANv2, 'GLEANNet'])
@@ -239,7 +243,8 @@ PSNR, OURS = dict(type='PSNR', prefix='face'), dict(type='LRConsistency')
     (dict(type='Evaluator', metrics=[PSNR]), ['PSNR', 'LRConsistency']),
     (PSNR, ['PSNR', 'LRConsistency']), ([PSNR], ['PSNR', 'LRConsistency']),
     (dict(metrics=PSNR), ['PSNR', 'LRConsistency']),
-    (dict(metrics=[PSNR, OURS]), None), ([OURS], None), (dict(metrics=[]), ['LRConsistency']),
+    (dict(metrics=[PSNR, OURS]), None), ([OURS], None),
+    ([dict(type=LRConsistency)], None), (dict(metrics=[]), ['LRConsistency']),
     ([dict(metrics=[PSNR]), dict(metrics=[OURS])], [['PSNR', 'LRConsistency'], ['LRConsistency']]),
     ([[PSNR], [OURS]], [['PSNR', 'LRConsistency'], ['LRConsistency']]),
     (dict(metrics=None), ['LRConsistency']),

@@ -1,5 +1,6 @@
 """mmpd-test: its result file, and LR images alone as a test set."""
 import pytest
+from mmagic.engine.hooks import BasicVisualizationHook
 from mmengine.config import Config
 from refusals import refused
 
@@ -19,7 +20,8 @@ def test_lr_images_alone_are_a_test_set(tmp_path):
     cfg = Config(dict(
         model=dict(generator=dict(in_size=8), data_preprocessor=dict(), pd_head=dict(
             operator=dict(type='CEM', scale=4))),
-        custom_hooks=[dict(type='BasicVisualizationHook'), dict(type='Other')]))
+        custom_hooks=[dict(type='BasicVisualizationHook'), dict(type=BasicVisualizationHook),
+                      dict(type='Other')]))
     test_tool.use_lr_only(cfg, str(tmp_path))
     dataset = cfg.test_dataloader.dataset
     assert dataset.data_root == str(tmp_path) and dataset.data_prefix == dict(img='')

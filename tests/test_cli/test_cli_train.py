@@ -1,6 +1,7 @@
 """mmpd-train: mixed precision, learning rates, which checkpoint is resumed."""
 import pytest
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from refusals import refused
 
 from mmpd.cli import settings, weights
@@ -22,6 +23,10 @@ def test_amp_goes_to_every_optimiser():
     assert cfg.optim_wrapper.generator.loss_scale == 'dynamic'
     assert cfg.optim_wrapper.discriminator.loss_scale == 512
     assert cfg.optim_wrapper.constructor == 'MultiOptimWrapperConstructor'
+    for kind in ('mmengine.OptimWrapper', OptimWrapper):  # with its scope, as a class
+        cfg = Config(dict(optim_wrapper=dict(type=kind, optimizer=optimizer)))
+        train_tool.enable_amp(cfg)
+        assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     cfg = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper', optimizer=optimizer)))
     refused(train_tool.enable_amp, cfg, match='--amp works with OptimWrapper only, .* ApexOptim')
 

@@ -7,7 +7,7 @@ import mmengine.runner
 import numpy as np
 import pytest
 import torch
-from mmagic.registry import LOOPS, METRICS
+from mmagic.registry import LOOPS, METRICS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -109,6 +109,8 @@ def test_lr_files_are_replaced_by_synthesis():
     new = with_downsampling(pipeline, 'box', scale=8)
     assert new == [LOAD[1], dict(type='LRSynthesis', scale=8, kernel='box', antialias=True), PACK]
     assert pipeline == [*LOAD, PACK]
+    classes = [dict(step, type=TRANSFORMS.get(step['type'])) for step in pipeline]
+    assert with_downsampling(classes, 'box', scale=8)[1] == new[1]
     with pytest.raises(ValueError, match='test_cfg.scale'):
         with_downsampling(pipeline, 'box')
     with pytest.raises(ValueError, match="'gt'"):

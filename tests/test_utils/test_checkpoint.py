@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, PretrainedInit
 from torch import nn
 
 from mmpd.cli.weights import check_checkpoint
@@ -150,10 +150,11 @@ class Restorer(BaseModel):
         return self.generator(inputs)
 
 
-def test_init_cfg_of_a_restorer_loads_its_prior_once(tmp_path):
+@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])
+def test_init_cfg_of_a_restorer_loads_its_prior_once(tmp_path, kind):
     source = StyleGAN2Prior(16, **TINY)
     path = full_checkpoint(tmp_path / 'prior.pth', generator_ema=source)
-    init_cfg = dict(type='Pretrained', checkpoint=path, prefix='generator_ema')
+    init_cfg = dict(type=kind, checkpoint=path, prefix='generator_ema')
     model = Restorer(GLEANNet(8, 16, rrdb_channels=4, num_rrdbs=1, init_cfg=init_cfg, **TINY))
     prior = model.generator.generator
     assert not same(prior, source)  # not by construction: testing needs no prior
