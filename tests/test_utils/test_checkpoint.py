@@ -155,6 +155,7 @@ def test_init_cfg_of_a_restorer_loads_its_prior_once(tmp_path, kind):
     source = StyleGAN2Prior(16, **TINY)
     path = full_checkpoint(tmp_path / 'prior.pth', generator_ema=source)
     init_cfg = dict(type=kind, checkpoint=path, prefix='generator_ema')
+    assert room.pretrained_cfg(init_cfg) is init_cfg
     model = Restorer(GLEANNet(8, 16, rrdb_channels=4, num_rrdbs=1, init_cfg=init_cfg, **TINY))
     prior = model.generator.generator
     assert not same(prior, source)  # not by construction: testing needs no prior

@@ -18,7 +18,6 @@ from ...utils.validation import (
     check_strength,
     optional,
     parameters_of,
-    type_name,
 )
 from ..heads import PDHead
 from ..settings import QUANTIZE, check_model_parts, check_settings
@@ -97,7 +96,7 @@ class PDMixin(TrainingMixin):
         check_settings(type(self), kwargs.get('train_cfg'), test_cfg)
         operator = head.get('operator')
         operator = dict(type='AveragePooling') if operator is None else operator
-        if isinstance(operator, dict) and type_name(operator) == 'AveragePooling':
+        if isinstance(operator, dict) and operator.get('type') == 'AveragePooling':
             head['operator'] = {'scale': self._generator_scale(), **operator}
         self._said_not_8_bit = False  # once per model, not per batch
         self._normalised = self._normalisation(kwargs.get('data_preprocessor'))
