@@ -15,7 +15,7 @@ from .settings import optim_wrappers
 
 
 def check_pairs(loop, split):
-    """Raise InputError for the first file that a dataset will look for and not find.
+    """Raise InputError for a dataset of nothing, and for the first file that one will not find.
 
     Args:
         loop (BaseLoop): A built loop of mmengine or MMagic.
@@ -23,6 +23,8 @@ def check_pairs(loop, split):
     """
     for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
         dataset = loader.dataset
+        if hasattr(dataset, '__len__') and not len(dataset):  # InfiniteSampler would never end
+            raise InputError(f'{split}_dataloader: expected images, got a data set of none')
         while hasattr(dataset, 'dataset'):  # RepeatDataset and the like
             dataset = dataset.dataset
         if getattr(dataset, 'backend_args', None) or not hasattr(dataset, 'get_data_info'):

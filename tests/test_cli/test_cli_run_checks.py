@@ -33,8 +33,10 @@ def test_the_first_file_that_is_not_there_is_named(tmp_path):
     remote = Images(['face_2.png'])
     remote.backend_args = dict(backend='petrel')
     check(remote), check([1, 2])  # a data set of another kind
+    refused(check, Images(), match='^val_dataloader: expected images, got a data set of none')
+    check(iter(()))  # of unknown length
     with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
-        check(Images(), dataloaders=[SimpleNamespace(dataset=Images()),
+        check(Images(), dataloaders=[SimpleNamespace(dataset=Images(['face_1.png'])),
                                      SimpleNamespace(dataset=repeated)])
 
 
