@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Union, get_args, get_origin, get_type_hints
 
 from mmagic import registry
+from torch.utils.data import DataLoader
 
 from ..errors import InputError
 
@@ -44,7 +45,13 @@ def check_kinds(cfg):
         mmpd.errors.InputError: val_evaluator.0.crop_border: expected a number, got '4'
     """
     for section, names in REGISTRIES.items():
-        _check(cfg.get(section), section, [getattr(registry, name) for name in names])
+        known = [getattr(registry, name) for name in names]
+        parts = cfg.get(section)
+        if section.endswith('_dataloader'):  # or several; mmengine builds them without a type
+            for part in parts if isinstance(parts, (list, tuple)) else [parts]:
+                if isinstance(part, dict):
+                    _check_arguments(part, section, DataLoader)
+        _check(parts, section, known)
 
 
 def _check(part, name, registries):
@@ -52,10 +59,14 @@ def _check(part, name, registries):
         part = dict(enumerate(part))
     if not isinstance(part, dict):
         return
-    cls = _class_of(part.get('type'), registries)
-    kinds = {} if cls is None or cls.__module__.startswith('mmpd') else _kinds_of(cls)
     for key, value in part.items():
         _check(value, f'{name}.{key}', registries)
+    _check_arguments(part, name, _class_of(part.get('type'), registries))
+
+
+def _check_arguments(given, name, cls):
+    kinds = {} if cls is None or cls.__module__.startswith('mmpd') else _kinds_of(cls)
+    for key, value in given.items():
         expected, others = kinds.get(key, ANY)
         if isinstance(value, others):
             raise InputError(f'{name}.{key}: expected {expected}, got {value!r}')

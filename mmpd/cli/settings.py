@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from mmagic.registry import OPTIMIZERS
 from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -22,7 +23,9 @@ from ..utils.validation import (
     check_keys,
     check_path,
     check_positive_int,
+    check_sequence,
     did_you_mean,
+    optional,
     refuse,
 )
 from . import text_argument
@@ -148,27 +151,40 @@ def _tell_near_names(cfg, config):
 
 def _check_runtime(cfg):
     """Raise InputError for settings of the run that mmengine takes wrongly, or would ignore."""
-    if cfg.get('load_from') is not None:
-        check_path(cfg.load_from, 'load_from', 'a file or address')
-    if cfg.get('resume') is not None:
-        check_bool(cfg.resume, 'resume')
-    level = cfg.get('log_level')
-    if level is not None and not isinstance(level, int):
-        check_choice(level, 'log_level', LEVELS)
     for name, known in (
             ('randomness', list(inspect.signature(Runner.set_randomness).parameters)[1:]),
             ('env_cfg', ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
             ('env_cfg.mp_cfg', ('mp_start_method', 'opencv_num_threads'))):
-        given = cfg
-        for key in name.split('.'):
-            given = check_dict(given.get(key) or {}, name)
-        check_keys(given, name, known)
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None:
-        check_positive_int(seed, 'randomness.seed', least=0, most=2**32 - 1)
-    method = ((cfg.get('env_cfg') or {}).get('mp_cfg') or {}).get('mp_start_method')
-    if method is not None:
-        check_choice(method, 'env_cfg.mp_cfg.mp_start_method', get_all_start_methods())
+        check_keys(check_dict(_setting(cfg, name) or {}, name), name, known)
+    for name, check, *arguments in (
+            ('load_from', check_path, 'a file or address'), ('resume', check_bool),
+            ('randomness.seed', check_positive_int, 0, 2**32 - 1),
+            ('randomness.deterministic', check_bool), ('randomness.diff_rank_seed', check_bool),
+            ('env_cfg.cudnn_benchmark', check_bool),
+            ('env_cfg.resource_limit', check_positive_int),
+            ('env_cfg.mp_cfg.mp_start_method', check_choice, get_all_start_methods()),
+            ('env_cfg.mp_cfg.opencv_num_threads', check_positive_int, -1)):
+        optional(check, _setting(cfg, name), name, *arguments)
+    level = cfg.get('log_level')
+    if not isinstance(level, int):
+        optional(check_choice, level, 'log_level', LEVELS)
+    for name, hook in check_dict(cfg.get('default_hooks') or {}, 'default_hooks').items():
+        optional(_check_hook, hook, f'default_hooks.{name}')
+    optional(check_sequence, cfg.get('custom_hooks'), 'custom_hooks', _check_hook)
+
+
+def _check_hook(hook, name):
+    if not isinstance(hook, (dict, Hook)):
+        refuse(name, 'a dict with its type', hook)
+
+
+def _setting(cfg, name):
+    """What a config says at a place such as 'env_cfg.mp_cfg', or None."""
+    place, *keys = name.split('.')
+    found = cfg.get(place)
+    for key in keys:
+        found, place = check_dict(found or {}, place).get(key), f'{place}.{key}'
+    return found
 
 
 def known_configs():
@@ -300,7 +316,7 @@ def add_nan_hook(cfg):
     given = [*hooks.values(), *(cfg.get('custom_hooks') or [])]
     if 'nan' in hooks and hooks['nan'] is None:  # not wanted, which mmengine takes for a mistake
         del hooks['nan']
-    elif not any((hook or {}).get('type') == 'NaNHook' for hook in given):
+    elif not any(isinstance(hook, dict) and hook.get('type') == 'NaNHook' for hook in given):
         hooks['nan'] = dict(type='NaNHook')
     cfg.default_hooks = hooks
 

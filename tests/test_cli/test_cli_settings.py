@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from refusals import refused
 
 from mmpd.cli import settings
@@ -283,12 +284,24 @@ def test_consistency_of_several_data_sets_has_names_of_its_own():
     (dict(randomness=dict(seed='a')), "randomness.seed: expected an integer .*got 'a'"),
     (dict(env_cfg='a'), "env_cfg: expected a dict, got 'a'"),
     (dict(env_cfg=dict(cudnn_benchmrk=True)), "env_cfg.*did you mean 'cudnn_benchmark'"),
-    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))), "expected one of .*got 'frok'")])
+    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))), "expected one of .*got 'frok'"),
+    (dict(env_cfg=dict(mp_cfg=dict(opencv_num_threads='x'))), "threads: .* integer .*got 'x'"),
+    (dict(env_cfg=dict(mp_cfg=3)), 'env_cfg.mp_cfg: expected a dict, got 3'),
+    (dict(env_cfg=3), 'env_cfg: expected a dict, got 3'),
+    (dict(env_cfg=dict(cudnn_benchmark='no')), "cudnn_benchmark: expected True or .*got 'no'"),
+    (dict(env_cfg=dict(resource_limit='no')), "resource_limit: expected an integer .*got 'no'"),
+    (dict(randomness=dict(deterministic='no')), "deterministic: expected True or .*got 'no'"),
+    (dict(default_hooks=3), 'default_hooks: expected a dict, got 3'),
+    (dict(default_hooks=dict(timer=3)), 'default_hooks.timer: expected a dict with .*got 3'),
+    (dict(custom_hooks=3), 'custom_hooks: .*got 3'),
+    (dict(custom_hooks=[dict(), 'x']), "custom_hooks: expected a dict with its type, got 'x'")])
 def test_settings_of_the_run_that_mmengine_would_take_wrongly(given, message):
     refused(settings._check_runtime, Config(given), match=message)
     settings._check_runtime(Config(dict(
         load_from='a.pth', resume=True, log_level='DEBUG', randomness=dict(seed=3), env_cfg=dict(
-            cudnn_benchmark=True, mp_cfg=dict(mp_start_method='spawn'), resource_limit=9))))
+            cudnn_benchmark=True, resource_limit=9, mp_cfg=dict(
+                mp_start_method='spawn', opencv_num_threads=-1)),
+        default_hooks=dict(nan=None, timer=Hook()), custom_hooks=[dict(type='A'), Hook()])))
 
 
 @pytest.mark.parametrize('level', [*logging._nameToLevel, 15])
