@@ -3,6 +3,7 @@ import inspect
 import os
 
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
+from mmagic.models.base_models import BaseEditModel
 from mmagic.registry import PARAM_SCHEDULERS
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop
@@ -84,6 +85,17 @@ def check_hooks(runner):
                 if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
                                      f'{did_you_mean(key, known)}')
+
+
+def check_preprocessor(model):
+    """Raise InputError for an image model of MMagic without a data preprocessor of MMagic.
+
+    Without one mmengine takes its own, which makes no batch of the images.
+    """
+    given = getattr(model, 'data_preprocessor', None)
+    if isinstance(model, BaseEditModel) and not hasattr(given, 'destruct'):
+        raise InputError("model.data_preprocessor: expected dict(type='DataPreprocessor', ...), "
+                         f'got {type(given).__name__}')
 
 
 def unused_factors(model, cfg):
@@ -169,7 +181,8 @@ def check_best(runner, cfg):
         if isinstance(hook, CheckpointHook) and hook.save_best:
             wanted += [('CheckpointHook.save_best', key) for key in hook.key_indicators
                        if key != 'auto']
+    expected = f'one of {", ".join(names)}' if names else 'a metric in val_evaluator'
     for name, key in wanted:
         if key not in names:
-            raise InputError(f'{name}: expected one of {", ".join(names)}, got {key!r}'
+            raise InputError(f'{name}: expected {expected}, got {key!r}'
                              f'{did_you_mean(key, names)}')

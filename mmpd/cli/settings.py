@@ -91,6 +91,7 @@ def load_config(args):
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
             raise InputError(f'--cfg-options do not fit {args.config}: {error}') from error
+    _check_sections(cfg)
     _check_runtime(cfg)
     _tell_near_names(cfg, args.config)
     cfg.launcher = args.launcher
@@ -149,6 +150,24 @@ def _tell_near_names(cfg, config):
                       logger='current', level=logging.WARNING)
 
 
+def _check_sections(cfg):
+    """Raise InputError for a section that is no dict, nor a list of them where several may be."""
+    for section in ('model', 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper'):
+        optional(check_dict, cfg.get(section), section)
+    for name in ('generator', 'discriminator'):
+        optional(check_dict, (cfg.get('model') or {}).get(name), f'model.{name}')
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator',
+                    'test_evaluator'):
+        for part in _parts(cfg.get(section)):
+            optional(check_dict, part, section)
+            for name in ('dataset', 'sampler') if part and 'loader' in section else ():
+                optional(check_dict, part.get(name), f'{section}.{name}')
+
+
+def _parts(section):
+    return section if isinstance(section, (list, tuple)) else [section]
+
+
 def _check_runtime(cfg):
     """Raise InputError for settings of the run that mmengine takes wrongly, or would ignore."""
     for name, known in (
@@ -170,7 +189,7 @@ def _check_runtime(cfg):
         optional(check_choice, level, 'log_level', LEVELS)
     for name, hook in check_dict(cfg.get('default_hooks') or {}, 'default_hooks').items():
         optional(_check_hook, hook, f'default_hooks.{name}')
-    optional(check_sequence, cfg.get('custom_hooks'), 'custom_hooks', _check_hook)
+    optional(check_sequence, cfg.get('custom_hooks') or None, 'custom_hooks', _check_hook)
 
 
 def _check_hook(hook, name):
@@ -230,9 +249,7 @@ def check_gpu(cfg, amp=False):
 def check_data(cfg, *splits):
     """Raise InputError for the first data folder or annotation file that does not exist."""
     for split in splits:
-        loaders = cfg.get(f'{split}_dataloader')
-        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-        for loader in loaders:
+        for loader in _parts(cfg.get(f'{split}_dataloader')):
             dataset = (loader or {}).get('dataset')
             while isinstance(dataset, dict) and isinstance(dataset.get('dataset'), dict):
                 dataset = dataset['dataset']  # RepeatDataset and the like
@@ -241,10 +258,14 @@ def check_data(cfg, *splits):
 
 
 def _check_dataset(dataset, name):
-    root = dataset.get('data_root') or ''
+    root, prefixes = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+    for key in ('data_root', 'ann_file'):
+        if dataset.get(key):
+            check_path(dataset[key], f'{name}.{key}', 'a path or address')
+    if not isinstance(prefixes, str):
+        check_dict(prefixes, f'{name}.data_prefix')
     if '://' in root or dataset.get('backend_args'):
         return
-    prefixes = dataset.get('data_prefix') or {}
     if isinstance(prefixes, str):
         prefixes = {'': prefixes}
     wanted = [(root, 'data_root')] if root else []

@@ -109,6 +109,7 @@ def train(argv=None):
         if state is not None:
             weights.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
                                    training=True)
+        run_checks.check_preprocessor(unwrap(runner.model))
         run_checks.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start

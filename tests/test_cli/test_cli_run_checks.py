@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_model
 from mmagic.registry import METRICS
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
@@ -79,6 +80,13 @@ def test_what_goes_by_a_metric_goes_by_one_that_is_measured():
     run_checks.check_best(runner, {})
 
 
+def test_nothing_is_measured():
+    runner = SimpleNamespace(
+        val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])),
+        hooks=[CheckpointHook(save_best='PSNR', rule='greater')])
+    refused(run_checks.check_best, runner, {}, match='expected a metric in val_evaluator, got')
+
+
 @pytest.mark.parametrize('given, message', [
     (dict(val_interval=0), 'train_cfg.val_interval: expected an integer of at least 1, got 0'),
     (dict(val_begin='abc'), "train_cfg.val_begin: expected an integer .*got 'abc'"),
@@ -130,6 +138,13 @@ def test_two_metrics_of_one_name_are_found_before_the_run():
         metrics=[Named(), Named()])), 'val')  # names that are not known yet
     set5 = dict(psnr, prefix='Set5')
     refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")
+
+
+def test_an_image_model_needs_its_preprocessor():
+    run_checks.check_preprocessor(tiny_model(data_preprocessor=dict(type='DataPreprocessor')))
+    run_checks.check_preprocessor(torch.nn.Identity())  # of another family
+    refused(run_checks.check_preprocessor, tiny_model(data_preprocessor=None), match=(
+        r'model.data_preprocessor: expected .*, got BaseDataPreprocessor'))
 
 
 def test_factors_of_parameters_that_there_are_not():

@@ -95,6 +95,8 @@ WRONG = {
     'value of torch': (['optim_wrapper.generator.optimizer.lr=abc'], "Adam: '<=' not supported"),
     'size of a layer': (['model.discriminator.mid_channels=-1'],
                         'UNetDiscriminatorWithSpectralNorm: .*negative dimension'),
+    'no preprocessor': (['model.data_preprocessor=None'], 'model.data_preprocessor: expected dict'),
+    'no samples': (['train_dataloader.dataset.pipeline=[]'], 'as PackInputs makes them'),
     'no part': (['model.generator=None'], 'PDGLEAN: cfg should be a dict'),
     'prior without file': (['model.generator.init_cfg.type=Pretrained'],
                            'init_cfg.checkpoint: expected a file or address, got None'),
