@@ -1,7 +1,7 @@
 """Values of a kind that an argument cannot have, found before anything is built.
 
-What mmpd registers checks its own arguments. Others stumble over ``loss_weight='abc'`` in the
-first iteration, or take ``bgr2rgb='no'`` for true.
+What mmpd registers checks the arguments that it adds. Others stumble over ``loss_weight='abc'`` in
+the first iteration, or take ``bgr2rgb='no'`` for true.
 """
 import inspect
 import types
@@ -65,7 +65,7 @@ def _check(part, name, registries):
 
 
 def _check_arguments(given, name, cls):
-    kinds = {} if cls is None or cls.__module__.startswith('mmpd') else _kinds_of(cls)
+    kinds = {} if cls is None else _kinds_of(cls)
     for key, value in given.items():
         expected, others = kinds.get(key, ANY)
         if isinstance(value, others):
@@ -93,7 +93,9 @@ def _kinds_of(cls):
         parameters = inspect.signature(function).parameters
         for name, parameter in parameters.items():
             default = parameter.default
-            if name in hints:
+            if one.__module__.startswith('mmpd'):
+                found.setdefault(name, ANY)
+            elif name in hints:
                 found.setdefault(name, _annotated(hints[name]))
             elif isinstance(default, NUMBERS) and one.__module__.startswith(KNOWN):
                 found.setdefault(name, (_words(type(default)), (str, )))

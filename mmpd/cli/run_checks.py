@@ -5,6 +5,7 @@ import os
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
 from mmagic.models.base_models import BaseEditModel
 from mmagic.registry import PARAM_SCHEDULERS
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
@@ -40,6 +41,21 @@ def check_pairs(loop, split):
                     near = did_you_mean(name, listed[folder])
                     raise InputError(f'{split}_dataloader: no file {path} ({key} of the image '
                                      f'{info.get("key", index)!r}){near}')
+
+
+def check_end(loop, split):
+    """Raise InputError for samples without end in a loop that waits for the last one.
+
+    Args:
+        loop (BaseLoop): A built loop of mmengine or MMagic.
+        split (str): 'train', 'val' or 'test', for the message.
+    """
+    if isinstance(loop, IterBasedTrainLoop):
+        return
+    for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+        if isinstance(getattr(loader, 'sampler', None), InfiniteSampler):
+            raise InputError(f'{split}_dataloader.sampler: expected one that ends, such as '
+                             'DefaultSampler, got InfiniteSampler')
 
 
 def _result_names(metric):

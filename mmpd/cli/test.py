@@ -104,6 +104,7 @@ def test(argv=None):
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
         run_checks.check_preprocessor(unwrap(runner.model))
+        run_checks.check_end(runner.test_loop, 'test')
         run_checks.check_pairs(runner.test_loop, 'test')
         run_checks.check_metric_names(runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)

@@ -85,6 +85,8 @@ def test_parts_of_parts_are_looked_at():
     (dict(train_dataloader=dict(pin_memory='no')), 'train_dataloader.pin_memory: expected True or'),
     (dict(test_dataloader=[dict(num_workers=2), dict(num_workers='2')]),
      "test_dataloader.num_workers: expected a number, got '2'"),
+    (dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_last='no'))),
+     'default_hooks.checkpoint.save_last: expected True or False'),  # mmpd's, which hands it on
     (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters='1e5')), 'train_cfg.max_iters: ')])
 def test_arguments_of_mmagic_and_mmengine(given, message):
     refused(check_kinds, Config(given), match=message)

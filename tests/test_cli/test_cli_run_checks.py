@@ -6,6 +6,7 @@ import torch
 from conftest import tiny_model
 from mmagic.registry import METRICS
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from refusals import refused
@@ -37,6 +38,19 @@ def test_the_first_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
         check(Images(), dataloaders=[SimpleNamespace(dataset=Images()),
                                      SimpleNamespace(dataset=repeated)])
+
+
+def test_a_validation_that_would_never_end():
+    endless, other = (SimpleNamespace(sampler=sampler) for sampler in (
+        InfiniteSampler([1]), DefaultSampler([1])))
+    run_checks.check_end(SimpleNamespace(dataloaders=[other, SimpleNamespace()]), 'val')
+    run_checks.check_end(SimpleNamespace(dataloader=other), 'val')
+    for loop in (dict(dataloader=endless), dict(dataloaders=[other, endless])):
+        refused(run_checks.check_end, SimpleNamespace(**loop), 'val', match=(
+            'val_dataloader.sampler: expected one that ends, .*got InfiniteSampler'))
+    loop = object.__new__(IterBasedTrainLoop)
+    loop.dataloader = endless
+    run_checks.check_end(loop, 'train')
 
 
 def test_arguments_that_the_checkpoint_hook_would_stumble_over():
