@@ -11,7 +11,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from ..errors import InputError
-from ..utils.validation import check_positive_int, did_you_mean, parameters_of
+from ..utils.validation import check_positive_int, check_str, did_you_mean, optional, parameters_of
 from .settings import optim_wrappers
 
 
@@ -70,7 +70,7 @@ def _result_names(metric):
 
 
 def check_metric_names(loop, split):
-    """Raise InputError for two metrics whose results have one name.
+    """Raise InputError for two metrics whose results have one name, or for a prefix that is none.
 
     MMagic's evaluators and loops refuse them too, when all images are done.
 
@@ -81,6 +81,8 @@ def check_metric_names(loop, split):
     seen = set()
     for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
         for metric in evaluator.metrics or ():
+            optional(check_str, getattr(metric, 'prefix', None),
+                     f'{split}_evaluator: {type(metric).__name__}.prefix')
             for name in _result_names(metric) or ():
                 if name in seen:
                     raise InputError(f'{split}_evaluator: expected another prefix for the second '

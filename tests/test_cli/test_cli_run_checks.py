@@ -141,6 +141,7 @@ def test_two_metrics_of_one_name_are_found_before_the_run():
     for several in ([[psnr, of_y]], [[psnr], [psnr]]):
         refused(check, *several, match='test_evaluator: expected another prefix for the second '
                 "metric 'PSNR', got None")
+    refused(check, [dict(psnr, prefix=3)], match='test_evaluator: PSNR.prefix: .* string, got 3')
     consistency = dict(type='LRConsistency')
     refused(check, [consistency, consistency], match="second metric 'PSNR_LR'")
 
