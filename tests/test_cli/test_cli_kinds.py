@@ -24,7 +24,7 @@ class Annotated(Base):
     def __init__(self, scale: 'Union[str, float]', one: float, flag: bool, hidden, default=1,
                  some: Optional[int] = None, pair: Union[int, Tuple[int, ...]] = 1,
                  row: Sequence[float] = (), listed: List[int] = (), nothing: None = None,
-                 bare: list = (), new: 'int | None' = None, nested: dict = None, **kwargs):
+                 bare: List = (), new: 'int | None' = None, nested: dict = None, **kwargs):
         super().__init__(**kwargs)
 
 

@@ -105,7 +105,8 @@ def test_nothing_is_measured():
     (dict(val_interval=0), 'train_cfg.val_interval: expected an integer of at least 1, got 0'),
     (dict(val_begin='abc'), "train_cfg.val_begin: expected an integer .*got 'abc'"),
     (dict(dynamic_intervals=[1, '5k']), "train_cfg.dynamic_intervals: .* got '5k'"),
-    (dict(by_epoch=True), r'CheckpointHook.by_epoch \(its interval is 5\): expected False in a'),
+    (dict(by_epoch=2), r'CheckpointHook.by_epoch \(its interval is 2\): expected False in a'),
+    (dict(by_epoch=1), None),  # at the end
     (dict(param_scheduler=[dict(type='MultiStepLR')]), 'param_scheduler: MultiStepLR.by_epoch: '),
     (dict(param_scheduler=dict(a=dict(type='StepLR', convert_to_iter_based=True))), None),
     (dict(param_scheduler=dict(type='ReduceOnPlateauLR', monitor='PSNR')), None),
@@ -118,7 +119,7 @@ def test_what_a_training_would_never_count(given, message):
 
     of_loop = {key: value for key, value in given.items() if key.endswith(('interval', 'begin',
                                                                           'intervals'))}
-    hooks = [CheckpointHook(interval=5, by_epoch=given.get('by_epoch', False))]
+    hooks = [CheckpointHook(interval=given.get('by_epoch', 5), by_epoch='by_epoch' in given)]
     runner = SimpleNamespace(train_loop=Loop(**of_loop), hooks=hooks)
     if message:
         refused(run_checks.check_loop, runner, given, match=message)
