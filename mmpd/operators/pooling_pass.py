@@ -19,7 +19,7 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
-SMALL = 1 << 14  # values of an image of which the start of an operation takes longer than it
+SMALL = 1 << 14  # values of an image for which avg_pool2d takes less time than faster operations
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -146,7 +146,7 @@ def _at_once(x, y, wide, scale, strength, out, check):
 
 def _error(x, y, scale):
     """y - A x as an array of one axis; y None stands for 0."""
-    if x.numel() <= SMALL:
+    if x.numel() <= SMALL and torch.get_num_threads() == 1:  # it gives threads to any image
         mean = F.avg_pool2d(x, scale)
         return (-mean if y is None else y - mean).numpy().reshape(-1)
     sums = x.view(-1, scale, x.shape[3]).sum(1).numpy()

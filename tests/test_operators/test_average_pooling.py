@@ -166,6 +166,21 @@ def test_few_operations_wait_for_other_threads(size, operations):
                for event in computing) == operations
 
 
+@pytest.mark.parametrize('threads, size, pooled', [(1, 32, 1), (1, 96, 0), (2, 32, 0)])
+def test_no_thread_is_waited_for_with_a_small_image(monkeypatch, threads, size, pooled):
+    """avg_pool2d gives threads to any image, and is the quickest of all without them."""
+    called, run, before = [], F.avg_pool2d, torch.get_num_threads()
+    monkeypatch.setattr(module.F, 'avg_pool2d', lambda *args: called.append(1) or run(*args))
+    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
+    torch.set_num_threads(threads)
+    try:
+        result = pooling_decomposition(x, y, 8)
+    finally:
+        torch.set_num_threads(before)
+    assert len(called) == pooled
+    torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
+
+
 @pytest.fixture
 def taken(monkeypatch):
     """Which way the pass goes."""
