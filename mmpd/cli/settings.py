@@ -165,7 +165,10 @@ def _check_sections(cfg):
 
 
 def _parts(section):
-    return section if isinstance(section, (list, tuple)) else [section]
+    """The dicts of a section: one, several, or for evaluators several for each of several."""
+    if not isinstance(section, (list, tuple)):
+        return [section]
+    return [part for item in section for part in _parts(item)]
 
 
 def _check_runtime(cfg):

@@ -321,7 +321,7 @@ def test_sections_that_are_no_dicts(tmp_path, given, message):
     settings._check_sections(Config(dict(
         model=dict(discriminator=None), val_cfg=None, optim_wrapper=None, val_dataloader=[],
         train_dataloader=dict(dataset={}, sampler=None), test_evaluator=[{}, {}],
-        val_evaluator={})))
+        val_evaluator=[[{}], [{}, {}]])))
     (tmp_path / 'a.py').write_text('model, loader = dict(), 3\ntrain_dataloader = loader\n')
     refused(settings.load_config, parse(tmp_path / 'a.py'), match='train_dataloader: expected a d')
 
