@@ -36,11 +36,11 @@ MUTANTS = [
      'Fused and test_strength'),
     ('strength_large', OPS + 'pooling_pass.py', '''            error *= strength
 ''', '''            pass
-''', TESTS + 'test_operator_suite.py', 'AveragePooling2 and test_strength and not Fused'),
+''', TESTS + 'test_operator_suite.py', 'TestAveragePooling2 and test_strength'),
     ('nan_check', OPS + 'pooling_pass.py', '''        look(error)
 ''', '', TESTS + 'test_operator_suite.py', 'Fused and nan'),
     ('nan_check_large', OPS + 'pooling_pass.py', 'run_check(check, torch.from_numpy(error), x, y)',
-     'pass', TESTS + 'test_operator_suite.py', 'AveragePooling2 and nan and not Fused'),
+     'pass', TESTS + 'test_operator_suite.py', 'TestAveragePooling2 and nan'),
     ('arrays_observed', OPS + 'pooling_pass.py', 'and not is_observed()', '',
      TESTS + 'test_average_pooling.py', 'counted'),
     ('jvp', OPS + 'pooling_function.py', 'projection(x, y, ctx.scale, ctx.strength, False)',

@@ -1,7 +1,7 @@
 """Values of a kind that an argument cannot have, found before anything is built.
 
-What mmpd registers checks its own arguments. Others stumble over ``loss_weight='abc'`` in the
-first iteration, or take ``bgr2rgb='no'`` for true.
+What mmpd registers checks the arguments that it adds. Others stumble over ``loss_weight='abc'`` in
+the first iteration, or take ``bgr2rgb='no'`` for true.
 """
 import inspect
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Union, get_args, get_origin, get_type_hints
 
 from mmagic import registry
+from torch.utils.data import DataLoader
 
 from ..errors import InputError
 
@@ -45,7 +46,13 @@ def check_kinds(cfg):
         mmpd.errors.InputError: val_evaluator.0.crop_border: expected a number, got '4'
     """
     for section, names in REGISTRIES.items():
-        _check(cfg.get(section), section, [getattr(registry, name) for name in names])
+        known = [getattr(registry, name) for name in names]
+        parts = cfg.get(section)
+        if section.endswith('_dataloader'):  # or several; mmengine builds them without a type
+            for part in parts if isinstance(parts, (list, tuple)) else [parts]:
+                if isinstance(part, dict):
+                    _check_arguments(part, section, DataLoader)
+        _check(parts, section, known)
 
 
 def is_ones_own(kind, *registries):
@@ -59,10 +66,14 @@ def _check(part, name, registries):
         part = dict(enumerate(part))
     if not isinstance(part, dict):
         return
-    cls = _class_of(part.get('type'), registries)
-    kinds = {} if cls is None or cls.__module__.startswith('mmpd') else _kinds_of(cls)
     for key, value in part.items():
         _check(value, f'{name}.{key}', registries)
+    _check_arguments(part, name, _class_of(part.get('type'), registries))
+
+
+def _check_arguments(given, name, cls):
+    kinds = {} if cls is None else _kinds_of(cls)
+    for key, value in given.items():
         expected, others = kinds.get(key, ANY)
         if isinstance(value, others):
             raise InputError(f'{name}.{key}: expected {expected}, got {value!r}')
@@ -89,7 +100,9 @@ def _kinds_of(cls):
         parameters = inspect.signature(function).parameters
         for name, parameter in parameters.items():
             default = parameter.default
-            if name in hints:
+            if one.__module__.startswith('mmpd'):
+                found.setdefault(name, ANY)
+            elif name in hints:
                 found.setdefault(name, _annotated(hints[name]))
             elif isinstance(default, NUMBERS) and one.__module__.startswith(KNOWN):
                 found.setdefault(name, (_words(type(default)), (str, )))

@@ -3,13 +3,15 @@ import inspect
 import os
 
 from mmagic.evaluation.metrics.base_sample_wise_metric import BaseSampleWiseMetric
+from mmagic.models.base_models import BaseEditModel
 from mmagic.registry import PARAM_SCHEDULERS
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 
 from ..errors import InputError
-from ..utils.validation import check_positive_int, did_you_mean, parameters_of
+from ..utils.validation import check_positive_int, check_str, did_you_mean, optional, parameters_of
 from .kinds import is_ones_own
 from .settings import optim_wrappers
 
@@ -44,6 +46,21 @@ def check_pairs(loop, split):
                                      f'{info.get("key", index)!r}){near}')
 
 
+def check_end(loop, split):
+    """Raise InputError for samples without end in a loop that waits for the last one.
+
+    Args:
+        loop (BaseLoop): A built loop of mmengine or MMagic.
+        split (str): 'train', 'val' or 'test', for the message.
+    """
+    if isinstance(loop, IterBasedTrainLoop):
+        return
+    for loader in getattr(loop, 'dataloaders', None) or [loop.dataloader]:
+        if isinstance(getattr(loader, 'sampler', None), InfiniteSampler):
+            raise InputError(f'{split}_dataloader.sampler: expected one that ends, such as '
+                             'DefaultSampler, got InfiniteSampler')
+
+
 def _result_names(metric):
     """What the results of a metric are called, or None if it does not say."""
     names = getattr(metric, 'names', None)
@@ -56,7 +73,7 @@ def _result_names(metric):
 
 
 def check_metric_names(loop, split):
-    """Raise InputError for two metrics whose results have one name.
+    """Raise InputError for two metrics whose results have one name, or for a prefix that is none.
 
     MMagic's evaluators and loops refuse them too, when all images are done.
 
@@ -67,6 +84,8 @@ def check_metric_names(loop, split):
     seen = set()
     for evaluator in getattr(loop, 'evaluators', None) or [loop.evaluator]:
         for metric in evaluator.metrics or ():
+            optional(check_str, getattr(metric, 'prefix', None),
+                     f'{split}_evaluator: {type(metric).__name__}.prefix')
             for name in _result_names(metric) or ():
                 if name in seen:
                     raise InputError(f'{split}_evaluator: expected another prefix for the second '
@@ -89,6 +108,17 @@ def check_hooks(runner):
                 if key not in known:
                     raise InputError(f'CheckpointHook.{key}: CheckpointHook has no such argument'
                                      f'{did_you_mean(key, known)}')
+
+
+def check_preprocessor(model):
+    """Raise InputError for an image model of MMagic without a data preprocessor of MMagic.
+
+    Without one mmengine takes its own, which makes no batch of the images.
+    """
+    given = getattr(model, 'data_preprocessor', None)
+    if isinstance(model, BaseEditModel) and not hasattr(given, 'destruct'):
+        raise InputError("model.data_preprocessor: expected dict(type='DataPreprocessor', ...), "
+                         f'got {type(given).__name__}')
 
 
 def unused_factors(model, cfg):
@@ -174,7 +204,8 @@ def check_best(runner, cfg):
         if isinstance(hook, CheckpointHook) and hook.save_best:
             wanted += [('CheckpointHook.save_best', key) for key in hook.key_indicators
                        if key != 'auto']
+    expected = f'one of {", ".join(names)}' if names else 'a metric in val_evaluator'
     for name, key in wanted:
         if key not in names:
-            raise InputError(f'{name}: expected one of {", ".join(names)}, got {key!r}'
+            raise InputError(f'{name}: expected {expected}, got {key!r}'
                              f'{did_you_mean(key, names)}')

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from mmagic.registry import DATASETS, OPTIMIZERS
 from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -22,7 +23,9 @@ from ..utils.validation import (
     check_keys,
     check_path,
     check_positive_int,
+    check_sequence,
     did_you_mean,
+    optional,
     refuse,
     type_name,
 )
@@ -90,6 +93,7 @@ def load_config(args):
             cfg.merge_from_dict(args.cfg_options)
         except (KeyError, TypeError, IndexError, AssertionError, AttributeError) as error:
             raise InputError(f'--cfg-options do not fit {args.config}: {error}') from error
+    _check_sections(cfg)
     _check_runtime(cfg)
     _tell_near_names(cfg, args.config)
     cfg.launcher = args.launcher
@@ -148,29 +152,63 @@ def _tell_near_names(cfg, config):
                       logger='current', level=logging.WARNING)
 
 
+def _check_sections(cfg):
+    """Raise InputError for a section that is no dict, nor a list of them where several may be."""
+    for section in ('model', 'train_cfg', 'val_cfg', 'test_cfg', 'optim_wrapper'):
+        optional(check_dict, cfg.get(section), section)
+    for name in ('generator', 'discriminator'):
+        optional(check_dict, (cfg.get('model') or {}).get(name), f'model.{name}')
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator',
+                    'test_evaluator'):
+        for part in _parts(cfg.get(section)):
+            optional(check_dict, part, section)
+            for name in ('dataset', 'sampler') if part and 'loader' in section else ():
+                optional(check_dict, part.get(name), f'{section}.{name}')
+
+
+def _parts(section):
+    """The dicts of a section: one, several, or for evaluators several for each of several."""
+    if not isinstance(section, (list, tuple)):
+        return [section]
+    return [part for item in section for part in _parts(item)]
+
+
 def _check_runtime(cfg):
     """Raise InputError for settings of the run that mmengine takes wrongly, or would ignore."""
-    if cfg.get('load_from') is not None:
-        check_path(cfg.load_from, 'load_from', 'a file or address')
-    if cfg.get('resume') is not None:
-        check_bool(cfg.resume, 'resume')
-    level = cfg.get('log_level')
-    if level is not None and not isinstance(level, int):
-        check_choice(level, 'log_level', LEVELS)
     for name, known in (
             ('randomness', list(inspect.signature(Runner.set_randomness).parameters)[1:]),
             ('env_cfg', ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')),
             ('env_cfg.mp_cfg', ('mp_start_method', 'opencv_num_threads'))):
-        given = cfg
-        for key in name.split('.'):
-            given = check_dict(given.get(key) or {}, name)
-        check_keys(given, name, known)
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None:
-        check_positive_int(seed, 'randomness.seed', least=0, most=2**32 - 1)
-    method = ((cfg.get('env_cfg') or {}).get('mp_cfg') or {}).get('mp_start_method')
-    if method is not None:
-        check_choice(method, 'env_cfg.mp_cfg.mp_start_method', get_all_start_methods())
+        check_keys(check_dict(_setting(cfg, name) or {}, name), name, known)
+    for name, check, *arguments in (
+            ('load_from', check_path, 'a file or address'), ('resume', check_bool),
+            ('randomness.seed', check_positive_int, 0, 2**32 - 1),
+            ('randomness.deterministic', check_bool), ('randomness.diff_rank_seed', check_bool),
+            ('env_cfg.cudnn_benchmark', check_bool),
+            ('env_cfg.resource_limit', check_positive_int),
+            ('env_cfg.mp_cfg.mp_start_method', check_choice, get_all_start_methods()),
+            ('env_cfg.mp_cfg.opencv_num_threads', check_positive_int, -1)):
+        optional(check, _setting(cfg, name), name, *arguments)
+    level = cfg.get('log_level')
+    if not isinstance(level, int):
+        optional(check_choice, level, 'log_level', LEVELS)
+    for name, hook in check_dict(cfg.get('default_hooks') or {}, 'default_hooks').items():
+        optional(_check_hook, hook, f'default_hooks.{name}')
+    optional(check_sequence, cfg.get('custom_hooks') or None, 'custom_hooks', _check_hook)
+
+
+def _check_hook(hook, name):
+    if not isinstance(hook, (dict, Hook)):
+        refuse(name, 'a dict with its type', hook)
+
+
+def _setting(cfg, name):
+    """What a config says at a place such as 'env_cfg.mp_cfg', or None."""
+    place, *keys = name.split('.')
+    found = cfg.get(place)
+    for key in keys:
+        found, place = check_dict(found or {}, place).get(key), f'{place}.{key}'
+    return found
 
 
 def known_configs():
@@ -214,9 +252,7 @@ def check_gpu(cfg, amp=False):
 def check_data(cfg, *splits):
     """Raise InputError for the first data folder or annotation file that does not exist."""
     for split in splits:
-        loaders = cfg.get(f'{split}_dataloader')
-        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-        for loader in loaders:
+        for loader in _parts(cfg.get(f'{split}_dataloader')):
             dataset = (loader or {}).get('dataset')
             while isinstance(dataset, dict) and isinstance(dataset.get('dataset'), dict):
                 dataset = dataset['dataset']  # RepeatDataset and the like
@@ -225,10 +261,16 @@ def check_data(cfg, *splits):
 
 
 def _check_dataset(dataset, name):
-    root = dataset.get('data_root') or ''
-    if '://' in root or dataset.get('backend_args') or is_ones_own(dataset.get('type'), DATASETS):
+    if is_ones_own(dataset.get('type'), DATASETS):
         return
-    prefixes = dataset.get('data_prefix') or {}
+    root, prefixes = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+    for key in ('data_root', 'ann_file'):
+        if dataset.get(key):
+            check_path(dataset[key], f'{name}.{key}', 'a path or address')
+    if not isinstance(prefixes, str):
+        check_dict(prefixes, f'{name}.data_prefix')
+    if '://' in str(root) or dataset.get('backend_args'):
+        return
     if isinstance(prefixes, str):
         prefixes = {'': prefixes}
     wanted = [(root, 'data_root')] if root else []

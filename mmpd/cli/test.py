@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from ..errors import InputError
 from ..utils.files import replaced
 from ..utils.images import find_pictures, read_8bit
+from ..utils.model import unwrap
 from ..utils.validation import type_name
 from . import run_checks, run_tool, settings, text_argument, weights
 from .building import config_errors
@@ -103,6 +104,8 @@ def test(argv=None):
     added = settings.add_consistency(cfg, 'test')
     with config_errors(args.config):
         runner = Runner.from_cfg(cfg)
+        run_checks.check_preprocessor(unwrap(runner.model))
+        run_checks.check_end(runner.test_loop, 'test')
         run_checks.check_pairs(runner.test_loop, 'test')
         run_checks.check_metric_names(runner.test_loop, 'test')
     weights.check_matches(runner.model, state, args.checkpoint, cfg, args.allow_partial)

@@ -110,16 +110,19 @@ def train(argv=None):
         if state is not None:
             weights.check_matches(runner.model, state, cfg.load_from, cfg, args.allow_partial,
                                    training=True)
+        run_checks.check_preprocessor(unwrap(runner.model))
         run_checks.check_hooks(runner)
         settings.check_optimizers(cfg)
         # what training would build in the same order, so that nothing is found out after the start
         run_checks.check_loop(runner, cfg)
         for line in run_checks.unused_factors(unwrap(runner.model), cfg):
             print_log(line, logger='current', level=logging.WARNING)
+        run_checks.check_end(runner.train_loop, 'train')
         run_checks.check_pairs(runner.train_loop, 'train')
         tell_difference(runner.model, runner.train_loop.dataloader.dataset, 'train_dataloader')
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         if runner.val_loop is not None:
+            run_checks.check_end(runner.val_loop, 'val')
             run_checks.check_pairs(runner.val_loop, 'val')
             run_checks.check_metric_names(runner.val_loop, 'val')
             run_checks.check_best(runner, cfg)

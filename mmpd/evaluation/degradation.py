@@ -60,6 +60,9 @@ def _compare(head, dataset, model=None):
     """(the head's operator, PSNR in dB between its A and the LR of the first image), or None."""
     with untouched_randomness():
         sample = dataset[0]
+    if not {'inputs', 'data_samples'} <= sample.keys():
+        raise InputError("expected samples with 'inputs' and 'data_samples', as PackInputs makes "
+                         f'them at the end of the pipeline, got {", ".join(sample)}')
     lr, gt = sample['inputs'], sample['data_samples'].get('gt_img')
     lr = lr.get('img') if isinstance(lr, dict) else lr
     if gt is None or not isinstance(lr, torch.Tensor) or lr.ndim != 3 or gt.ndim != 3:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from . import triton_pooling
 from .base import HALF, compute_dtype, full_dtype, is_observed, no_autocast, run_check
@@ -18,6 +19,7 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
+SMALL = 1 << 14  # values of an image for which avg_pool2d takes less time than faster operations
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -121,27 +123,38 @@ def _at_once(x, y, wide, scale, strength, out, check):
     They are torch's, which give threads to what is large enough for them.  What is between takes
     little time: NumPy's operations start faster, and wait for no other thread.
     """
-    rows = (x if x.dtype == wide else x.to(wide)).view(-1, scale, x.shape[3])
-    sums = rows.sum(1).numpy()
-    with np.errstate(all='ignore'):  # NaN and inf are for the check to find
-        error = np.dot(sums.reshape(-1, scale), _weights(scale, sums.dtype))
-        del sums  # not to be held beside the repeated error
-        if y is None:
-            np.negative(error, out=error)
-        else:
-            known = y if y.dtype == wide else y.to(wide)
-            np.subtract(known.detach().numpy().reshape(-1), error, out=error)
-        if check is not True or not math.isfinite(np.dot(error, error)):  # the quick way to ask
-            run_check(check, torch.from_numpy(error), x, y)
-        if strength != 1:
+    source = x if x.dtype == wide else x.to(wide)
+    known = y if y is None or y.dtype == wide else y.to(wide)
+    error = _error(source, known, scale)
+    # the quick way to ask; of NumPy's products this one does not warn
+    if check is not True or not math.isfinite(np.vdot(error, error)):
+        run_check(check, torch.from_numpy(error), x, y)
+    if strength != 1:
+        with np.errstate(invalid='ignore'):
             error *= strength
+    rows = source.view(-1, scale, x.shape[3])
     spread = torch.from_numpy(error.repeat(scale).reshape(-1, 1, x.shape[3]))
     if out is not None and out.dtype == wide:
         torch.add(rows, spread, out=out.view_as(rows))
         return out
     # not a view: what a Function of autograd returns as one must not be changed afterwards
     result = torch.add(rows, spread).resize_as_(x)
-    return result.to(x.dtype) if out is None else out.copy_(result)
+    if out is not None:
+        return out.copy_(result)
+    return result if x.dtype == wide else result.to(x.dtype)
+
+
+def _error(x, y, scale):
+    """y - A x as an array of one axis; y None stands for 0."""
+    if x.numel() <= SMALL and torch.get_num_threads() == 1:  # it gives threads to any image
+        mean = F.avg_pool2d(x, scale)
+        return (-mean if y is None else y - mean).numpy().reshape(-1)
+    sums = x.view(-1, scale, x.shape[3]).sum(1).numpy()
+    with np.errstate(all='ignore'):  # NaN and inf are for the check to find
+        error = np.dot(sums.reshape(-1, scale), _weights(scale, sums.dtype))
+        if y is None:
+            return np.negative(error, out=error)
+        return np.subtract(y.detach().numpy().reshape(-1), error, out=error)
 
 
 def _by_blocks(source, target, small, inner, strength, look):

@@ -219,12 +219,13 @@ def parameters_of(cls):
 
 
 def type_name(part):
-    """What the type of a config's part is called: without its scope, and a class by its name.
+    """What the type of a config's part is called: without its scope, and a class by its name; of
+    an object that is there already, its class.
 
     Example:
         >>> from mmpd.utils.validation import type_name
         >>> type_name(dict(type='mmengine.OptimWrapper')), type_name(dict(type=dict)), type_name({})
         ('OptimWrapper', 'dict', None)
     """
-    kind = (part or {}).get('type')
+    kind = part.get('type') if isinstance(part, dict) else None if part is None else type(part)
     return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)

@@ -24,7 +24,7 @@ class Annotated(Base):
     def __init__(self, scale: 'Union[str, float]', one: float, flag: bool, hidden, default=1,
                  some: Optional[int] = None, pair: Union[int, Tuple[int, ...]] = 1,
                  row: Sequence[float] = (), listed: List[int] = (), nothing: None = None,
-                 bare: list = (), new: 'int | None' = None, nested: dict = None, **kwargs):
+                 bare: List = (), new: 'int | None' = None, nested: dict = None, **kwargs):
         super().__init__(**kwargs)
 
 
@@ -71,7 +71,7 @@ def test_parts_of_parts_are_looked_at():
             match='^model.nested.one.one: ')
     refused(check_kinds, Config(dict(custom_hooks=[dict(type='TimerHook'), part])),
             match='^custom_hooks.1.one: expected a number')
-    check_kinds(Config(dict(custom_hooks=None, model=None, mine=part)))
+    check_kinds(Config(dict(custom_hooks=None, model=None, val_dataloader=3, mine=part)))
 
 
 @pytest.mark.parametrize('given, message', [
@@ -82,6 +82,11 @@ def test_parts_of_parts_are_looked_at():
     (dict(visualizer=dict(type='ConcatImageVisualizer', bgr2rgb='no')), 'bgr2rgb: expected True'),
     (dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='Flip', flip_ratio='half')]))),
      'train_dataloader.dataset.pipeline.0.flip_ratio: expected a number'),
+    (dict(train_dataloader=dict(pin_memory='no')), 'train_dataloader.pin_memory: expected True or'),
+    (dict(test_dataloader=[dict(num_workers=2), dict(num_workers='2')]),
+     "test_dataloader.num_workers: expected a number, got '2'"),
+    (dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_last='no'))),
+     'default_hooks.checkpoint.save_last: expected True or False'),  # mmpd's, which hands it on
     (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters='1e5')), 'train_cfg.max_iters: ')])
 def test_arguments_of_mmagic_and_mmengine(given, message):
     refused(check_kinds, Config(given), match=message)

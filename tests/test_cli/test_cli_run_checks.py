@@ -3,8 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import tiny_model
 from mmagic.registry import METRICS
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from refusals import refused
@@ -38,6 +40,19 @@ def test_the_first_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match='face_2.png'):  # of several loaders one
         check(Images(), dataloaders=[SimpleNamespace(dataset=Images(['face_1.png'])),
                                      SimpleNamespace(dataset=repeated)])
+
+
+def test_a_validation_that_would_never_end():
+    endless, other = (SimpleNamespace(sampler=sampler) for sampler in (
+        InfiniteSampler([1]), DefaultSampler([1])))
+    run_checks.check_end(SimpleNamespace(dataloaders=[other, SimpleNamespace()]), 'val')
+    run_checks.check_end(SimpleNamespace(dataloader=other), 'val')
+    for loop in (dict(dataloader=endless), dict(dataloaders=[other, endless])):
+        refused(run_checks.check_end, SimpleNamespace(**loop), 'val', match=(
+            'val_dataloader.sampler: expected one that ends, .*got InfiniteSampler'))
+    loop = object.__new__(IterBasedTrainLoop)
+    loop.dataloader = endless
+    run_checks.check_end(loop, 'train')
 
 
 def test_arguments_that_the_checkpoint_hook_would_stumble_over():
@@ -85,11 +100,19 @@ def test_what_goes_by_a_metric_goes_by_one_that_is_measured():
     run_checks.check_best(runner, {})
 
 
+def test_nothing_is_measured():
+    runner = SimpleNamespace(
+        val_loop=SimpleNamespace(evaluator=SimpleNamespace(metrics=[])),
+        hooks=[CheckpointHook(save_best='PSNR', rule='greater')])
+    refused(run_checks.check_best, runner, {}, match='expected a metric in val_evaluator, got')
+
+
 @pytest.mark.parametrize('given, message', [
     (dict(val_interval=0), 'train_cfg.val_interval: expected an integer of at least 1, got 0'),
     (dict(val_begin='abc'), "train_cfg.val_begin: expected an integer .*got 'abc'"),
     (dict(dynamic_intervals=[1, '5k']), "train_cfg.dynamic_intervals: .* got '5k'"),
-    (dict(by_epoch=True), r'CheckpointHook.by_epoch \(its interval is 5\): expected False in a'),
+    (dict(by_epoch=2), r'CheckpointHook.by_epoch \(its interval is 2\): expected False in a'),
+    (dict(by_epoch=1), None),  # at the end
     (dict(param_scheduler=[dict(type='MultiStepLR')]), 'param_scheduler: MultiStepLR.by_epoch: '),
     (dict(param_scheduler=dict(a=dict(type='StepLR', convert_to_iter_based=True))), None),
     (dict(param_scheduler=dict(type='ReduceOnPlateauLR', monitor='PSNR')), None),
@@ -102,7 +125,7 @@ def test_what_a_training_would_never_count(given, message):
 
     of_loop = {key: value for key, value in given.items() if key.endswith(('interval', 'begin',
                                                                           'intervals'))}
-    hooks = [CheckpointHook(interval=5, by_epoch=given.get('by_epoch', False))]
+    hooks = [CheckpointHook(interval=given.get('by_epoch', 5), by_epoch='by_epoch' in given)]
     runner = SimpleNamespace(train_loop=Loop(**of_loop), hooks=hooks)
     if message:
         refused(run_checks.check_loop, runner, given, match=message)
@@ -125,6 +148,7 @@ def test_two_metrics_of_one_name_are_found_before_the_run():
     for several in ([[psnr, of_y]], [[psnr], [psnr]]):
         refused(check, *several, match='test_evaluator: expected another prefix for the second '
                 "metric 'PSNR', got None")
+    refused(check, [dict(psnr, prefix=3)], match='test_evaluator: PSNR.prefix: .* string, got 3')
     consistency = dict(type='LRConsistency')
     refused(check, [consistency, consistency], match="second metric 'PSNR_LR'")
 
@@ -136,6 +160,13 @@ def test_two_metrics_of_one_name_are_found_before_the_run():
         metrics=[Named(), Named()])), 'val')  # names that are not known yet
     set5 = dict(psnr, prefix='Set5')
     refused(check, [set5], [set5], match="the second metric 'Set5/PSNR', got 'Set5'")
+
+
+def test_an_image_model_needs_its_preprocessor():
+    run_checks.check_preprocessor(tiny_model(data_preprocessor=dict(type='DataPreprocessor')))
+    run_checks.check_preprocessor(torch.nn.Identity())  # of another family
+    refused(run_checks.check_preprocessor, tiny_model(data_preprocessor=None), match=(
+        r'model.data_preprocessor: expected .*, got BaseDataPreprocessor'))
 
 
 def test_factors_of_parameters_that_there_are_not():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmagic.models.editors.glean import GLEANStyleGANv2
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from refusals import refused
 
@@ -292,12 +293,55 @@ def test_consistency_of_several_data_sets_has_names_of_its_own():
     (dict(randomness=dict(seed='a')), "randomness.seed: expected an integer .*got 'a'"),
     (dict(env_cfg='a'), "env_cfg: expected a dict, got 'a'"),
     (dict(env_cfg=dict(cudnn_benchmrk=True)), "env_cfg.*did you mean 'cudnn_benchmark'"),
-    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))), "expected one of .*got 'frok'")])
+    (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='frok'))), "expected one of .*got 'frok'"),
+    (dict(env_cfg=dict(mp_cfg=dict(opencv_num_threads='x'))), "threads: .* integer .*got 'x'"),
+    (dict(env_cfg=dict(mp_cfg=3)), 'env_cfg.mp_cfg: expected a dict, got 3'),
+    (dict(env_cfg=3), 'env_cfg: expected a dict, got 3'),
+    (dict(env_cfg=dict(cudnn_benchmark='no')), "cudnn_benchmark: expected True or .*got 'no'"),
+    (dict(env_cfg=dict(resource_limit='no')), "resource_limit: expected an integer .*got 'no'"),
+    (dict(randomness=dict(deterministic='no')), "deterministic: expected True or .*got 'no'"),
+    (dict(default_hooks=3), 'default_hooks: expected a dict, got 3'),
+    (dict(default_hooks=dict(timer=3)), 'default_hooks.timer: expected a dict with .*got 3'),
+    (dict(custom_hooks=3), 'custom_hooks: .*got 3'),
+    (dict(custom_hooks=[dict(), 'x']), "custom_hooks: expected a dict with its type, got 'x'")])
 def test_settings_of_the_run_that_mmengine_would_take_wrongly(given, message):
     refused(settings._check_runtime, Config(given), match=message)
     settings._check_runtime(Config(dict(
         load_from='a.pth', resume=True, log_level='DEBUG', randomness=dict(seed=3), env_cfg=dict(
-            cudnn_benchmark=True, mp_cfg=dict(mp_start_method='spawn'), resource_limit=9))))
+            cudnn_benchmark=True, resource_limit=9, mp_cfg=dict(
+                mp_start_method='spawn', opencv_num_threads=-1)),
+        default_hooks=dict(nan=None, timer=Hook()), custom_hooks=[dict(type='A'), Hook()])))
+    settings._check_runtime(Config(dict(env_cfg=None, custom_hooks=[], default_hooks={})))
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(optim_wrapper=3), 'optim_wrapper: expected a dict, got 3'),
+    (dict(train_cfg='x'), "train_cfg: expected a dict, got 'x'"),
+    (dict(model=3), 'model: expected a dict, got 3'),
+    (dict(model=dict(generator=3)), 'model.generator: expected a dict, got 3'),
+    (dict(train_dataloader=3), 'train_dataloader: expected a dict, got 3'),
+    (dict(test_dataloader=[dict(), 3]), 'test_dataloader: expected a dict, got 3'),
+    (dict(train_dataloader=dict(dataset=3)), 'train_dataloader.dataset: expected a dict, got 3'),
+    (dict(val_dataloader=dict(sampler='x')), "val_dataloader.sampler: expected a dict, got 'x'"),
+    (dict(val_evaluator=3), 'val_evaluator: expected a dict, got 3'),
+    (dict(test_evaluator=[dict(type='PSNR'), 3]), 'test_evaluator: expected a dict, got 3')])
+def test_sections_that_are_no_dicts(tmp_path, given, message):
+    refused(settings._check_sections, Config({'model': {}, **given}), match=message)
+    settings._check_sections(Config(dict(
+        model=dict(discriminator=None), val_cfg=None, optim_wrapper=None, val_dataloader=[],
+        train_dataloader=dict(dataset={}, sampler=None), test_evaluator=[{}, {}],
+        val_evaluator=[[{}], [{}, {}]])))
+    (tmp_path / 'a.py').write_text('model, loader = dict(), 3\ntrain_dataloader = loader\n')
+    refused(settings.load_config, parse(tmp_path / 'a.py'), match='train_dataloader: expected a d')
+
+
+@pytest.mark.parametrize('given, message', [
+    (dict(data_root=3), 'dataset.data_root: expected a path or address, got 3'),
+    (dict(data_prefix=['GT']), r"dataset.data_prefix: expected a dict, got \['GT'\]"),
+    (dict(ann_file=3), 'dataset.ann_file: expected a path or address, got 3')])
+def test_data_of_another_kind(given, message):
+    refused(settings.check_data, Config(dict(val_dataloader=[dict(dataset=given)])), 'val',
+            match=message)
 
 
 @pytest.mark.parametrize('level', [*logging._nameToLevel, 15])

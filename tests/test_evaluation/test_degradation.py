@@ -113,6 +113,15 @@ def test_only_pairs_of_single_images_are_compared(lines, inputs, gt, told):
     assert len(lines) == told
 
 
+def test_a_pipeline_that_packs_nothing():
+    class Unpacked(Pairs):
+        def __getitem__(self, index):
+            return dict(gt=1, gt_path='a.png')
+
+    with pytest.raises(InputError, match="'data_samples', as PackInputs .* got gt, gt_path"):
+        degradation.tell_difference(tiny_model(), Unpacked(BICUBIC), 'x')
+
+
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
 def test_an_lr_of_8_bits_is_rounded_and_clipped_as_a_file_is(dtype):
     """Bicubic overshoots at edges between black and white; a float LR is A x itself."""

@@ -23,15 +23,16 @@ def paper_formula(x, y, scale):
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(1, 7), w=st.integers(1, 7),
        scale=st.integers(1, 9), seed=st.integers(0, 2**32 - 1),
-       block=st.sampled_from((1, 999, 2**21)),
+       block=st.sampled_from((1, 999, 2**21)), small=st.sampled_from((0, 2**14)),
        memory=st.sampled_from((torch.contiguous_format, torch.channels_last)),
        dtype=st.sampled_from((torch.float64, torch.float32)))
-def test_equals_the_paper(n, c, h, w, scale, seed, block, memory, dtype):
+def test_equals_the_paper(n, c, h, w, scale, seed, block, small, memory, dtype):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, c, h * scale, w * scale, generator=generator, dtype=dtype)
     y = torch.randn(n, c, h, w, generator=generator, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'TEMPORARY_BYTES', block)  # many blocks, uneven ones, a single one
+        patch.setattr(module, 'SMALL', small)
         result = pooling_decomposition(x.contiguous(memory_format=memory), y, scale)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=tolerance)
@@ -60,6 +61,19 @@ def test_inplace(memory):
     result = pooling_decomposition(written, y, 8, inplace=True)
     assert result.data_ptr() == written.data_ptr()
     torch.testing.assert_close(written, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('small', (0, 1 << 14))
+@pytest.mark.parametrize('y', (None, torch.full((1, 1, 1, 2), -2e38)))
+def test_too_large_values_without_a_check_are_not_warned_of(monkeypatch, recwarn, small, y):
+    """NumPy would, of infinite sums and of infinity times 0."""
+    monkeypatch.setattr(module, 'SMALL', small)
+    x = torch.full((1, 1, 2, 4), 3e38)
+    for strength in (1.0, 0.0):
+        result = module.fused_projection(x, y, 2, strength)
+        assert not torch.isfinite(result).any() and not recwarn
+    with pytest.raises(ValueError, match='the values are too large|non-finite|expected finite'):
+        module.fused_projection(x, y, 2, 1.0, check=True)
 
 
 def test_inplace_refuses_gradients_and_strides():
@@ -150,6 +164,21 @@ def test_few_operations_wait_for_other_threads(size, operations):
                   'aten::addmv', 'aten::avg_pool2d', 'aten::neg')]
     assert sum(max(math.prod(shape) for shape in event.input_shapes if shape) > 1 << 15
                for event in computing) == operations
+
+
+@pytest.mark.parametrize('threads, size, pooled', [(1, 32, 1), (1, 96, 0), (2, 32, 0)])
+def test_no_thread_is_waited_for_with_a_small_image(monkeypatch, threads, size, pooled):
+    """avg_pool2d gives threads to any image, and is the quickest of all without them."""
+    called, run, before = [], F.avg_pool2d, torch.get_num_threads()
+    monkeypatch.setattr(module.F, 'avg_pool2d', lambda *args: called.append(1) or run(*args))
+    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
+    torch.set_num_threads(threads)
+    try:
+        result = pooling_decomposition(x, y, 8)
+    finally:
+        torch.set_num_threads(before)
+    assert len(called) == pooled
+    torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
 
 
 @pytest.fixture

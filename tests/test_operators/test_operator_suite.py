@@ -59,6 +59,18 @@ class TestAveragePooling1(TestAveragePooling2):
     bad_shapes = ()
 
 
+class TestLargerAveragePooling2(TestAveragePooling2):
+    """All but the smallest images are summed in another way."""
+
+    @pytest.fixture(autouse=True)
+    def all_are_larger(self, monkeypatch):
+        monkeypatch.setattr(pooling_pass, 'SMALL', 0)
+
+
+class TestLargerAveragePooling3(TestLargerAveragePooling2, TestAveragePooling3):
+    pass
+
+
 class TestFusedAveragePooling2(TestAveragePooling2):
     """Large images take another path: block by block."""
 

@@ -65,7 +65,9 @@ def test_objects_are_returned_as_they_are():
 
 
 @pytest.mark.parametrize('image, lr', [((16, 24), (4, 8)), ((16, 24), (5, 6)), ((4, 6), (16, 24)),
-                                       ((16, 24), (0, 0)), ((0, 0), (4, 6)), ((16, 16), (4, 5))])
+                                       ((16, 24), (0, 0)), ((0, 0), (4, 6)), ((16, 16), (4, 5)),
+                                       ((16, 24), (0, 6)), ((16, 24), (4, 0)), ((0, 24), (4, 6)),
+                                       ((16, 0), (4, 6))])
 def test_sizes_that_do_not_fit(image, lr):
     message = (r'the scale cannot be inferred: .*\({}x{}\), got {}x{}'.format(*lr, *image))
     with pytest.raises(ValueError, match=message):
