@@ -19,6 +19,13 @@ torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 2)))
 init_default_scope('mmagic')  # as a config's default_scope does
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Every test draws the same numbers, alone and after any others."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
 @pytest.fixture
 def one_process(monkeypatch):
     """The converters without worker processes, which take time and hide their lines."""

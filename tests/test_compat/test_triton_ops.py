@@ -289,7 +289,8 @@ def launched(trusts, monkeypatch):
     return counts
 
 
-X, KERNEL, BIAS = torch.randn(2, 3, 6, 7), torch.randn(3, 4), torch.randn(3)
+X, KERNEL, BIAS = (torch.randn(shape, generator=torch.Generator().manual_seed(0))
+                   for shape in ((2, 3, 6, 7), (3, 4), (3, )))
 REST = 2, 1, 1, 2, 1, 2, 0, -1, False, 1.5
 
 
@@ -312,7 +313,8 @@ def test_each_variant_is_compared_before_it_is_used(launched, caplog):
         ours, plain = both(**options)
         for one, other in zip(ours, plain, strict=True):
             tolerance = 0.02 if one.dtype == torch.bfloat16 or 'kernel' in options else 1e-5
-            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(one, other, rtol=tolerance,
+                                       atol=tolerance * max(1, other.abs().max().item()))
         found.append({name: launched[name] - before[name] for name in launched})
     first, known = dict(activate=3, resample=3), dict(activate=1, resample=1)
     assert found == [first, known, first, first, first, known, first] and not caplog.records
