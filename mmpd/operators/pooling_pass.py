@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from . import triton_pooling
 from .base import HALF, compute_dtype, full_dtype, is_observed, no_autocast, run_check
@@ -19,7 +18,11 @@ __all__ = ['average_pool', 'fused_projection', 'replicate']
 # blocks lose more to the start of each operation and to waiting for the other threads
 # than they gain by staying in the cache (tools/benchmark/pd_head.py --blocks).
 TEMPORARY_BYTES = 16 << 20
-SMALL = 1 << 14  # values of an image for which avg_pool2d takes less time than faster operations
+# Values of an image for which to start an operation takes longer than its work, and values and
+# multiplications up to which two products of matrices, on one thread, pool in the least time.
+SMALL = 1 << 14
+PRODUCT_VALUES = 1 << 16
+PRODUCTS = 1 << 18
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -113,27 +116,37 @@ def _is_array(tensor):
 
 @lru_cache(64)
 def _weights(scale, dtype):
-    """Of the sums of an image's columns in the means of its patches."""
-    return np.full(scale, 1 / scale**2, dtype)
+    """Of the values of a row of a patch, or of their sums over its columns, in -A x."""
+    return np.full(scale, -1 / scale**2, dtype)
+
+
+@lru_cache(16)
+def _members(scale, width, dtype):
+    """(s·w, w): which of the s rows of w patches, side by side, are of which patch."""
+    return np.tile(np.eye(width, dtype=dtype), (scale, 1))
 
 
 def _at_once(x, y, wide, scale, strength, out, check):
     """:func:`fused_projection` of a contiguous image on the CPU: two operations that read it.
 
-    They are torch's, which give threads to what is large enough for them.  What is between takes
+    They are torch's where the image is large enough to be given threads.  What is between takes
     little time: NumPy's operations start faster, and wait for no other thread.
     """
     source = x if x.dtype == wide else x.to(wide)
-    known = y if y is None or y.dtype == wide else y.to(wide)
-    error = _error(source, known, scale)
-    # the quick way to ask; of NumPy's products this one does not warn
-    if check is not True or not math.isfinite(np.vdot(error, error)):
+    values, known = _array(source), None
+    if y is not None:
+        known = _array(y if y.dtype == wide else y.to(wide)).reshape(-1)
+    error, finite = _error(source, values, known, scale)
+    if not finite or check is not True:
         run_check(check, torch.from_numpy(error), x, y)
     if strength != 1:
         with np.errstate(invalid='ignore'):
             error *= strength
-    rows = source.view(-1, scale, x.shape[3])
-    spread = torch.from_numpy(error.repeat(scale).reshape(-1, 1, x.shape[3]))
+    width = x.shape[3]
+    spread = error.repeat(scale).reshape(-1, 1, width)
+    if finite and out is None and source is x and values.size <= SMALL:
+        return torch.from_numpy((values.reshape(-1, scale, width) + spread).reshape(values.shape))
+    rows, spread = source.view(-1, scale, width), torch.from_numpy(spread)
     if out is not None and out.dtype == wide:
         torch.add(rows, spread, out=out.view_as(rows))
         return out
@@ -144,17 +157,39 @@ def _at_once(x, y, wide, scale, strength, out, check):
     return result if x.dtype == wide else result.to(x.dtype)
 
 
-def _error(x, y, scale):
-    """y - A x as an array of one axis; y None stands for 0."""
-    if x.numel() <= SMALL and torch.get_num_threads() == 1:  # it gives threads to any image
-        mean = F.avg_pool2d(x, scale)
-        return (-mean if y is None else y - mean).numpy().reshape(-1)
-    sums = x.view(-1, scale, x.shape[3]).sum(1).numpy()
-    with np.errstate(all='ignore'):  # NaN and inf are for the check to find
-        error = np.dot(sums.reshape(-1, scale), _weights(scale, sums.dtype))
-        if y is None:
-            return np.negative(error, out=error)
-        return np.subtract(y.detach().numpy().reshape(-1), error, out=error)
+def _array(tensor):
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
+
+
+def _error(x, values, known, scale):
+    """y - A x as an array of one axis, and whether it is finite.
+
+    Args:
+        x (Tensor): The image.
+        values (ndarray): The same.
+        known (ndarray | None): y, of one axis; None stands for 0.
+        scale (int): s.
+    """
+    weights, width = _weights(scale, values.dtype), values.shape[3] // scale
+    if (values.size <= PRODUCT_VALUES and values.size // scale * width <= PRODUCTS
+            and _is_finite(values.reshape(-1))):
+        rows = values.reshape(-1, scale).dot(weights).reshape(-1, scale * width)
+        error = rows.dot(_members(scale, width, rows.dtype)).reshape(-1)
+        if known is None:
+            return error, True
+        error += known
+    else:
+        sums = x.view(-1, scale, x.shape[3]).sum(1).numpy()
+        with np.errstate(all='ignore'):  # NaN and inf are for the check to find
+            error = np.dot(sums.reshape(-1, scale), weights)
+            if known is not None:
+                error += known
+    return error, _is_finite(error)
+
+
+def _is_finite(array):
+    """The quick way to ask of an array of one axis; says no to some large numbers, too."""
+    return math.isfinite(np.vdot(array, array))  # of NumPy's products this one does not warn
 
 
 def _by_blocks(source, target, small, inner, strength, look):

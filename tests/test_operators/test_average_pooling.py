@@ -63,11 +63,11 @@ def test_inplace(memory):
     torch.testing.assert_close(written, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize('small', (0, 1 << 14))
+@pytest.mark.parametrize('products', (0, 1 << 18))
 @pytest.mark.parametrize('y', (None, torch.full((1, 1, 1, 2), -2e38)))
-def test_too_large_values_without_a_check_are_not_warned_of(monkeypatch, recwarn, small, y):
+def test_too_large_values_without_a_check_are_not_warned_of(monkeypatch, recwarn, products, y):
     """NumPy would, of infinite sums and of infinity times 0."""
-    monkeypatch.setattr(module, 'SMALL', small)
+    monkeypatch.setattr(module, 'PRODUCTS', products)
     x = torch.full((1, 1, 2, 4), 3e38)
     for strength in (1.0, 0.0):
         result = module.fused_projection(x, y, 2, strength)
@@ -166,19 +166,44 @@ def test_few_operations_wait_for_other_threads(size, operations):
                for event in computing) == operations
 
 
-@pytest.mark.parametrize('threads, size, pooled', [(1, 32, 1), (1, 96, 0), (2, 32, 0)])
-def test_no_thread_is_waited_for_with_a_small_image(monkeypatch, threads, size, pooled):
-    """avg_pool2d gives threads to any image, and is the quickest of all without them."""
-    called, run, before = [], F.avg_pool2d, torch.get_num_threads()
-    monkeypatch.setattr(module.F, 'avg_pool2d', lambda *args: called.append(1) or run(*args))
-    x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size // 8, size // 8)
-    torch.set_num_threads(threads)
-    try:
-        result = pooling_decomposition(x, y, 8)
-    finally:
-        torch.set_num_threads(before)
-    assert len(called) == pooled
-    torch.testing.assert_close(result, paper_formula(x, y, 8), rtol=0, atol=1e-6)
+@pytest.mark.parametrize('batch, size, scale, operations', [
+    (1, 64, 8, []), (1, 128, 8, ['add']), (1, 256, 8, ['sum', 'add']), (8, 64, 8, ['sum', 'add']),
+    (1, 128, 2, ['sum', 'add'])])
+def test_small_images_take_none_of_the_operations_with_threads(batch, size, scale, operations):
+    """To start one takes longer than NumPy's work on a small image, and it may have to wait."""
+    x, y = torch.rand(batch, 3, size, size), torch.rand(batch, 3, size // scale, size // scale)
+    with torch.profiler.profile() as profile:
+        result = pooling_decomposition(x, y, scale)
+    torch.testing.assert_close(result, paper_formula(x, y, scale), rtol=0, atol=1e-6)
+    names = [event.name.removeprefix('aten::') for event in profile.events()]
+    assert [name for name in names if name in ('add', 'sum', 'avg_pool2d', 'sub', 'neg', 'mm',
+                                               'bmm', 'addmv', 'copy_')] == operations
+
+
+def test_parameters_without_gradients():
+    x, y = (torch.nn.Parameter(torch.rand(1, 3, size, size)) for size in (8, 4))
+    with torch.no_grad():
+        result = pooling_decomposition(x, y, 2)
+    assert not result.requires_grad
+    torch.testing.assert_close(result, paper_formula(x, y, 2).detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', (torch.float32, torch.float64))
+@pytest.mark.parametrize('limits', ((0, 0), (0, 1 << 18), (1 << 14, 0), (1 << 14, 1 << 18)))
+@pytest.mark.parametrize('scale, height, width', [(2, 6, 10), (3, 9, 6), (1, 4, 5), (8, 8, 40)])
+def test_all_ways_compute_the_same(monkeypatch, dtype, limits, scale, height, width):
+    monkeypatch.setattr(module, 'SMALL', limits[0])
+    monkeypatch.setattr(module, 'PRODUCTS', limits[1])
+    x = torch.rand(2, 3, height, width, dtype=dtype)
+    y = torch.rand(2, 3, height // scale, width // scale, dtype=dtype)
+    leaf = x.clone().requires_grad_()
+    result = pooling_decomposition(leaf, y, scale)
+    tolerance = dict(rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-14)
+    torch.testing.assert_close(result.detach(), paper_formula(x, y, scale), **tolerance)
+    weight = torch.rand_like(x)
+    result.backward(weight)
+    torch.testing.assert_close(leaf.grad, weight - paper_formula(
+        0 * x, average_pool(weight, scale), scale), **tolerance)
 
 
 @pytest.fixture

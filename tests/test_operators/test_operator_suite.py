@@ -65,6 +65,7 @@ class TestLargerAveragePooling2(TestAveragePooling2):
     @pytest.fixture(autouse=True)
     def all_are_larger(self, monkeypatch):
         monkeypatch.setattr(pooling_pass, 'SMALL', 0)
+        monkeypatch.setattr(pooling_pass, 'PRODUCTS', 0)
 
 
 class TestLargerAveragePooling3(TestLargerAveragePooling2, TestAveragePooling3):
