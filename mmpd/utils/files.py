@@ -16,8 +16,8 @@ except ImportError:  # Windows
     resource = None
 
 __all__ = ['Refused', 'check_regular', 'csv_text', 'disk_full', 'folder_fault', 'in_the_way',
-           'is_full', 'name_fault', 'partial_stem', 'plain', 'remove_partial_files',
-           'replaced', 'write_atomically', 'write_partial']
+           'is_full', 'name_fault', 'plain', 'remove_partial_files', 'replaced',
+           'write_atomically', 'write_partial']
 
 PARTIAL = '.partial'
 TEMPORARY = re.compile(r'\..*\.[0-9a-f]{8}' + re.escape(PARTIAL), re.DOTALL)
@@ -130,11 +130,18 @@ def write_atomically(path, data, sync=True):
         raise
 
 
-def write_partial(path, data, sync=True):
+def write_partial(path, data, sync=True, folder=None):
     """The first half of :func:`write_atomically`, for whoever has to do something before the rest.
 
+    Args:
+        path (str | Path): The file that is to be.
+        data (bytes | memoryview): Its content.
+        sync (bool): As for :func:`write_atomically`.
+        folder (str | Path, optional): Where the temporary file is, on the same file system. By
+            default beside ``path``.
+
     Returns:
-        str: The temporary file beside ``path``, complete; ``os.replace`` it, or remove it.
+        str: The temporary file, complete; ``os.replace`` it, or remove it.
 
     Raises:
         DiskFull, OSError: as :func:`write_atomically`.
@@ -147,9 +154,9 @@ def write_partial(path, data, sync=True):
         False
         >>> os.replace(temporary, 'figures.csv')
     """
-    folder, name = os.path.split(path)
+    beside, name = os.path.split(path)
     try:
-        return _write_beside(folder, name, data, sync)
+        return _write_temporary(beside if folder is None else folder, name, data, sync)
     except OSError as error:
         _raise_if_full(error, path, data)
         raise
@@ -160,20 +167,10 @@ def _raise_if_full(error, path, data):
         raise disk_full(error, path, memoryview(data).nbytes) from error
 
 
-def partial_stem(name):
-    """What a file's temporary files are called, but for '.' and eight digits and '.partial'.
-
-    Example:
-        >>> from mmpd.utils.files import partial_stem
-        >>> partial_stem('face.png')
-        '.face.png'
-    """
-    return '.' + os.fsencode(name)[:60].decode(errors='ignore')  # names end at 255 bytes
-
-
-def _write_beside(folder, name, data, sync):
+def _write_temporary(folder, name, data, sync):
     # plain calls: of data sets' files there are millions
-    temporary = os.path.join(folder, f'{partial_stem(name)}.{os.urandom(4).hex()}{PARTIAL}')
+    stem = os.fsencode(name)[:60].decode(errors='ignore')  # names end at 255 bytes
+    temporary = os.path.join(folder, f'.{stem}.{os.urandom(4).hex()}{PARTIAL}')
     left = memoryview(data).cast('B')
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, 'O_BINARY', 0),
                      0o666)

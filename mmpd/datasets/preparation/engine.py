@@ -11,6 +11,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections import Counter, deque
@@ -24,7 +25,7 @@ import torch
 from ...utils.files import folder_fault, plain, write_atomically
 from ...utils.validation import check_positive_int, optional
 from .journal import Journal, check_shard
-from .recipe import make_one
+from .recipe import make_some
 from .sources import SUFFIXES, LMDBSource, name_of
 
 __all__ = ['prepare']
@@ -44,10 +45,6 @@ def _start_worker():
         if hasattr(libc, 'mallopt'):  # glibc would give each image's memory back and fetch it anew,
             libc.mallopt(M_MMAP_THRESHOLD, 1 << 26)  # which takes 2 of 25 ms
             libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
-
-
-def _make_chunk(source, keys, recipe, out):
-    return [make_one(source, key, recipe, out) for key in keys]
 
 
 def _is_there(entry, recipe, out, source):
@@ -101,8 +98,8 @@ def _foreign(out, recipe, files):
     return None
 
 
-def _chunks(executor, source, keys, recipe, out, workers):
-    """Results of all chunks, a bounded number of them in flight."""
+def _chunks(executor, source, keys, recipe, out, partial, workers):
+    """Results of :func:`make_some` of all chunks, a bounded number of them in flight."""
     chunks = (keys[start:start + CHUNK] for start in range(0, len(keys), CHUNK))
     waiting = deque()
 
@@ -117,7 +114,8 @@ def _chunks(executor, source, keys, recipe, out, workers):
 
     for chunk in chunks:
         try:
-            waiting.append((chunk, executor.submit(_make_chunk, source, chunk, recipe, out)))
+            waiting.append((chunk, executor.submit(make_some, source, chunk, recipe, out,
+                                                    partial)))
         except BrokenProcessPool:
             if not waiting:
                 raise
@@ -191,7 +189,7 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
     known, own = journal.read(), journal.own(keys)
     for folder in recipe.folders():
         (out / folder).mkdir(parents=True, exist_ok=True)
-        journal.remove_partial_files(out / folder, files, journal.own(files))
+        journal.remove_partial(out / folder)
     # unless there are shards, those beyond --limit too
     kept = known if shard == (1, 1) else {key: known[key] for key in own if key in known}
     done = {key: entry for key, entry in kept.items() if _is_there(entry, recipe, out, source)}
@@ -199,7 +197,7 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
     todo = [key for key in own if key not in done]
     workers = max(1, min(workers or os.cpu_count() or 1, -(-len(todo) // CHUNK)))
     if todo:
-        _run(source, todo, recipe, out, workers, done, journal.path, progress, len(own))
+        _run(source, todo, recipe, out, workers, done, journal, progress, len(own))
     if shard != (1, 1):
         done = {**journal.read(), **done}  # of those that finished meanwhile too
         missing = sum(not ('bad' in done[key] or _is_there(done[key], recipe, out, source))
@@ -210,23 +208,28 @@ def prepare(source, out, recipe, workers=None, limit=None, test_count=0, progres
     manifest = _finish(keys, done, header, out, test_count)
     if shard != (1, 1) or list(out.glob('progress.*-of-*.jsonl')):
         journal.join(keys, done)
+        for folder in recipe.folders():
+            journal.remove_partial(out / folder, all_shards=True)
     return manifest
 
 
-def _run(source, todo, recipe, out, workers, done, journal_path, progress, total):
+def _run(source, todo, recipe, out, workers, done, journal, progress, total):
     from tqdm import tqdm
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), _start_worker)
     bar = tqdm(total=total, initial=total - len(todo), unit='img', disable=not progress)
     try:
-        with open(journal_path, 'a') as journal, bar:
-            for entries in _chunks(executor, source, todo, recipe, str(out), workers):
-                journal.writelines(json.dumps(entry) + '\n' for entry in entries)
-                journal.flush()
+        with open(journal.path, 'a') as file, bar:
+            for entries in _chunks(executor, source, todo, recipe, str(out), journal.partial,
+                                   workers):
+                file.writelines(json.dumps(entry) + '\n' for entry in entries)
+                file.flush()
                 done.update((entry['key'], entry) for entry in entries)
                 bar.update(len(entries))
     finally:
         executor.shutdown(cancel_futures=True)
+        for folder in recipe.folders():
+            shutil.rmtree(out / folder / journal.partial, ignore_errors=True)
 
 
 def _finish(keys, done, header, out, test_count):

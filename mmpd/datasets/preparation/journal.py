@@ -6,8 +6,9 @@ what all others have finished, whatever they were started as.
 """
 import json
 import os
+import shutil
 
-from ...utils.files import TEMPORARY, partial_stem, write_atomically
+from ...utils.files import PARTIAL, TEMPORARY, write_atomically
 from ...utils.validation import refuse
 
 __all__ = ['Journal', 'check_shard']
@@ -81,6 +82,10 @@ class Journal:
         header (dict): Options that decide the pixels; all journals must have them.
         shard (tuple[int, int]): (i, n).
         lists (dict, optional): The options that decide the lists, in which all shards must agree.
+
+    Attributes:
+        path (Path): The journal of this run.
+        partial (str): Name of this run's folders, in the image folders, for unfinished files.
     """
 
     def __init__(self, out, header, shard, lists=None):
@@ -88,6 +93,8 @@ class Journal:
         self.lists = lists if self.count > 1 else None
         self.path = out / (NAME if self.count == 1 else
                            f'progress.{self.index}-of-{self.count}.jsonl')
+        self._partial_start = f'.{self.index}-of-{self.count}.'
+        self.partial = f'{self._partial_start}{os.urandom(4).hex()}{PARTIAL}'
 
     def own(self, keys):
         """Those of the keys that are this shard's."""
@@ -128,12 +135,10 @@ class Journal:
         for path in self.out.glob('progress.*-of-*.jsonl'):
             path.unlink(missing_ok=True)
 
-    def remove_partial_files(self, folder, names, own_names):
-        """Remove what a killed run of this shard left; the others may be writing theirs."""
-        own, others = set(map(partial_stem, own_names)), set()
-        if self.count > 1:
-            others = set(map(partial_stem, set(names) - set(own_names)))
+    def remove_partial(self, folder, all_shards=False):
+        """Remove what killed runs left in an image folder: by default those of this shard only,
+        for the others may be writing theirs."""
+        own = '.' if self.count == 1 or all_shards else self._partial_start
         for name in os.listdir(folder):
-            stem = name.rsplit('.', 2)[0]
-            if TEMPORARY.fullmatch(name) and (self.count == 1 or stem in own - others):
-                os.unlink(folder / name)
+            if TEMPORARY.fullmatch(name) and name.startswith(own):
+                shutil.rmtree(folder / name, ignore_errors=True)  # which another run may do, too

@@ -3,6 +3,10 @@ import errno
 import hashlib
 import os
 import re
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
 
 from ...utils.files import name_fault, plain, write_partial
 from ...utils.validation import MOST_CHANNELS, check_choice, check_positive_int, refuse
@@ -10,10 +14,11 @@ from ..resampling import check_kernel, check_library, default_library, downsampl
 from .images import BadImage, decode, default_resizer, encode, square
 from .sources import name_of
 
-__all__ = ['RESIZERS', 'Recipe', 'make_one']
+__all__ = ['RESIZERS', 'Recipe', 'make_some']
 
 
 RESIZERS = ('pil', 'torch_uint8')
+SIDE_BY_SIDE = 2 << 20  # bytes of images, about what the processor's cache holds
 USUAL_NAME = re.compile(r'[\w.-]{1,255}', re.ASCII)
 
 
@@ -102,14 +107,44 @@ class Recipe:
                                  f'for LR alone, which stay the GT, got {plain(key)}')
 
 
-def make_one(source, key, recipe, out):
-    """Make GT and LRs of one image.
+def make_some(source, keys, recipe, out, partial):
+    """Make GT and LRs of images.
+
+    Small ones are worked on side by side, each kind of work for all of them after the other: what
+    it takes stays in the processor's cache, which saves a twentieth of the time at 256².
+
+    Args:
+        source (Source): Raw images.
+        keys (Sequence[str]): Which.
+        recipe (Recipe): What to make.
+        out (str): Output folder.
+        partial (str): Name of folders in the image folders for what is not whole yet.
 
     Returns:
-        dict: ``key``, ``name``, the source's ``stamp`` if there is one, and either ``sha256`` of
-        the GT, ``bytes`` of every file and ``notes`` on what was converted, or the reason why the
-        image is ``bad``.
+        list[dict]: Of each image ``key``, ``name``, the source's ``stamp`` if there is one, and
+        either ``sha256`` of the GT, ``bytes`` of every file and ``notes`` on what was converted, or
+        the reason why the image is ``bad``.
     """
+    entries, held = [], []
+    for key in keys:
+        entry, images = _prepared(source, key, recipe)
+        entries.append(entry)
+        held += images
+        if sum(image.gt.nbytes for image in held) >= SIDE_BY_SIDE:
+            _write_images(held, source, recipe, out, partial)
+            held.clear()  # large images would fill the memory
+    _write_images(held, source, recipe, out, partial)
+    return entries
+
+
+class _Image(NamedTuple):
+    entry: dict
+    gt: np.ndarray
+    file: bytes | None  # that holds this GT and nothing else
+
+
+def _prepared(source, key, recipe):
+    """The entry of an image, and in a list the image; it is empty if that is bad."""
     name = name_of(source, key)
     source.handle  # noqa: B018  an archive that cannot be opened is no matter of this one image
     entry, stamp = dict(key=key, name=name), source.stamp(key)
@@ -128,33 +163,49 @@ def make_one(source, key, recipe, out):
             raise BadImage(f'{image.shape[0]} x {image.shape[1]}, needed {recipe.size} x '
                            f'{recipe.size} for LR alone')
     except BadImage as error:
-        return dict(entry, bad=str(error))
-    sizes = {}
-    if recipe.gt:
-        as_it_is = data.startswith(b'\x89PNG') and data[24:26] == b'\x08\x02' and \
-            gt.shape == image.shape and not notes  # an 8-bit RGB PNG of the right size
-        if not as_it_is:
-            data = encode(gt)
-        if not (as_it_is and recipe.link and _link(source.file(key), f'{out}/GT/{name}.png')):
-            _write(f'{out}/GT/{name}.png', data)
-        sizes['GT'], entry['sha256'] = len(data), hashlib.sha256(data).hexdigest()
+        return dict(entry, bad=str(error)), []
+    if notes:
+        entry['notes'] = notes
+    as_it_is = data.startswith(b'\x89PNG') and data[24:26] == b'\x08\x02' and \
+        gt.shape == image.shape and not notes  # an 8-bit RGB PNG of the right size
+    # the encoder and the resizing would each copy what is cut out of a larger image
+    return entry, [_Image(entry, np.ascontiguousarray(gt), data if as_it_is else None)]
+
+
+def _write_images(images, source, recipe, out, partial):
+    """Write all files of images; their sizes and hashes go into their entries."""
+    for entry, gt, file in images if recipe.gt else ():
+        data, target = encode(gt) if file is None else file, f'{out}/GT/{entry["name"]}.png'
+        if not (file and recipe.link and _link(source.file(entry['key']), target)):
+            _write(target, data, partial)
+        entry['sha256'], entry['bytes'] = hashlib.sha256(data).hexdigest(), dict(GT=len(data))
     for scale in recipe.scales:
         folder = recipe.lr_folder(scale)
-        encoded = encode(
-            downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border,
-                       made_by=recipe.made_by))
-        _write(f'{out}/{folder}/{name}.png', encoded)
-        sizes[folder] = len(encoded)
-    entry['bytes'] = sizes
-    return dict(entry, notes=notes) if notes else entry
+        small = [downsample(gt, scale, recipe.kernel, recipe.antialias, border=recipe.border,
+                            made_by=recipe.made_by) for _, gt, _ in images]
+        for (entry, _, _), lr in zip(images, small, strict=True):
+            data = encode(lr)
+            _write(f'{out}/{folder}/{entry["name"]}.png', data, partial)
+            entry.setdefault('bytes', {})[folder] = len(data)
 
 
-def _write(path, data):
-    """The whole file or nothing; a link of that name is replaced, not followed."""
-    try:
-        os.replace(write_partial(path, data, sync=False), path)
-    except FileNotFoundError:  # a run that began meanwhile took it for what a killed one left
-        os.replace(write_partial(path, data, sync=False), path)
+def _write(path, data, partial):
+    """The whole file or nothing; a link of that name is replaced, not followed.
+
+    Each process writes in a folder of its own: in one that they share, which can take one new name
+    at a time, two processes spend 5 % of their time at 256² waiting.
+    """
+    above = f'{os.path.dirname(path)}/{partial}'
+    own = f'{above}/{os.getpid()}'
+    for more in (True, True, False):
+        try:
+            return os.replace(write_partial(path, data, sync=False, folder=own), path)
+        except FileNotFoundError:  # not there yet, or a run that began meanwhile removed it
+            if not more:
+                raise
+            for folder in (above, own):
+                with suppress(FileExistsError):
+                    os.mkdir(folder)
 
 
 def _link(file, target):

@@ -57,18 +57,20 @@ def test_finished_images_are_skipped_and_lost_ones_made_again(tmp_path, monkeypa
     before, stamps = snapshot(out), {p: p.stat().st_mtime_ns for p in out.rglob('*.png')}
     (out / 'GT' / '00000.png').write_bytes(b'half')
     (out / 'LR_x8_bicubic_antialias' / '00001.png').unlink()
-    (out / 'GT' / '.00004.png.7777abcd.partial').write_bytes(b'left by a kill')
+    left = out / 'GT' / '.1-of-1.7777abcd.partial' / '4711'
+    left.mkdir(parents=True)
+    (left / '.00004.png.7777abcd.partial').write_bytes(b'left by a kill')
     with open(out / 'progress.jsonl', 'a') as journal:
         journal.write('{"key": "00000/00004.png", "na')
     made = []
-    original = engine._make_chunk
-    monkeypatch.setattr(engine, '_make_chunk', lambda *args: made.extend(args[1]) or
+    original = engine.make_some
+    monkeypatch.setattr(engine, 'make_some', lambda *args: made.extend(args[1]) or
                         original(*args))
     prepare(open_source(root), out, recipe, 1, progress=False)
     assert made == [f'00000/0000{i}.png' for i in (0, 1, 3, 4)]
     after = snapshot(out)
     assert all(after[name] == data for name, data in before.items() if name.endswith('.png'))
-    assert not list(out.rglob('*.7777abcd.partial'))
+    assert not list(out.rglob('*.partial'))
     untouched = out / 'GT' / '00002.png'
     assert untouched.stat().st_mtime_ns == stamps[untouched]
 
@@ -190,6 +192,6 @@ def test_a_worker_that_dies_is_told_with_its_images(breaks):
     found, said = [], dict(first=r'from 0\\n.png to 19\\n.png',
                            last=r'from 16\\n.png to 19\\n.png').get(breaks, 'none')
     with pytest.raises(BrokenProcessPool, match=said):
-        for chunk in engine._chunks(Breaking(), None, keys, None, None, 1):
+        for chunk in engine._chunks(Breaking(), None, keys, None, None, None, 1):
             found += chunk
     assert found == (keys[:16] if breaks == 'last' else [])

@@ -1,6 +1,5 @@
 """What runs and shards know of one another."""
 import json
-import os
 
 import pytest
 from raw_images import encode, everything, folder_of, picture, run, with_a_bad_one
@@ -30,8 +29,8 @@ def test_shards_leave_what_one_run_leaves_byte_for_byte(tmp_path, capsys):
 def test_killed_shards_go_on_and_finished_ones_join(tmp_path, monkeypatch):
     root, out, recipe = with_a_bad_one(tmp_path), tmp_path / 'out', Recipe(32, [8])
     source, made = open_source(root), []
-    original = engine._make_chunk
-    monkeypatch.setattr(engine, '_make_chunk', lambda *args: made.append(args[1]) or
+    original = engine.make_some
+    monkeypatch.setattr(engine, 'make_some', lambda *args: made.append(args[1]) or
                         original(*args))
 
     def shard(index, count):
@@ -43,11 +42,11 @@ def test_killed_shards_go_on_and_finished_ones_join(tmp_path, monkeypatch):
     journal = out / 'progress.1-of-2.jsonl'
     lines = journal.read_text().split('\n')
     journal.write_text('\n'.join(lines[:3]) + '\n{"key": "00004.png", "na')  # killed
-    (out / 'GT' / '.00004.png.0123abcd.partial').write_bytes(b'half')
-    (out / 'GT' / '.00005.png.0123abcd.partial').write_bytes(b'of the other, at work')
+    for folder in ('1-of-2', '2-of-2', '4-of-5'):  # killed; at work; of a run that is given up
+        (out / 'GT' / f'.{folder}.0123abcd.partial' / '4711').mkdir(parents=True)
     assert shard(1, 2)[0] == ['00004.png', '00006.png']
-    assert os.listdir(out / 'GT').count('.00005.png.0123abcd.partial') == 1
-    assert not (out / 'GT' / '.00004.png.0123abcd.partial').exists()
+    assert sorted(path.name for path in out.rglob('*.partial')) == [
+        '.2-of-2.0123abcd.partial', '.4-of-5.0123abcd.partial']
     # another number of shards knows what those have done; the last one joins them
     again, result = shard(2, 3)
     assert again == ['00001.png'] and result == dict(shard=[2, 3], images=2, missing=2, bad=0)
@@ -57,6 +56,7 @@ def test_killed_shards_go_on_and_finished_ones_join(tmp_path, monkeypatch):
     again, result = shard(1, 2)
     assert again == ['00002.png'] and result['images'] == 6 and result['bad'] == 1
     assert [path.name for path in out.glob('progress*')] == ['progress.jsonl']
+    assert not list(out.rglob('*.partial'))
     whole = tmp_path / 'whole'
     prepare(source, whole, recipe, 1, progress=False)
     assert everything(out) == everything(whole)

@@ -2,9 +2,11 @@
 import errno
 import json
 import os
+import shutil
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,18 +37,57 @@ def test_hard_links_save_the_copy(tmp_path):
     assert cv2.imread(str(root / '00000' / '00000.png')).shape == (32, 32, 3)
 
 
-def test_what_another_run_tidied_away_is_written_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize('above', (0, 1, 2))
+def test_what_another_run_tidied_away_is_written_again(tmp_path, monkeypatch, above):
+    """The file, the folder of the process, that of the run."""
     root, out, replace = folder_of(tmp_path, 1), tmp_path / 'out', os.replace
     lost = []
 
     def tidied(source, target):
         if str(target).endswith('.png') and not lost:
-            lost.append(source)
-            os.unlink(source)
+            lost.append(Path(source))
+            gone = [lost[0], *lost[0].parents][above]
+            assert gone.suffix == '.partial' or above == 1 and gone.name == str(os.getpid())
+            shutil.rmtree(gone) if above else gone.unlink()
         replace(source, target)
     monkeypatch.setattr(os, 'replace', tidied)
     assert run('ffhq', root, '--out', out, '--size', 32) == 0
     assert lost and (out / 'GT' / '00000.png').read_bytes() == encode(picture(0))
+    assert os.listdir(out / 'GT') == ['00000.png']
+
+
+def test_an_image_folder_that_is_gone_is_not_made_again(tmp_path, monkeypatch):
+    """What was in it is lost: the data set would be listed as whole."""
+    root, out = folder_of(tmp_path, 1), tmp_path / 'out'
+    monkeypatch.setattr(recipe_module, 'decode', lambda *args, read=recipe_module.decode: (
+        shutil.rmtree(out / 'GT'), read(*args))[1])
+    with pytest.raises(FileNotFoundError):
+        prepare(open_source(root), out, Recipe(32), 1, progress=False)
+    assert not (out / 'GT').exists() and not (out / 'manifest.json').exists()
+
+
+def test_images_side_by_side_are_those_of_one_after_the_other(tmp_path, monkeypatch):
+    root = folder_of(tmp_path, 5)
+    cv2.imwrite(str(root / '00000' / '00001.png'), np.full((40, 50, 3), 9, np.uint8))  # resized
+    (root / '00000' / '00002.png').write_bytes(b'bad')
+    size, recipe = 32 * 32 * 3, Recipe(32, [8, 4])
+    write, found = recipe_module._write_images, []
+    for limit, groups in ((1, [1, 1, 1, 1, 0]), (2 * size, [2, 2, 0]), (2 * size + 1, [3, 1]),
+                          (99 * size, [4])):
+        monkeypatch.setattr(recipe_module, 'SIDE_BY_SIDE', limit)
+        seen = []
+        monkeypatch.setattr(recipe_module, '_write_images', lambda images, *args, seen=seen: (
+            seen.append(len(images)), write(images, *args)))
+        out = tmp_path / str(limit)
+        manifest = prepare(open_source(root), out, recipe, 1, progress=False)
+        assert seen == groups and (manifest['images'], manifest['bad']) == (4, 1)
+        found.append({path.relative_to(out): path.read_bytes() for path in out.rglob('*')
+                      if path.is_file()})
+    assert all(one == found[0] for one in found)
+    for stem, lr in (('00001', 9), ('00003', None)):
+        gt = cv2.imread(str(out / 'GT' / f'{stem}.png'))
+        small = cv2.imread(str(out / 'LR_x4_bicubic_antialias' / f'{stem}.png'))
+        assert np.array_equal(small, downsample(gt, 4)) and (lr is None or (small == lr).all())
 
 
 @pytest.mark.parametrize('number', [errno.EXDEV, errno.EMLINK])
