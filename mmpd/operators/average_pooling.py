@@ -134,7 +134,10 @@ class AveragePooling(LinearOperator):
         if not (plain and _fits(self.scale, x.shape, y.shape, x.dtype, y.dtype)):
             self.check_pair(x, y)
         check_strength(strength)
-        noise_std, bounds = check_noise_std(noise_std, strength), check_bounds(bounds)
+        if noise_std is not None:
+            noise_std = check_noise_std(noise_std, strength)
+        if bounds is not None:
+            bounds = check_bounds(bounds)
         if inplace:
             self._check_inplace(x, y)
             check = bool(check)  # now or never: what is overwritten cannot be looked at later

@@ -80,13 +80,14 @@ def no_autocast(device_type):
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
+_is_tracing = torch._C._is_tracing
 _functions_active = getattr(torch._C, '_are_functorch_transforms_active', lambda: True)
 _modes_active = getattr(torch._C, '_len_torch_dispatch_stack', lambda: 1)
 
 
 def is_observed():
     """Whether torch's operations are traced, counted or transformed, not merely run."""
-    return bool(torch.jit.is_tracing() or _functions_active() or _modes_active())
+    return bool(_is_tracing() or _functions_active() or _modes_active())
 
 
 def is_differentiated(*tensors):
