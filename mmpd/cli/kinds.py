@@ -32,7 +32,8 @@ ANY = '', ()
 
 
 def check_kinds(cfg):
-    """Raise InputError for text or a list where a number is annotated, for text where numbers are.
+    """Raise InputError for text or a list where a number is annotated, for text where numbers are,
+    for a number where text or a dict is.
 
     Args:
         cfg (Config): Of a training or test; sections of it may be missing.
@@ -115,12 +116,13 @@ def _kinds_of(cls):
 
 
 def _documented(cls, name):
-    """Text and lists that a docstring allows an argument, which its annotation may not know of, as
-    that of eta_max in mmengine's OneCycleLR."""
+    """What a docstring allows an argument, which its annotation may not know of, as that of eta_max
+    in mmengine's OneCycleLR."""
     found = (re.search(rf'^ +{name} \(([^)]*)\)', one.__doc__ or '', re.MULTILINE)
              for one in cls.__mro__)
     text = next((match[1] for match in found if match), '')
-    return [kind for kind in (str, list, tuple, dict) if re.search(rf'\b{kind.__name__}', text)]
+    return [kind for kind in (str, list, tuple, dict, int, float)
+            if re.search(rf'\b{kind.__name__}', text)]
 
 
 def _words(*kinds):
@@ -132,12 +134,21 @@ def _annotated(hint):
     choices = [choice for choice in choices if choice is not type(None)]
     if choices and all(choice in NUMBERS for choice in choices):
         return _words(*choices), (str, list, tuple, dict)
-    if choices and all(choice in NUMBERS or _is_list_of_numbers(choice) for choice in choices):
+    if choices and all(choice in NUMBERS or _is_list_of(NUMBERS, choice) for choice in choices):
         return 'numbers', (str, )
-    return ANY
+    words = [_words_of_no_number(choice) for choice in choices]
+    return (' or '.join(words), (int, float)) if words and all(words) else ANY
 
 
-def _is_list_of_numbers(hint):
+def _words_of_no_number(hint):
+    if hint is str:
+        return 'text'
+    if hint is dict or get_origin(hint) is dict:
+        return 'a dict'
+    return 'a list of text' if _is_list_of((str, ), hint) else None
+
+
+def _is_list_of(kinds, hint):
     origin, items = get_origin(hint), [one for one in get_args(hint) if one is not Ellipsis]
     return isinstance(origin, type) and issubclass(origin, Iterable) and bool(items) and all(
-        item in NUMBERS for item in items)
+        item in kinds for item in items)

@@ -1,7 +1,7 @@
 """What an argument's annotation or default rules out is refused; whatever else may be passes."""
 # ruff: noqa: UP006, UP007, UP035, UP045  as MMagic and mmengine write them
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import mmagic
 import pytest
@@ -24,7 +24,9 @@ class Annotated(Base):
     def __init__(self, scale: 'Union[str, float]', one: float, flag: bool, hidden, default=1,
                  some: Optional[int] = None, pair: Union[int, Tuple[int, ...]] = 1,
                  row: Sequence[float] = (), listed: List[int] = (), nothing: None = None,
-                 bare: List = (), new: 'int | None' = None, nested: dict = None, **kwargs):
+                 bare: List = (), new: 'int | None' = None, nested: dict = None, word: str = '',
+                 words: Union[str, List[str], None] = None, table: Dict[str, int] = None,
+                 either: Union[str, Dict] = '', path: Union[str, Path] = '', **kwargs):
         super().__init__(**kwargs)
 
 
@@ -45,7 +47,9 @@ def check(**given):
     ('one', 'abc', 'a number'), ('one', [0, 5], 'a number'), ('one', dict(a=1), 'a number'),
     ('flag', 'no', 'True or False'), ('some', '3', 'a number'), ('pair', 'abc', 'numbers'),
     ('row', 'abc', 'numbers'), ('listed', 'abc', 'numbers'), ('new', (1, 2), 'a number'),
-    ('inherited', 'x', 'a number')])
+    ('inherited', 'x', 'a number'), ('word', 3, 'text'), ('word', True, 'text'),
+    ('words', 3, 'text or a list of text'), ('nested', 2.5, 'a dict'), ('table', 1, 'a dict'),
+    ('either', 1, 'text or a dict')])
 def test_what_an_annotation_rules_out(key, value, expected):
     for kind in ('Annotated', Annotated):
         refused(check_kinds, Config(dict(model={'type': kind, key: value})),
@@ -55,7 +59,8 @@ def test_what_an_annotation_rules_out(key, value, expected):
 @pytest.mark.parametrize('given', [
     dict(scale='half'), dict(one=3), dict(one=True), dict(one=None), dict(flag=1), dict(some=2.5),
     dict(pair=(1, 2)), dict(pair=[1, 2]), dict(row=[]), dict(hidden='x'), dict(default='x'),
-    dict(nothing='x'), dict(bare='x'), dict(other='x'), dict(nested='x')])
+    dict(word=['x']), dict(words=('x', )), dict(path=3), dict(nothing='x'), dict(bare='x'),
+    dict(other='x'), dict(nested='x')])
 def test_what_may_be_or_is_not_known(given):
     """Where a subclass says nothing of an argument, its base has no say either; nor has the default
     of a type of one's own."""
@@ -87,7 +92,14 @@ def test_parts_of_parts_are_looked_at():
      "test_dataloader.num_workers: expected a number, got '2'"),
     (dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_last='no'))),
      'default_hooks.checkpoint.save_last: expected True or False'),  # mmpd's, which hands it on
-    (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters='1e5')), 'train_cfg.max_iters: ')])
+    (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters='1e5')), 'train_cfg.max_iters: '),
+    (dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', published_keys=3))),
+     'checkpoint.published_keys: expected text or a list of text, got 3'),
+    (dict(val_evaluator=dict(type='PSNR', prefix=3)), 'val_evaluator.prefix: expected text, got 3'),
+    *((dict(train_dataloader=dict(dataset={'type': 'BasicImageDataset', key: 3})),
+       f'train_dataloader.dataset.{key}: expected {words}, got 3')
+      for key, words in (('metainfo', 'a dict'), ('filename_tmpl', 'a dict'),
+                         ('ann_file', 'text')))])
 def test_arguments_of_mmagic_and_mmengine(given, message):
     refused(check_kinds, Config(given), match=message)
 
