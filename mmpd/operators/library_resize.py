@@ -124,6 +124,8 @@ class LibraryResize:
         return self._interpolate(image.float()).clamp(0, self.most).round().to(image.dtype)
 
     def _torch_uint8(self, image):
+        if max(image.shape[-2:]) == self.operator.scale:  # to one pixel, which planes make fail
+            image = image.contiguous(memory_format=torch.channels_last)
         return self._interpolate(image)
 
     def _interpolate(self, image):
