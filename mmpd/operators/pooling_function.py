@@ -3,7 +3,7 @@ import inspect
 
 import torch
 
-from .base import compute_dtype, is_differentiated, is_observed
+from .base import is_differentiated, is_observed
 from .pooling_pass import average_pool, fused_projection, replicate
 
 __all__ = ['differentiable_projection']
@@ -13,6 +13,11 @@ def differentiable_projection(x, y, scale, strength, check):
     """:func:`fused_projection` with its derivatives of first and higher orders."""
     function = PoolingProjection if is_observed() else PlainPoolingProjection
     return function.apply(x, y, scale, strength, check)
+
+
+def _wide(dtypes):
+    """What derivatives are computed in, as the projection of tensors of these dtypes is."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 class PoolingProjection(torch.autograd.Function):
@@ -38,7 +43,7 @@ class PoolingProjection(torch.autograd.Function):
             again = differentiable_projection if is_differentiated(grad) else fused_projection
             grad_x = again(grad, None, ctx.scale, ctx.strength, check=False)
         if ctx.needs_input_grad[1]:
-            wide = grad.to(compute_dtype(grad))
+            wide = grad.to(_wide(ctx.dtypes))
             grad_y = average_pool(wide, ctx.scale) * (ctx.strength * ctx.scale**2)
             grad_y = grad_y.to(ctx.dtypes[1])
         return grad_x, grad_y, None, None, None
@@ -47,7 +52,7 @@ class PoolingProjection(torch.autograd.Function):
     def jvp(ctx, x, y, *_):
         if x is not None:
             return differentiable_projection(x, y, ctx.scale, ctx.strength, False)
-        wide = y.to(compute_dtype(y))
+        wide = y.to(_wide(ctx.dtypes))
         return (replicate(wide, ctx.scale) * ctx.strength).to(ctx.dtypes[0])
 
     @staticmethod

@@ -180,6 +180,24 @@ def test_small_images_take_none_of_the_operations_with_threads(batch, size, scal
                                                'bmm', 'addmv', 'copy_')] == operations
 
 
+@pytest.mark.parametrize('x_dtype, y_dtype', [(torch.float32, torch.float64),
+                                              (torch.float64, torch.float32)])
+def test_derivatives_by_y_are_as_precise_as_the_projection(x_dtype, y_dtype):
+    x, y = torch.rand(1, 1, 64, 64, dtype=x_dtype), torch.rand(1, 1, 2, 2, dtype=y_dtype)
+    y.requires_grad_()
+    result, weight = pooling_decomposition(x, y, 32, 0.3), torch.rand_like(x)
+    result.backward(weight)
+    exact = 0.3 * average_pool(weight.double(), 32) * 32**2
+    torch.testing.assert_close(y.grad, exact.to(y_dtype), rtol=1e-15, atol=0)
+    with torch.autograd.forward_ad.dual_level():
+        tangent = torch.rand_like(y)
+        dual = torch.autograd.forward_ad.make_dual(y.detach(), tangent)
+        along = torch.autograd.forward_ad.unpack_dual(
+            pooling_decomposition(x, dual, 32, 0.3)).tangent
+    torch.testing.assert_close(along, (0.3 * replicate(tangent.double(), 32)).to(x_dtype),
+                               rtol=1e-15, atol=0)
+
+
 def test_parameters_without_gradients():
     x, y = (torch.nn.Parameter(torch.rand(1, 3, size, size)) for size in (8, 4))
     with torch.no_grad():
