@@ -4,7 +4,7 @@ import inspect
 import torch
 
 from .base import is_differentiated, is_observed
-from .pooling_pass import average_pool, fused_projection, replicate
+from .pooling_pass import average_pool, fused_projection
 
 __all__ = ['differentiable_projection']
 
@@ -13,11 +13,6 @@ def differentiable_projection(x, y, scale, strength, check):
     """:func:`fused_projection` with its derivatives of first and higher orders."""
     function = PoolingProjection if is_observed() else PlainPoolingProjection
     return function.apply(x, y, scale, strength, check)
-
-
-def _wide(dtypes):
-    """What derivatives are computed in, as the projection of tensors of these dtypes is."""
-    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 class PoolingProjection(torch.autograd.Function):
@@ -43,17 +38,15 @@ class PoolingProjection(torch.autograd.Function):
             again = differentiable_projection if is_differentiated(grad) else fused_projection
             grad_x = again(grad, None, ctx.scale, ctx.strength, check=False)
         if ctx.needs_input_grad[1]:
-            wide = grad.to(_wide(ctx.dtypes))
+            wide = grad.to(torch.float64 if torch.float64 in ctx.dtypes else torch.float32)
             grad_y = average_pool(wide, ctx.scale) * (ctx.strength * ctx.scale**2)
             grad_y = grad_y.to(ctx.dtypes[1])
         return grad_x, grad_y, None, None, None
 
     @staticmethod
     def jvp(ctx, x, y, *_):
-        if x is not None:
-            return differentiable_projection(x, y, ctx.scale, ctx.strength, False)
-        wide = y.to(_wide(ctx.dtypes))
-        return (replicate(wide, ctx.scale) * ctx.strength).to(ctx.dtypes[0])
+        # torch makes zeros of the tangents that are not there
+        return differentiable_projection(x, y, ctx.scale, ctx.strength, False)
 
     @staticmethod
     def vmap(info, in_dims, x, y, scale, strength, check):

@@ -136,7 +136,7 @@ def _at_once(x, y, wide, scale, strength, out, check):
     values, known = _array(source), None
     if y is not None:
         known = _array(y if y.dtype == wide else y.to(wide)).reshape(-1)
-    error, finite = _error(source, values, known, scale)
+    error, finite = _error(values, known, scale)
     if not finite or check is not True:
         run_check(check, torch.from_numpy(error), x, y)
     if strength != 1:
@@ -161,12 +161,11 @@ def _array(tensor):
     return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
-def _error(x, values, known, scale):
+def _error(values, known, scale):
     """y - A x as an array of one axis, and whether it is finite.
 
     Args:
-        x (Tensor): The image.
-        values (ndarray): The same.
+        values (ndarray): x, of four axes.
         known (ndarray | None): y, of one axis; None stands for 0.
         scale (int): s.
     """
@@ -179,7 +178,7 @@ def _error(x, values, known, scale):
             return error, True
         error += known
     else:
-        sums = x.view(-1, scale, x.shape[3]).sum(1).numpy()
+        sums = torch.from_numpy(values).view(-1, scale, values.shape[3]).sum(1).numpy()
         with np.errstate(all='ignore'):  # NaN and inf are for the check to find
             error = np.dot(sums.reshape(-1, scale), weights)
             if known is not None:

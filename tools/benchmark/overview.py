@@ -27,9 +27,9 @@ TRIED = (
      'between the two operations that read the image is done there instead'),
     ("PD of 32² with torch's avg_pool2d on all threads",
      'as fast as the plain formula while nobody else computes; beside processes that hold the '
-     'cores it waits for its threads, 5 ms instead of 0.03: NumPy computes what is so small'),
+     'cores it waits for its threads, far longer than it computes: NumPy does what is so small'),
     ("the GT's PNG files with Huffman codes alone (converters)",
-     'written in 13 % less time at 256², but 3 to 20 % larger and slower to read, every epoch'),
+     'written in less time, but larger, and slower to read in every epoch'),
     ('smaller blocks for one thread, so that an image block stays in the cache',
      'no gain (tools/benchmark/pd_head.py --blocks): the result has to be written either way'),
     ('matrix-vector products for the sums of columns on two threads',

@@ -111,7 +111,7 @@ def make_some(source, keys, recipe, out, partial):
     """Make GT and LRs of images.
 
     Small ones are worked on side by side, each kind of work for all of them after the other: what
-    it takes stays in the processor's cache, which saves a twentieth of the time at 256².
+    it takes stays in the processor's cache.
 
     Args:
         source (Source): Raw images.
@@ -192,8 +192,8 @@ def _write_images(images, source, recipe, out, partial):
 def _write(path, data, partial):
     """The whole file or nothing; a link of that name is replaced, not followed.
 
-    Each process writes in a folder of its own: in one that they share, which can take one new name
-    at a time, two processes spend 5 % of their time at 256² waiting.
+    Each process writes in a folder of its own: one that they share can take one new name at a
+    time, for which the others wait.
     """
     above = f'{os.path.dirname(path)}/{partial}'
     own = f'{above}/{os.getpid()}'

@@ -31,7 +31,7 @@ def test_hard_links_save_the_copy(tmp_path):
         (out / 'progress.jsonl').write_text(journal.splitlines()[0])
     for path in out.glob('*.*'):
         path.unlink()
-    (out / 'progress.jsonl').write_text(journal.splitlines()[0].replace('32', '16', 1))
+    (out / 'progress.jsonl').write_text(journal.splitlines()[0].replace('"size": 32', '"size": 16'))
     assert run('ffhq', root, '--out', out, '--size', 16, '--link') == 0  # resized: made
     assert not (out / 'GT' / '00000.png').samefile(root / '00000' / '00000.png')
     assert cv2.imread(str(root / '00000' / '00000.png')).shape == (32, 32, 3)
